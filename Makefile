@@ -1,0 +1,36 @@
+# make train   environment, data, 2,000 steps of training, one evaluation
+# make test    environment, lint, types and all tests
+# make lint    environment, lint and types
+
+PYTHON ?= python3
+BIN := .venv/bin
+STEPS ?= 2000
+
+# TensorFlow's start-up notes; 0 shows them.
+export TF_CPP_MIN_LOG_LEVEL ?= 3
+
+.PHONY: train test lint
+
+train: .venv/runtime
+	$(BIN)/python cifar10_train.py --dataset=auto --max_steps=$(STEPS)
+	$(BIN)/python cifar10_eval.py --run_once
+	@echo
+	@echo 'To go on to 100,000 steps, the published run:'
+	@echo '    $(BIN)/python cifar10_train.py --dataset=auto --max_steps=100000'
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: .venv/development
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+.venv/runtime: requirements.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet -r requirements.txt
+	touch $@
+
+.venv/development: requirements-dev.txt .venv/runtime
+	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
+	touch $@

@@ -1,0 +1,450 @@
+"""How does a batch become logits, a loss and an update?
+
+The network, loss, learning-rate schedule and moving averages of the classic
+CIFAR-10 tutorial, in graph mode:
+
+    images, labels = distorted_inputs(data_dir, batch_size)
+    logits = inference(images)
+    total_loss = loss(logits, labels)
+    train_op = train(total_loss, tf.train.get_or_create_global_step())
+
+Several towers use the same parts: `compute_gradients` for each tower,
+`average_gradients` over them, and one `apply_gradients`.
+
+Variable names are the contract between the scripts: conv1/weights, conv1/biases,
+conv2/..., local3/..., local4/..., softmax_linear/..., each with its
+/ExponentialMovingAverage, global_step (updates) and examples_seen (examples).
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Sequence
+
+import tensorflow.compat.v1 as tf
+
+import cifar10_data
+from cifar10_data import DATA_URL
+from cifar10_input import (
+    IMAGE_SIZE,
+    NUM_CLASSES,
+    NUM_EXAMPLES_PER_EPOCH_FOR_EVAL,
+    NUM_EXAMPLES_PER_EPOCH_FOR_TRAIN,
+    distorted_inputs,
+    inputs,
+)
+
+__all__ = [
+    'BATCH_SIZE',
+    'DATA_URL',
+    'HISTOGRAMS',
+    'IMAGE_SIZE',
+    'INITIAL_LEARNING_RATE',
+    'LEARNING_RATE_DECAY_FACTOR',
+    'LOSS_SCALE',
+    'MOVING_AVERAGE_DECAY',
+    'NUM_CLASSES',
+    'NUM_EPOCHS_PER_DECAY',
+    'NUM_EXAMPLES_PER_EPOCH_FOR_EVAL',
+    'NUM_EXAMPLES_PER_EPOCH_FOR_TRAIN',
+    'TOWER_NAME',
+    'apply_gradients',
+    'average_gradients',
+    'compute_gradients',
+    'create_examples_seen',
+    'create_global_step',
+    'distorted_inputs',
+    'inference',
+    'inputs',
+    'learning_rate_after',
+    'loss',
+    'maybe_download_and_extract',
+    'train',
+    'variable_averages',
+]
+
+BATCH_SIZE = 128
+
+MOVING_AVERAGE_DECAY = 0.9999
+NUM_EPOCHS_PER_DECAY = 350.0
+LEARNING_RATE_DECAY_FACTOR = 0.1
+INITIAL_LEARNING_RATE = 0.1
+
+# Of the average that the loss summaries show beside the raw loss.
+LOSS_AVERAGE_DECAY = 0.9
+
+# Name scope of a tower, followed by its number.
+TOWER_NAME = 'tower'
+
+# Collection of the histogram summaries, which cost far more than the scalars of
+# tf.GraphKeys.SUMMARIES.
+HISTOGRAMS = 'histograms'
+
+# float16 gradients below 6e-8 vanish. The loss is scaled by this before the
+# backward pass and the float32 gradients of the master variables by its inverse
+# after it (Micikevicius et al., "Mixed precision training", ICLR 2018, sec. 3.2).
+# A power of two changes no bit of a float32 gradient.
+LOSS_SCALE = 128.0
+
+
+def maybe_download_and_extract(
+    data_dir: str, dataset: str = 'cifar10', data_url: str = DATA_URL
+) -> cifar10_data.Prepared:
+    """Makes sure that the record files are there and sound: `cifar10_data.prepare`."""
+    return cifar10_data.prepare(data_dir, dataset, data_url)
+
+
+# ----------------------------------------------------------------------- network
+
+
+def _truncated_normal(seed: int, name: str, stddev: float):
+    """An initializer whose values depend on `seed` and the variable's name alone.
+
+    So neither the order in which a graph is built nor its number of towers
+    changes the first weights.
+    """
+    seeds = tf.constant([seed, zlib.crc32(name.encode())], tf.int64)
+
+    def initializer(shape, dtype=tf.float32, partition_info=None):
+        del partition_info
+        return tf.random.stateless_truncated_normal(shape, seed=seeds, stddev=stddev, dtype=dtype)
+
+    return initializer
+
+
+def _weights(
+    shape: Sequence[int], stddev: float, seed: int, weight_decay: float | None = None
+) -> tf.Variable:
+    """The current scope's float32 `weights`, truncated normal.
+
+    A weight decay adds weight_decay * l2_loss(weights) to
+    tf.GraphKeys.REGULARIZATION_LOSSES, once for however many towers share them.
+    """
+
+    def weight_loss(weights: tf.Tensor) -> tf.Tensor:
+        return tf.multiply(tf.nn.l2_loss(weights), weight_decay, name='weight_loss')
+
+    name = tf.get_variable_scope().name
+    return tf.get_variable(
+        'weights',
+        shape,
+        initializer=_truncated_normal(seed, f'{name}/weights', stddev),
+        regularizer=weight_loss if weight_decay else None,
+    )
+
+
+def _biases(size: int, value: float) -> tf.Variable:
+    """The current scope's float32 `biases` [size], all `value` at first."""
+    return tf.get_variable('biases', [size], initializer=tf.constant_initializer(value))
+
+
+def _activation_summaries(activations: dict[str, tf.Tensor]) -> None:
+    """Summaries of each activation's histogram and of its fraction of zeros."""
+    # At the root, so that a tower's name scope doesn't become part of the tags.
+    with tf.name_scope(None):
+        for name, activation in activations.items():
+            tf.summary.histogram(f'{name}/activations', activation, collections=[HISTOGRAMS])
+            tf.summary.scalar(f'{name}/sparsity', tf.nn.zero_fraction(activation))
+
+
+def _normalize(activation: tf.Tensor, name: str) -> tf.Tensor:
+    """Local response normalisation across channels, in the tutorial's setting.
+
+    Krizhevsky et al., "ImageNet classification with deep convolutional neural
+    networks", NIPS 2012, sec. 3.3: x / (bias + alpha * sum(x^2))^beta, the sum
+    over the channel itself and 4 on either side, 9 in all.
+    """
+    return tf.nn.local_response_normalization(
+        activation, depth_radius=4, bias=1.0, alpha=0.001 / 9.0, beta=0.75, name=name
+    )
+
+
+def _pool(activation: tf.Tensor, name: str) -> tf.Tensor:
+    """Maximum over 3 x 3 with stride 2: halves height and width, rounding up."""
+    return tf.nn.max_pool(
+        activation, ksize=[1, 3, 3, 1], strides=[1, 2, 2, 1], padding='SAME', name=name
+    )
+
+
+def _convolution(
+    activation: tf.Tensor, num_filters: int, stddev: float, bias: float, seed: int
+) -> tf.Tensor:
+    """5 x 5 convolution with stride 1, bias and ReLU, named after the current scope."""
+    weights = _weights([5, 5, activation.shape.as_list()[-1], num_filters], stddev, seed)
+    biases = _biases(num_filters, bias)
+    dtype = activation.dtype
+    convolved = tf.nn.conv2d(
+        activation, tf.cast(weights, dtype), strides=[1, 1, 1, 1], padding='SAME'
+    )
+    return tf.nn.relu(tf.nn.bias_add(convolved, tf.cast(biases, dtype)), name='relu')
+
+
+def _dense(
+    activation: tf.Tensor,
+    size: int,
+    stddev: float,
+    bias: float,
+    seed: int,
+    weight_decay: float | None = None,
+) -> tf.Tensor:
+    """[batch, n] -> [batch, size]: activation x weights + biases."""
+    weights = _weights([activation.shape.as_list()[-1], size], stddev, seed, weight_decay)
+    biases = _biases(size, bias)
+    dtype = activation.dtype
+    return tf.nn.bias_add(tf.matmul(activation, tf.cast(weights, dtype)), tf.cast(biases, dtype))
+
+
+def inference(
+    images: tf.Tensor,
+    num_classes: int = NUM_CLASSES,
+    seed: int = 0,
+    use_fp16: bool = False,
+    summaries: bool = True,
+) -> tf.Tensor:
+    """The network, from images to unscaled log probabilities.
+
+    Two convolutions with pooling and local response normalisation, two dense
+    layers and the linear one that gives the logits. A softmax would be one more
+    exponential for nothing: the loss takes logits.
+
+    Args:
+      images: float32 [batch, 24, 24, depth], standardised; any batch, also unknown.
+      num_classes: size of the last layer.
+      seed: int; the first weights derive from it and the variables' names.
+      use_fp16: compute in float16. The variables stay float32, and so do the
+        gradients that reach them.
+      summaries: summarise the activations; of several towers, one is enough.
+
+    Returns:
+      logits: float32 [batch, num_classes].
+    """
+    if use_fp16:
+        images = tf.cast(images, tf.float16)
+
+    with tf.variable_scope('conv1'):
+        conv1 = _convolution(images, 64, stddev=0.05, bias=0.0, seed=seed)
+    norm1 = _normalize(_pool(conv1, name='pool1'), name='norm1')
+
+    with tf.variable_scope('conv2'):
+        conv2 = _convolution(norm1, 64, stddev=0.05, bias=0.1, seed=seed)
+    pool2 = _pool(_normalize(conv2, name='norm2'), name='pool2')
+
+    with tf.variable_scope('local3'):
+        size = pool2.shape[1:].num_elements()
+        flat = tf.reshape(pool2, [-1, size])
+        dense3 = _dense(flat, 384, stddev=0.04, bias=0.1, seed=seed, weight_decay=0.004)
+        local3 = tf.nn.relu(dense3, name='relu')
+
+    with tf.variable_scope('local4'):
+        dense4 = _dense(local3, 192, stddev=0.04, bias=0.1, seed=seed, weight_decay=0.004)
+        local4 = tf.nn.relu(dense4, name='relu')
+
+    with tf.variable_scope('softmax_linear'):
+        logits = _dense(local4, num_classes, stddev=1 / 192.0, bias=0.0, seed=seed)
+
+    if summaries:
+        _activation_summaries(
+            {
+                'conv1': conv1,
+                'conv2': conv2,
+                'local3': local3,
+                'local4': local4,
+                'softmax_linear': logits,
+            }
+        )
+
+    return tf.cast(logits, tf.float32)
+
+
+def loss(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """Mean cross entropy of the batch plus the weight decay.
+
+    Args:
+      logits: float32 [batch, num_classes].
+      labels: int32 [batch], 0 to num_classes - 1.
+
+    Returns:
+      total_loss: float32 [], in nats.
+    """
+    cross_entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
+    mean = tf.reduce_mean(cross_entropy, name='cross_entropy')
+    return tf.add_n([mean, *tf.losses.get_regularization_losses()], name='total_loss')
+
+
+# ------------------------------------------------------------------------ update
+
+
+def create_global_step(value: int = 0) -> tf.Variable:
+    """The graph's global_step, int64 []: number of updates, `value` at first."""
+    return tf.get_variable(
+        'global_step',
+        initializer=tf.constant(value, tf.int64),
+        trainable=False,
+        collections=[tf.GraphKeys.GLOBAL_VARIABLES, tf.GraphKeys.GLOBAL_STEP],
+    )
+
+
+def create_examples_seen(value: int = 0) -> tf.Variable:
+    """examples_seen, int64 []: number of training examples, `value` at first.
+
+    It, not global_step, drives the learning rate and the position in the input
+    stream, so both stay right when the batch or the number of towers changes
+    between one run and the next.
+    """
+    return tf.get_variable(
+        'examples_seen', initializer=tf.constant(value, tf.int64), trainable=False
+    )
+
+
+def variable_averages(global_step: tf.Variable | None = None) -> tf.train.ExponentialMovingAverage:
+    """The moving averages of the weights, as training keeps and evaluation restores them.
+
+    With `global_step` the decay ramps up as min(0.9999, (1 + step) / (10 + step)).
+    """
+    return tf.train.ExponentialMovingAverage(MOVING_AVERAGE_DECAY, global_step)
+
+
+def learning_rate_after(
+    examples_seen: tf.Variable,
+    num_examples_per_epoch: int = NUM_EXAMPLES_PER_EPOCH_FOR_TRAIN,
+) -> tf.Tensor:
+    """The staircase: 0.1, and a tenth of it after every 350 epochs of examples.
+
+    Args:
+      examples_seen: int64 [], number of training examples so far.
+      num_examples_per_epoch: size of the training set.
+
+    Returns:
+      float32 [].
+    """
+    return tf.train.exponential_decay(
+        INITIAL_LEARNING_RATE,
+        examples_seen,
+        decay_steps=int(NUM_EPOCHS_PER_DECAY * num_examples_per_epoch),
+        decay_rate=LEARNING_RATE_DECAY_FACTOR,
+        staircase=True,
+    )
+
+
+GradientsAndVariables = list[tuple[tf.Tensor, tf.Variable]]
+
+
+def compute_gradients(total_loss: tf.Tensor, use_fp16: bool = False) -> GradientsAndVariables:
+    """Gradients of the loss for every trainable variable.
+
+    Args:
+      total_loss: float32 [].
+      use_fp16: the network computes in float16: keep small gradients from vanishing.
+
+    Returns:
+      (gradient float32, variable) for each trainable variable.
+    """
+    variables = tf.trainable_variables()
+    if not use_fp16:
+        return list(zip(tf.gradients(total_loss, variables), variables, strict=True))
+    gradients = tf.gradients(total_loss * LOSS_SCALE, variables)
+    return [(gradient / LOSS_SCALE, variable) for gradient, variable in zip(gradients, variables, strict=True)]
+
+
+def average_gradients(tower_gradients: Sequence[GradientsAndVariables]) -> GradientsAndVariables:
+    """Mean over the towers of each variable's gradient.
+
+    Args:
+      tower_gradients: what `compute_gradients` gave for each tower; the towers
+        share their variables.
+
+    Returns:
+      (mean gradient float32, variable) for each variable.
+    """
+    scale = 1.0 / len(tower_gradients)
+    averages = []
+    for of_variable in zip(*tower_gradients, strict=True):
+        gradients = [gradient for gradient, _ in of_variable]
+        averages.append((tf.add_n(gradients) * scale, of_variable[0][1]))
+    return averages
+
+
+def _loss_summaries(total_loss: tf.Tensor) -> tf.Operation:
+    """Summaries of each loss, raw and averaged; returns the averages' update."""
+    weight_losses = tf.losses.get_regularization_losses()
+    cross_entropy = total_loss - tf.add_n(weight_losses)
+    terms = {'total_loss': total_loss, 'cross_entropy': cross_entropy}
+    terms.update({term.op.name.split('/')[0] + '/weight_loss': term for term in weight_losses})
+
+    losses = tf.stack(list(terms.values()), name='losses')
+    averages = tf.train.ExponentialMovingAverage(LOSS_AVERAGE_DECAY, name='avg')
+    update = averages.apply([losses])
+    for i, (name, term) in enumerate(terms.items()):
+        tf.summary.scalar(f'{name}/raw', term)
+        tf.summary.scalar(f'{name}/average', averages.average(losses)[i])
+    return update
+
+
+def apply_gradients(
+    gradients: GradientsAndVariables,
+    total_loss: tf.Tensor,
+    global_step: tf.Variable,
+    examples_seen: tf.Variable,
+    batch_size: int,
+    num_examples_per_epoch: int = NUM_EXAMPLES_PER_EPOCH_FOR_TRAIN,
+) -> tf.Operation:
+    """One step of gradient descent, then the moving averages of the new weights.
+
+    Args:
+      gradients: (gradient, variable) pairs, over the whole batch.
+      total_loss: float32 [], over the whole batch; for the summaries.
+      global_step: int64 [], grows by 1.
+      examples_seen: int64 [], grows by `batch_size`.
+      batch_size: number of examples in the whole batch, all towers together.
+      num_examples_per_epoch: size of the training set.
+
+    Returns:
+      The operation that does it all.
+    """
+    learning_rate = learning_rate_after(examples_seen, num_examples_per_epoch)
+    tf.summary.scalar('learning_rate', learning_rate)
+    for gradient, variable in gradients:
+        name = variable.op.name
+        tf.summary.histogram(f'{name}/values', variable, collections=[HISTOGRAMS])
+        tf.summary.histogram(f'{name}/gradients', gradient, collections=[HISTOGRAMS])
+    update_loss_averages = _loss_summaries(total_loss)
+
+    optimizer = tf.train.GradientDescentOptimizer(learning_rate)
+    update_weights = optimizer.apply_gradients(gradients, global_step=global_step)
+    with tf.control_dependencies([update_weights]):
+        update_averages = variable_averages(global_step).apply(
+            [variable for _, variable in gradients]
+        )
+        count_examples = examples_seen.assign_add(batch_size)
+    return tf.group(update_averages, count_examples, update_loss_averages, name='train')
+
+
+def train(
+    total_loss: tf.Tensor,
+    global_step: tf.Variable,
+    examples_seen: tf.Variable | None = None,
+    batch_size: int = BATCH_SIZE,
+    num_examples_per_epoch: int = NUM_EXAMPLES_PER_EPOCH_FOR_TRAIN,
+    use_fp16: bool = False,
+) -> tf.Operation:
+    """The update of a network on one device.
+
+    Args:
+      total_loss: float32 [], as `loss` gives it.
+      global_step: int64 [], number of updates so far.
+      examples_seen: int64 [], number of examples so far; None creates it at 0.
+      batch_size: number of examples in a batch.
+      num_examples_per_epoch: size of the training set.
+      use_fp16: the network computes in float16.
+
+    Returns:
+      The operation that takes one training step.
+    """
+    return apply_gradients(
+        compute_gradients(total_loss, use_fp16),
+        total_loss,
+        global_step,
+        create_examples_seen() if examples_seen is None else examples_seen,
+        batch_size,
+        num_examples_per_epoch,
+    )

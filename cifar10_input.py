@@ -1,0 +1,352 @@
+"""How do bytes on disk become a batch?
+
+files -> FixedLengthRecordDataset -> order of the epoch -> batch of raw records
+-> one vectorised step that decodes and distorts the whole batch -> prefetch.
+
+The batch at a position of the stream is a pure function of (files, seed,
+position): the order of epoch e derives from (seed, e), and the distortions of
+the example at position p from (seed, p). Nothing of the input needs saving, a
+resumed run goes on with the very next example, and the batch size changes only
+where the stream is cut.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+
+import tensorflow.compat.v1 as tf
+
+# The side of the square that the network sees, cut from the 32 x 32 of a record.
+IMAGE_SIZE = 24
+
+NUM_CLASSES = 10
+NUM_EXAMPLES_PER_EPOCH_FOR_TRAIN = 50000
+NUM_EXAMPLES_PER_EPOCH_FOR_EVAL = 10000
+
+TRAIN_FILES = tuple(f'data_batch_{i}.bin' for i in range(1, 6))
+TEST_FILES = ('test_batch.bin',)
+
+# Records held while an epoch is shuffled: at 3,073 bytes each, all of CIFAR-10
+# takes 154 MB. A larger data set is shuffled within a window of this many.
+SHUFFLE_WINDOW = 50000
+
+# Ranges of the distortions, from the tutorial: brightness is added to pixel
+# values of 0 to 255, contrast multiplies the distance from the channel's mean.
+MAX_BRIGHTNESS_DELTA = 63.0
+MIN_CONTRAST, MAX_CONTRAST = 0.2, 1.8
+
+# Random numbers kept for each example. Philox gives four 32-bit numbers for
+# each value of its counter, so an example owns two values of the counter.
+_PHILOX = 1
+_NUMBERS_PER_EXAMPLE = 8
+_COUNTERS_PER_EXAMPLE = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class RecordFormat:
+    """A binary record: label bytes, then the image, one channel after the other.
+
+    The default is CIFAR-10's (https://www.cs.toronto.edu/~kriz/cifar.html). A
+    record of CIFAR-100 has a coarse and a fine label byte: RecordFormat(label_bytes=2)
+    reads the fine one, RecordFormat(label_bytes=2, label_index=0) the coarse.
+    """
+
+    label_bytes: int = 1
+    height: int = 32
+    width: int = 32
+    depth: int = 3
+    label_index: int = -1
+
+    @property
+    def image_bytes(self) -> int:
+        return self.height * self.width * self.depth
+
+    @property
+    def record_bytes(self) -> int:
+        return self.label_bytes + self.image_bytes
+
+
+CIFAR10_RECORD = RecordFormat()
+
+
+def train_files(data_dir: str) -> list[str]:
+    """Paths of the five training files in `data_dir`."""
+    return [os.path.join(data_dir, name) for name in TRAIN_FILES]
+
+
+def test_files(data_dir: str) -> list[str]:
+    """Path of the one test file in `data_dir`."""
+    return [os.path.join(data_dir, name) for name in TEST_FILES]
+
+
+def count_examples(files: Sequence[str], record: RecordFormat = CIFAR10_RECORD) -> int:
+    """Number of whole records in `files`.
+
+    Raises:
+      OSError: a file is missing.
+    """
+    return sum(os.path.getsize(file) // record.record_bytes for file in files)
+
+
+def decode_records(
+    records: tf.Tensor, record: RecordFormat = CIFAR10_RECORD
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Turns raw records into labels and images.
+
+    Args:
+      records: string [batch], each of `record.record_bytes` bytes.
+      record: the records' format.
+
+    Returns:
+      images: uint8 [batch, height, width, depth], 0 to 255.
+      labels: int32 [batch], 0 to 255.
+    """
+    data = tf.ensure_shape(tf.io.decode_raw(records, tf.uint8), [None, record.record_bytes])
+    labels = tf.cast(data[:, : record.label_bytes][:, record.label_index], tf.int32)
+    planes = tf.reshape(
+        data[:, record.label_bytes :], [-1, record.depth, record.height, record.width]
+    )
+    # Not tf.transpose: oneDNN declines it for uint8 and logs an error each time.
+    return tf.stack(tf.unstack(planes, axis=1), axis=-1), labels
+
+
+def random_numbers(seed: int, position: tf.Tensor, count: int) -> tf.Tensor:
+    """Uniform random numbers for `count` examples from `position` on.
+
+    The row of an example depends on `seed` and its own position alone, however
+    the stream is cut into batches: Philox is a counter-based generator (Salmon
+    et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011) and the
+    counter is derived from the position.
+
+    Args:
+      seed: 0 to 2**63 - 1.
+      position: int64 [], the first example's place in the stream.
+      count: number of examples.
+
+    Returns:
+      float32 [count, 8], in [0, 1).
+    """
+    counter = tf.cast(position * _COUNTERS_PER_EXAMPLE, tf.uint64)
+    return tf.raw_ops.StatelessRandomUniformV2(
+        shape=[count, _NUMBERS_PER_EXAMPLE],
+        key=tf.constant([seed], tf.uint64),
+        counter=tf.stack([counter, tf.zeros([], tf.uint64)]),
+        alg=_PHILOX,
+    )
+
+
+def crop_and_flip(
+    images: tf.Tensor, top: tf.Tensor, left: tf.Tensor, flip: tf.Tensor, size: int = IMAGE_SIZE
+) -> tf.Tensor:
+    """Cuts one square from each image, and mirrors some left to right.
+
+    Args:
+      images: [batch, height, width, depth], any type.
+      top, left: int32 [batch], the square's first row and column; 0 to
+        height - size and 0 to width - size.
+      flip: bool [batch], which squares to mirror.
+      size: side of the square in pixels.
+
+    Returns:
+      [batch, size, size, depth], of the type of `images`.
+    """
+    steps = tf.range(size)
+    rows = top[:, tf.newaxis] + steps
+    columns = left[:, tf.newaxis] + tf.where_v2(
+        flip[:, tf.newaxis], tf.reverse(steps, [0])[tf.newaxis], steps[tf.newaxis]
+    )
+    images = tf.gather(images, rows, batch_dims=1)
+    columns = tf.broadcast_to(columns[:, tf.newaxis], [tf.shape(images)[0], size, size])
+    return tf.gather(images, columns, batch_dims=2)
+
+
+def adjust_brightness(images: tf.Tensor, delta: tf.Tensor) -> tf.Tensor:
+    """Adds `delta` float32 [batch] to `images` float32 [batch, height, width, depth].
+
+    As in the tutorial, the result is not clipped to 0 to 255.
+    """
+    return images + delta[:, tf.newaxis, tf.newaxis, tf.newaxis]
+
+
+def adjust_contrast(images: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
+    """Scales each channel's distance from its mean, one factor for each image.
+
+    As `tf.image.adjust_contrast`: (x - mean) * factor + mean, with the mean over
+    the image's pixels, channel by channel.
+
+    Args:
+      images: float32 [batch, height, width, depth].
+      factor: float32 [batch].
+
+    Returns:
+      float32 [batch, height, width, depth].
+    """
+    mean = tf.reduce_mean(images, axis=[1, 2], keepdims=True)
+    return (images - mean) * factor[:, tf.newaxis, tf.newaxis, tf.newaxis] + mean
+
+
+def distort(images: tf.Tensor, numbers: tf.Tensor) -> tf.Tensor:
+    """Random crop, flip, brightness and contrast, then standardisation.
+
+    Args:
+      images: uint8 [batch, height, width, depth], 0 to 255.
+      numbers: float32 [batch, 8] in [0, 1), as `random_numbers` gives them.
+
+    Returns:
+      float32 [batch, 24, 24, depth], each image of mean 0 and variance 1.
+    """
+    top, left, flip, brightness, contrast = tf.unstack(numbers[:, :5], axis=1)
+    _, height, width, _ = images.shape.as_list()
+    images = crop_and_flip(
+        images,
+        tf.cast(top * (height - IMAGE_SIZE + 1), tf.int32),
+        tf.cast(left * (width - IMAGE_SIZE + 1), tf.int32),
+        flip < 0.5,
+    )
+    images = tf.cast(images, tf.float32)
+    images = adjust_brightness(images, (2 * brightness - 1) * MAX_BRIGHTNESS_DELTA)
+    images = adjust_contrast(images, MIN_CONTRAST + contrast * (MAX_CONTRAST - MIN_CONTRAST))
+    return tf.image.per_image_standardization(images)
+
+
+def evaluation_crop(images: tf.Tensor) -> tf.Tensor:
+    """The central square of each image, standardised.
+
+    Args:
+      images: uint8 [batch, height, width, depth], 0 to 255.
+
+    Returns:
+      float32 [batch, 24, 24, depth], each image of mean 0 and variance 1.
+    """
+    _, height, width, _ = images.shape.as_list()
+    top, left = (height - IMAGE_SIZE) // 2, (width - IMAGE_SIZE) // 2
+    images = images[:, top : top + IMAGE_SIZE, left : left + IMAGE_SIZE]
+    return tf.image.per_image_standardization(tf.cast(images, tf.float32))
+
+
+def record_stream(
+    files: Sequence[str],
+    seed: int,
+    start: int = 0,
+    record: RecordFormat = CIFAR10_RECORD,
+) -> tf.data.Dataset:
+    """The endless stream of training records, from position `start` on.
+
+    Args:
+      files: record files; together one epoch.
+      seed: the order of epoch e derives from (seed, e).
+      start: position of the first record to give; number of records before it.
+      record: the records' format.
+
+    Returns:
+      A dataset of string [], raw records.
+
+    Raises:
+      ValueError: the files hold no record.
+      OSError: a file is missing.
+    """
+    num_examples = count_examples(files, record)
+    if not num_examples:
+        raise ValueError(f'no record of {record.record_bytes} bytes in {", ".join(files)}')
+    first_epoch, offset = divmod(start, num_examples)
+
+    def records_of_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
+        # A shuffle mixes the graph-level seed into its own; here that is the seed of
+        # this function's graph alone.
+        tf.set_random_seed(0)
+        order_seed = tf.random.stateless_uniform(
+            [], seed=[seed, epoch], minval=None, maxval=None, dtype=tf.int64
+        )
+        records = tf.data.FixedLengthRecordDataset(list(files), record.record_bytes)
+        window = min(num_examples, SHUFFLE_WINDOW)
+        records = records.shuffle(window, seed=order_seed, reshuffle_each_iteration=False)
+        return records.skip(offset * tf.cast(tf.equal(epoch, first_epoch), tf.int64))
+
+    return tf.data.Dataset.counter(start=first_epoch).flat_map(records_of_epoch)
+
+
+def distorted_inputs(
+    data_dir: str,
+    batch_size: int,
+    seed: int = 0,
+    start_example: int = 0,
+    record: RecordFormat = CIFAR10_RECORD,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Training batches, distorted, without end.
+
+    Args:
+      data_dir: directory that holds the five training files.
+      batch_size: number of images in a batch.
+      seed: 0 to 2**63 - 1; decides order and distortions.
+      start_example: position in the stream of the first batch's first example.
+      record: the records' format.
+
+    Returns:
+      images: float32 [batch_size, 24, 24, depth], each of mean 0 and variance 1.
+      labels: int32 [batch_size], 0 to 255.
+    """
+
+    def decode_and_distort(index: tf.Tensor, records: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        images, labels = decode_records(records, record)
+        numbers = random_numbers(seed, start_example + index * batch_size, batch_size)
+        return distort(images, numbers), labels
+
+    stream = record_stream(train_files(data_dir), seed, start_example, record)
+    batches = stream.batch(batch_size, drop_remainder=True).enumerate().map(decode_and_distort)
+    return _next_batch(batches)
+
+
+def inputs(
+    eval_data: str,
+    data_dir: str,
+    batch_size: int,
+    num_examples: int = -1,
+    record: RecordFormat = CIFAR10_RECORD,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Evaluation batches: each image once, in the order of the files, undistorted.
+
+    The last batch is smaller where `batch_size` does not divide the number of
+    examples; after it, reading the tensors raises tf.errors.OutOfRangeError.
+
+    Args:
+      eval_data: 'test' for the test file, 'train_eval' for the training files.
+      data_dir: directory that holds the record files.
+      batch_size: largest number of images in a batch.
+      num_examples: how many images to give; -1 for all.
+      record: the records' format.
+
+    Returns:
+      images: float32 [batch, 24, 24, depth], each of mean 0 and variance 1.
+      labels: int32 [batch], 0 to 255.
+
+    Raises:
+      ValueError: `eval_data` is neither of the two.
+    """
+    files = evaluation_files(eval_data, data_dir)
+    records = tf.data.FixedLengthRecordDataset(files, record.record_bytes).take(num_examples)
+
+    def decode_and_crop(records: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        images, labels = decode_records(records, record)
+        return evaluation_crop(images), labels
+
+    return _next_batch(records.batch(batch_size).map(decode_and_crop))
+
+
+def evaluation_files(eval_data: str, data_dir: str) -> list[str]:
+    """The files that `eval_data`, 'test' or 'train_eval', stands for.
+
+    Raises:
+      ValueError: `eval_data` is neither of the two.
+    """
+    if eval_data == 'test':
+        return test_files(data_dir)
+    if eval_data == 'train_eval':
+        return train_files(data_dir)
+    raise ValueError(f"eval_data must be 'test' or 'train_eval', found {eval_data!r}")
+
+
+def _next_batch(batches: tf.data.Dataset) -> tuple[tf.Tensor, tf.Tensor]:
+    # Two batches ahead: one being used, one ready.
+    return tf.data.make_one_shot_iterator(batches.prefetch(2)).get_next()

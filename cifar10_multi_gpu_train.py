@@ -1,0 +1,129 @@
+r"""Trains the CIFAR-10 network on several devices, one tower each.
+
+    python cifar10_multi_gpu_train.py --num_gpus=2
+
+Every tower computes the gradients of its own --batch_size images; their mean
+updates the one set of variables. So N towers of batch b take the steps of one
+device with batch N * b. Output, checkpoints and resuming are those of
+`cifar10_train.py`: either script goes on from the other's checkpoints.
+
+Without GPUs, --tower_device=cpu runs the towers on virtual CPU devices.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import tensorflow.compat.v1 as tf
+
+import cifar10
+import cifar10_session
+from cifar10_session import TrainSettings
+from cifar10_settings import UserError, run_script, setting
+
+
+@dataclasses.dataclass(frozen=True)
+class MultiGpuTrainSettings(TrainSettings):
+    """What a training run on several devices is asked to do."""
+
+    num_gpus: int = setting(1, 'Number of towers.', at_least=1)
+    tower_device: str = setting(
+        'gpu', 'Kind of device of the towers; cpu: virtual CPU devices.', choices=('gpu', 'cpu')
+    )
+
+
+def tower_devices(tower_device: str, num_towers: int) -> list[str]:
+    """Names of the towers' devices, like '/gpu:0'.
+
+    Raises:
+      UserError: there are fewer GPUs than towers.
+    """
+    if tower_device == 'gpu':
+        gpus = tf.config.list_physical_devices('GPU')
+        if len(gpus) < num_towers:
+            found = ', '.join(device.name for device in tf.config.list_physical_devices())
+            raise UserError(
+                f'--num_gpus={num_towers}: found {len(gpus)} GPUs among the devices {found}; '
+                'give a smaller --num_gpus, or --tower_device=cpu for virtual CPU devices'
+            )
+    return [f'/{tower_device}:{i}' for i in range(num_towers)]
+
+
+def variables_on_cpu(device: str) -> Callable[[tf.Operation], str]:
+    """A device function: variables on the first CPU, all else on `device`.
+
+    There every tower reads them and none owns them.
+    """
+    return lambda op: '/cpu:0' if op.type == 'VarHandleOp' else device
+
+
+def tower_losses_and_gradients(
+    images: tf.Tensor, labels: tf.Tensor, devices: list[str], settings: TrainSettings
+) -> tuple[list[tf.Tensor], list[cifar10.GradientsAndVariables]]:
+    """Builds one tower for each device, on its share of the batch.
+
+    Args:
+      images: float32 [batch, 24, 24, 3], one batch for all towers.
+      labels: int32 [batch].
+      devices: name of each tower's device; their number divides the batch.
+      settings: seed and precision.
+
+    Returns:
+      losses: float32 [] for each tower.
+      gradients: (gradient, variable) pairs for each tower, over shared variables.
+    """
+    losses, gradients = [], []
+    shares = zip(
+        devices, tf.split(images, len(devices)), tf.split(labels, len(devices)), strict=True
+    )
+    for i, (device, tower_images, tower_labels) in enumerate(shares):
+        first = i == 0
+        with (
+            tf.device(variables_on_cpu(device)),
+            tf.variable_scope(tf.get_variable_scope(), reuse=not first),
+            tf.name_scope(f'{cifar10.TOWER_NAME}_{i}'),
+        ):
+            logits = cifar10.inference(
+                tower_images, seed=settings.seed, use_fp16=settings.use_fp16, summaries=first
+            )
+            losses.append(cifar10.loss(logits, tower_labels))
+            gradients.append(cifar10.compute_gradients(losses[-1], settings.use_fp16))
+    return losses, gradients
+
+
+def train(settings: MultiGpuTrainSettings) -> None:
+    """Trains until `settings.max_steps`, or until the user stops it."""
+    devices = tower_devices(settings.tower_device, settings.num_gpus)
+    global_batch_size = settings.num_gpus * settings.batch_size
+    run = cifar10_session.begin(settings, global_batch_size)
+
+    with tf.Graph().as_default(), tf.device('/cpu:0'):
+        global_step = cifar10.create_global_step(run.start.step)
+        examples_seen = cifar10.create_examples_seen(run.start.examples)
+        images, labels = cifar10.distorted_inputs(
+            run.data_dir, global_batch_size, settings.seed, run.start.examples
+        )
+        tf.summary.image('images', images)
+
+        losses, gradients = tower_losses_and_gradients(images, labels, devices, settings)
+        total_loss = tf.reduce_mean(tf.stack(losses), name='total_loss')
+        train_op = cifar10.apply_gradients(
+            cifar10.average_gradients(gradients),
+            total_loss,
+            global_step,
+            examples_seen,
+            global_batch_size,
+            run.num_examples,
+        )
+
+        config = tf.ConfigProto(
+            allow_soft_placement=True,
+            log_device_placement=settings.log_device_placement,
+            device_count={'CPU': settings.num_gpus if settings.tower_device == 'cpu' else 1},
+        )
+        cifar10_session.run(run, train_op, total_loss, global_batch_size, config)
+
+
+if __name__ == '__main__':
+    run_script(train, MultiGpuTrainSettings)

@@ -1,0 +1,145 @@
+"""What was asked for? Settings: one frozen value, made from flags, stored as JSON.
+
+A script declares its settings as a frozen dataclass whose fields are made by
+`setting`, and hands it to `run_script` with its `main`. Each field becomes one
+absl flag of the same name, type, default and range, so flags, settings and the
+JSON beside the checkpoints can't drift apart.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import os
+import shlex
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+from absl import app, flags
+
+SETTINGS_FILE = 'settings.json'
+
+S = TypeVar('S')
+
+
+class UserError(Exception):
+    """What the user can put right: shown as one line, with exit code 1."""
+
+
+def setting(
+    default: Any,
+    help_text: str,
+    *,
+    at_least: int | None = None,
+    choices: Sequence[str] | None = None,
+) -> Any:
+    """A dataclass field that is also a flag.
+
+    Args:
+      default: bool, int, str or None (an optional string); gives the flag its type.
+      help_text: one line for --help.
+      at_least: the smallest value of an int.
+      choices: the allowed values of a str.
+    """
+    return dataclasses.field(
+        default=default,
+        metadata={'help': help_text, 'at_least': at_least, 'choices': choices},
+    )
+
+
+def define_flags(settings_class: type) -> None:
+    """Defines one absl flag for each field of a dataclass of `setting`s."""
+    # The flags belong to the script that is run, so that its --help lists them.
+    flags.disclaim_key_flags()
+    for field in dataclasses.fields(settings_class):
+        name, default, help_text = field.name, field.default, field.metadata['help']
+        if isinstance(default, bool):
+            flags.DEFINE_boolean(name, default, help_text)
+        elif isinstance(default, int):
+            flags.DEFINE_integer(name, default, help_text, lower_bound=field.metadata['at_least'])
+        elif field.metadata['choices']:
+            flags.DEFINE_enum(name, default, field.metadata['choices'], help_text)
+        else:
+            flags.DEFINE_string(name, default, help_text)
+
+
+def run_script(main: Callable[[S], None], settings_class: type[S]) -> None:
+    """Runs `main` on the settings that the command line gives, and exits.
+
+    The exit code is 0 when `main` returns, 1 for a `UserError` or a wrong flag,
+    and 130 when the user interrupts.
+    """
+
+    def call_main(argv: list[str]) -> None:
+        script = os.path.basename(argv[0])
+        try:
+            if argv[1:]:
+                raise UserError(f'unexpected argument {argv[1]!r}: options start with --')
+            values = flags.FLAGS.flag_values_dict()
+            names = [field.name for field in dataclasses.fields(settings_class)]  # type: ignore[arg-type]
+            main(settings_class(**{name: values[name] for name in names}))
+        except UserError as error:
+            sys.exit(f'{script}: error: {error}')
+        except KeyboardInterrupt:
+            print(f'\n{script}: interrupted', file=sys.stderr)
+            sys.exit(130)
+
+    # TensorFlow's Python side notes every save, and its own use of what it has deprecated.
+    logging.getLogger('tensorflow').setLevel(logging.ERROR)
+    define_flags(settings_class)
+    app.run(call_main)
+
+
+def describe(settings: Any) -> str:
+    """`name=value` for every setting, on one line, in the order of the fields."""
+    return ' '.join(f'{name}={value}' for name, value in dataclasses.asdict(settings).items())
+
+
+def command_line(settings: Any) -> str:
+    """The command that runs this script with these settings; defaults are left out."""
+    interpreter = sys.executable
+    if shutil.which('python') == interpreter:
+        interpreter = 'python'
+    options = [
+        _option(field.name, getattr(settings, field.name))
+        for field in dataclasses.fields(settings)
+        if getattr(settings, field.name) != field.default
+    ]
+    return shlex.join([interpreter, sys.argv[0], *options])
+
+
+def _option(name: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return f'--{name}' if value else f'--no{name}'
+    return f'--{name}={value}'
+
+
+def store(settings: Any, directory: str) -> None:
+    """Writes `settings` to settings.json in `directory`; a crash leaves the old file whole."""
+    path = os.path.join(directory, SETTINGS_FILE)
+    with open(path + '.tmp', 'w', encoding='utf-8') as file:
+        json.dump(dataclasses.asdict(settings), file, indent=2)
+        file.write('\n')
+    os.replace(path + '.tmp', path)
+
+
+def load(directory: str) -> dict[str, Any]:
+    """The settings stored in `directory`; empty where none are stored.
+
+    Raises:
+      UserError: settings.json is there and is not a JSON object.
+    """
+    path = os.path.join(directory, SETTINGS_FILE)
+    try:
+        with open(path, encoding='utf-8') as file:
+            stored = json.load(file)
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise UserError(f'{path}: cannot be read as settings: {error}') from error
+    if not isinstance(stored, dict):
+        raise UserError(f'{path}: expected a JSON object, found {type(stored).__name__}')
+    return stored

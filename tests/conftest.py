@@ -1,0 +1,79 @@
+"""What the tests share: small data sets, and scripts run as a user runs them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import cifar10_data
+from cifar10_input import TEST_FILES, TRAIN_FILES
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+
+Script = Callable[..., 'subprocess.CompletedProcess[str]']
+
+
+def script_command(script: str, *options: str) -> list[str]:
+    return [sys.executable, '-u', str(REPOSITORY / script), *options]
+
+
+def script_environment() -> dict[str, str]:
+    return {**os.environ, 'TF_CPP_MIN_LOG_LEVEL': '3'}
+
+
+@pytest.fixture
+def run_script(tmp_path: Path) -> Script:
+    """Runs a script in an empty folder, as a user does, and gives its exit code and output."""
+
+    def run(script: str, *options: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            script_command(script, *options),
+            cwd=tmp_path,
+            env=script_environment(),
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+
+    return run
+
+
+@pytest.fixture(scope='session')
+def synthetic_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A --data_dir that holds 200 training and 60 test images of the synthetic set."""
+    data_dir = tmp_path_factory.mktemp('synthetic')
+    directory = data_dir / 'synthetic-batches-bin'
+    cifar10_data.generate_synthetic(str(directory), num_train=200, num_test=60)
+    return data_dir
+
+
+@pytest.fixture(scope='session')
+def records(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory of 60 random training records and 25 test records of CIFAR-10's format.
+
+    The training record at place i of the five files begins its image with byte i.
+    """
+    directory = tmp_path_factory.mktemp('records')
+    rng = np.random.default_rng(0)
+    data = rng.integers(0, 256, [85, 3073], dtype=np.uint8)
+    data[:, 0] = rng.integers(0, 10, 85)
+    data[:60, 1] = np.arange(60)
+    for i, name in enumerate(TRAIN_FILES):
+        data[12 * i : 12 * (i + 1)].tofile(directory / name)
+    data[60:].tofile(directory / TEST_FILES[0])
+    return directory
+
+
+@pytest.fixture(scope='session')
+def real_data() -> str:
+    """The directory of the real CIFAR-10, from the environment."""
+    directory = os.environ.get('CIFAR10_DATA_DIR')
+    if not directory:
+        pytest.skip('needs the real CIFAR-10: set CIFAR10_DATA_DIR to its directory')
+    return directory

@@ -1,0 +1,819 @@
+"""Tests of cifar10_data: no network beyond 127.0.0.1."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import http.server
+import io
+import json
+import os
+import socket
+import subprocess
+import sys
+import tarfile
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+import cifar10_data
+from cifar10_data import Fingerprint, Prepared, SyntheticSet, UnreachableError
+from cifar10_input import TEST_FILES, TRAIN_FILES, RecordFormat
+from cifar10_settings import UserError
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+FILES = (*TRAIN_FILES, *TEST_FILES)
+RECORD_BYTES = 3073
+CONTENT = bytes(range(256)) * 1000
+SMALL = SyntheticSet(num_train=50, num_test=20, seed=0)
+
+
+def fingerprint(content: bytes) -> Fingerprint:
+    md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
+    return Fingerprint(len(content), md5, hashlib.sha256(content).hexdigest())
+
+
+def records(count: int) -> bytes:
+    return b''.join(bytes([i % 10]) + bytes([i % 256]) * 3072 for i in range(count))
+
+
+def write_files(directory: Any, count: int = 10) -> None:
+    os.makedirs(directory, exist_ok=True)
+    for name in FILES:
+        with open(os.path.join(directory, name), 'wb') as file:
+            file.write(records(count))
+
+
+def read(path: Any) -> bytes:
+    with open(path, 'rb') as file:
+        return file.read()
+
+
+def write(path: Any, content: bytes) -> str:
+    with open(path, 'wb') as file:
+        file.write(content)
+    return str(path)
+
+
+def tree(directory: Any) -> set[str]:
+    """Every file and directory under `directory`, relative to it."""
+    return {
+        os.path.relpath(os.path.join(parent, name), directory)
+        for parent, directories, files in os.walk(directory)
+        for name in directories + files
+    }
+
+
+def member(name: str, content: bytes = b'', kind: bytes = tarfile.REGTYPE, link: str = '') -> Any:
+    info = tarfile.TarInfo(name)
+    info.size, info.type, info.linkname = len(content), kind, link
+    return info, content
+
+
+def archive_of(*members: Any, mode: str = 'w:gz', without: str = '') -> bytes:
+    """A tar archive of the six record files, but `without` one, followed by `members`."""
+    whole = [member(f'cifar-10-batches-bin/{n}', records(10)) for n in FILES if n != without]
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode=mode) as archive:  # type: ignore[call-overload]
+        for info, content in (*whole, *members):
+            archive.addfile(info, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Serves one content for every path, well or badly."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(('127.0.0.1', 0), Handler)
+        self.content = CONTENT
+        self.honours_range = True
+        self.content_range = ''
+        self.announces_length = True
+        self.sends_at_most = sys.maxsize
+        self.status = 0
+        self.redirect = ''
+        self.stalls = threading.Event()
+        self.released = threading.Event()
+        self.ranges: list[str | None] = []
+
+    def url(self, path: str = 'archive.tar.gz') -> str:
+        return f'http://127.0.0.1:{self.server_address[1]}/{path}'
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        server = self.server
+        server.ranges.append(self.headers['Range'])
+        if server.stalls.is_set():
+            server.released.wait(10)
+        if server.status:
+            self.send_error(server.status)
+        elif server.redirect and self.path != '/moved':
+            self.send_response(302)
+            self.send_header('Location', server.redirect)
+            self.end_headers()
+        else:
+            self.send_content(server)
+
+    def send_content(self, server: Server) -> None:
+        start, size = 0, len(server.content)
+        if self.headers['Range'] and server.honours_range:
+            start = int(self.headers['Range'].removeprefix('bytes=').removesuffix('-'))
+            self.send_response(206 if start < size else 416)
+            if start >= size:
+                self.send_header('Content-Range', f'bytes */{size}')
+                self.end_headers()
+                return
+            content_range = server.content_range or f'bytes {start}-{size - 1}/{size}'
+            self.send_header('Content-Range', content_range)
+        else:
+            self.send_response(200)
+        if server.announces_length:
+            self.send_header('Content-Length', str(size - start))
+        self.end_headers()
+        self.wfile.write(server.content[start : start + server.sends_at_most])
+
+    def log_message(self, *args: Any) -> None:
+        """Keeps the tests' output free of requests."""
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server() as running:
+        thread = threading.Thread(target=running.serve_forever, args=(0.01,))
+        thread.start()
+        yield running
+        running.released.set()
+        running.shutdown()
+        thread.join()
+
+
+@pytest.fixture(scope='module')
+def small_set(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A synthetic set of 500 training and 100 test images; not to be written to."""
+    directory = str(tmp_path_factory.mktemp('synthetic') / 'set')
+    cifar10_data.generate_synthetic(directory, 500, 100, seed=3)
+    return directory
+
+
+def closed_url() -> str:
+    """A URL of a port where nobody listens."""
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        return f'http://127.0.0.1:{free.getsockname()[1]}/archive.tar.gz'
+
+
+# ------------------------------------------------------------------------------
+# Downloading.
+
+
+def test_download_writes_the_whole_file(server: Server, tmp_path: Any) -> None:
+    path = str(tmp_path / 'file')
+    cifar10_data.download(server.url(), path, fingerprint(CONTENT))
+    assert read(path) == CONTENT
+    assert tree(tmp_path) == {'file'}
+    assert server.ranges == [None]
+
+
+def test_download_without_announced_length(server: Server, tmp_path: Any) -> None:
+    server.announces_length = False
+    path = str(tmp_path / 'file')
+    cifar10_data.download(server.url(), path)
+    assert read(path) == CONTENT
+
+
+def test_download_from_file_url(tmp_path: Any) -> None:
+    source = tmp_path / 'a source'
+    source.write_bytes(CONTENT)
+    path = str(tmp_path / 'file')
+    cifar10_data.download(source.as_uri(), path)
+    assert read(path) == CONTENT
+
+
+def test_download_goes_on_after_a_drop(server: Server, tmp_path: Any) -> None:
+    path = str(tmp_path / 'file')
+    server.sends_at_most = 100_000
+    with pytest.raises(UnreachableError, match=r'100,000 of 256,000 bytes.*is kept.*goes on'):
+        cifar10_data.download(server.url(), path)
+    assert read(path + '.part') == CONTENT[:100_000]
+    assert not os.path.exists(path)
+    server.sends_at_most = sys.maxsize
+    cifar10_data.download(server.url(), path, fingerprint(CONTENT))
+    assert server.ranges == [None, 'bytes=100000-']
+    assert read(path) == CONTENT
+    assert tree(tmp_path) == {'file'}
+
+
+def test_download_starts_over_where_range_is_ignored(server: Server, tmp_path: Any) -> None:
+    path = str(tmp_path / 'file')
+    write(path + '.part', b'x' * 500)
+    server.honours_range = False
+    cifar10_data.download(server.url(), path)
+    assert server.ranges == ['bytes=500-']
+    assert read(path) == CONTENT
+
+
+def test_download_starts_over_at_a_wrong_content_range(server: Server, tmp_path: Any) -> None:
+    path = str(tmp_path / 'file')
+    write(path + '.part', CONTENT[:500])
+    server.content_range = 'bytes 400-255999/256000'
+    cifar10_data.download(server.url(), path)
+    assert server.ranges == ['bytes=500-', None]
+    assert read(path) == CONTENT
+
+
+def test_download_takes_a_whole_part_as_it_is(server: Server, tmp_path: Any) -> None:
+    path = str(tmp_path / 'file')
+    write(path + '.part', CONTENT)
+    cifar10_data.download(server.url(), path, fingerprint(CONTENT))
+    assert server.ranges == ['bytes=256000-']
+    assert read(path) == CONTENT
+
+
+def test_download_starts_over_where_the_part_is_too_long(server: Server, tmp_path: Any) -> None:
+    path = str(tmp_path / 'file')
+    write(path + '.part', CONTENT + b'x')
+    cifar10_data.download(server.url(), path)
+    assert server.ranges == ['bytes=256001-', None]
+    assert read(path) == CONTENT
+
+
+@pytest.mark.parametrize(
+    ('wrong', 'found'),
+    [
+        (fingerprint(CONTENT)._replace(md5='0123'), fingerprint(CONTENT).md5),
+        (fingerprint(CONTENT)._replace(sha256='0123'), fingerprint(CONTENT).sha256),
+    ],
+    ids=['md5', 'sha256'],
+)
+def test_download_deletes_what_has_a_wrong_digest(
+    server: Server, tmp_path: Any, wrong: Fingerprint, found: str
+) -> None:
+    with pytest.raises(UnreachableError, match=f'found .* {found}; expected 0123.*deleted'):
+        cifar10_data.download(server.url(), str(tmp_path / 'file'), wrong)
+    assert tree(tmp_path) == set()
+
+
+def test_download_keeps_its_part_where_another_file_is_served(
+    server: Server, tmp_path: Any
+) -> None:
+    path = str(tmp_path / 'file')
+    write(path + '.part', CONTENT[:500])
+    server.content, server.honours_range = b'<html>Log in first</html>', False
+    with pytest.raises(UnreachableError, match='has 25 bytes; expected 256,000'):
+        cifar10_data.download(server.url(), path, fingerprint(CONTENT))
+    assert read(path + '.part') == CONTENT[:500]
+
+
+@pytest.mark.parametrize('url', ['ftp://127.0.0.1/a.tar.gz', '/tmp/a.tar.gz', 'data:,abc'])
+def test_download_refuses_other_schemes(tmp_path: Any, url: str) -> None:
+    with pytest.raises(UserError, match='expected a URL that starts with http'):
+        cifar10_data.download(url, str(tmp_path / 'file'))
+    assert tree(tmp_path) == set()
+
+
+def test_download_follows_redirects(server: Server, tmp_path: Any) -> None:
+    server.redirect = '/moved'
+    cifar10_data.download(server.url(), str(tmp_path / 'file'))
+    assert read(tmp_path / 'file') == CONTENT
+
+
+@pytest.mark.parametrize('target', ['file:///etc/hostname', 'ftp://127.0.0.1/file'])
+def test_download_refuses_redirects_to_other_schemes(
+    server: Server, tmp_path: Any, target: str
+) -> None:
+    server.redirect = target
+    with pytest.raises(UnreachableError, match=f'(?i)redirect.*{target}'):
+        cifar10_data.download(server.url(), str(tmp_path / 'file'))
+    assert tree(tmp_path) == set()
+
+
+def test_redirect_from_https_to_http_is_refused() -> None:
+    request = urllib.request.Request('https://127.0.0.1/a')
+    follow = cifar10_data._SafeRedirects().redirect_request
+    with pytest.raises(UnreachableError, match='redirect to http://127.0.0.1/b refused'):
+        follow(request, None, 302, 'Found', {}, 'http://127.0.0.1/b')
+    assert follow(request, None, 302, 'Found', {}, 'https://127.0.0.1/b') is not None
+
+
+def test_download_times_out(server: Server, tmp_path: Any) -> None:
+    server.stalls.set()
+    start = time.monotonic()
+    with pytest.raises(UnreachableError, match=r'(timed out|no answer within 0\.2 seconds)'):
+        cifar10_data.download(server.url(), str(tmp_path / 'file'), timeout=0.2)
+    assert time.monotonic() - start < 2
+
+
+def test_download_names_status_and_url(server: Server, tmp_path: Any) -> None:
+    server.status = 404
+    with pytest.raises(UnreachableError, match='/archive.tar.gz: HTTP 404'):
+        cifar10_data.download(server.url(), str(tmp_path / 'file'))
+
+
+def test_download_names_the_path_that_cannot_be_written(server: Server, tmp_path: Any) -> None:
+    path = str(tmp_path / 'missing' / 'file')
+    with pytest.raises(UserError, match='missing/file.part: No such file') as caught:
+        cifar10_data.download(server.url(), path)
+    assert not isinstance(caught.value, UnreachableError)
+
+
+# ------------------------------------------------------------------------------
+# Unpacking.
+
+
+@pytest.mark.parametrize('mode', ['w:gz', 'w:bz2', 'w:xz', 'w'])
+def test_unpack_takes_the_expected_members_alone(tmp_path: Any, mode: str) -> None:
+    extra = [
+        member('cifar-10-batches-bin/batches.meta.txt', b'airplane\n'),
+        member('cifar-10-batches-bin/other.bin', b'other'),
+        member('elsewhere/data_batch_1.bin', b'elsewhere'),
+    ]
+    path = write(tmp_path / 'archive', archive_of(*extra, mode=mode))
+    directory = cifar10_data.unpack(path, str(tmp_path / 'data'))
+    assert directory == str(tmp_path / 'data' / 'cifar-10-batches-bin')
+    assert tree(tmp_path / 'data') == {'cifar-10-batches-bin'} | {
+        os.path.join('cifar-10-batches-bin', name) for name in (*FILES, 'batches.meta.txt')
+    }
+    assert all(read(os.path.join(directory, name)) == records(10) for name in FILES)
+
+
+def flip_bit(content: bytes, index: int) -> bytes:
+    changed = bytearray(content)
+    changed[index] ^= 1
+    return bytes(changed)
+
+
+DAMAGED: dict[str, Callable[[], bytes]] = {
+    'empty': lambda: b'',
+    'text': lambda: b'not an archive' * 100,
+    'half': lambda: (a := archive_of())[: len(a) // 2],
+    'last byte missing': lambda: archive_of()[:-1],
+    'wrong checksum': lambda: flip_bit(archive_of(), -8),
+    'half of a plain tar': lambda: (a := archive_of(mode='w'))[: len(a) // 2],
+    'half of an xz': lambda: (a := archive_of(mode='w:xz'))[: len(a) // 2],
+    'half of a bz2': lambda: (a := archive_of(mode='w:bz2'))[: len(a) // 2],
+}
+
+
+@pytest.mark.parametrize('damage', DAMAGED)
+def test_unpack_refuses_damaged_archives(tmp_path: Any, damage: str) -> None:
+    path = write(tmp_path / 'archive', DAMAGED[damage]())
+    with pytest.raises(UserError, match='archive: (not a whole tar archive|.*missing)'):
+        cifar10_data.unpack(path, str(tmp_path))
+    assert tree(tmp_path) == {'archive'}
+
+
+def test_unpack_names_a_missing_member(tmp_path: Any) -> None:
+    path = write(tmp_path / 'archive', archive_of(without='data_batch_3.bin'))
+    with pytest.raises(UserError, match='cifar-10-batches-bin/data_batch_3.bin: missing'):
+        cifar10_data.unpack(path, str(tmp_path))
+    assert tree(tmp_path) == {'archive'}
+
+
+def test_unpack_names_a_wrong_label(tmp_path: Any) -> None:
+    bad = member('cifar-10-batches-bin/test_batch.bin', b'\x0a' + bytes(3072))
+    path = write(tmp_path / 'archive', archive_of(bad, without='test_batch.bin'))
+    with pytest.raises(UserError, match='cifar-10-batches-bin/test_batch.bin: record 0.*label 10'):
+        cifar10_data.unpack(path, str(tmp_path))
+    assert tree(tmp_path) == {'archive'}
+
+
+DANGEROUS = {
+    'parent': member('../evil.bin', b'evil'),
+    'hidden parent': member('cifar-10-batches-bin/../../evil.bin', b'evil'),
+    'symbolic link': member('cifar-10-batches-bin/link', b'', tarfile.SYMTYPE, '../..'),
+    'hard link': member('cifar-10-batches-bin/link', b'', tarfile.LNKTYPE, '../../victim'),
+    'device': member('cifar-10-batches-bin/device', b'', tarfile.CHRTYPE),
+    'pipe': member('cifar-10-batches-bin/pipe', b'', tarfile.FIFOTYPE),
+}
+
+
+@pytest.mark.parametrize('danger', [*DANGEROUS, 'absolute'])
+def test_unpack_refuses_dangerous_members(tmp_path: Any, danger: str) -> None:
+    bad = DANGEROUS.get(danger) or member(str(tmp_path / 'evil.bin'), b'evil')
+    os.mkdir(tmp_path / 'data')
+    write(tmp_path / 'victim', b'unharmed')
+    path = write(tmp_path / 'archive', archive_of(bad))
+    with pytest.raises(UserError, match=f'refused, because its member {bad[0].name!r}'):
+        cifar10_data.unpack(path, str(tmp_path / 'data'))
+    assert tree(tmp_path) == {'data', 'victim', 'archive'}
+    assert read(tmp_path / 'victim') == b'unharmed'
+
+
+def test_unpack_refuses_enormous_members(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / 'archive', archive_of())
+    monkeypatch.setattr(cifar10_data, 'MAX_MEMBER_BYTES', 30_729)
+    with pytest.raises(UserError, match="data_batch_1.bin' has 30,730 bytes, more than 30,729"):
+        cifar10_data.unpack(path, str(tmp_path))
+    assert tree(tmp_path) == {'archive'}
+
+
+def test_unpack_replaces_what_a_killed_process_left(tmp_path: Any) -> None:
+    stale = tmp_path / '.cifar-10-batches-bin.unfinished'
+    stale.mkdir()
+    write(stale / 'junk', b'junk')
+    directory = cifar10_data.unpack(write(tmp_path / 'archive', archive_of()), str(tmp_path))
+    assert set(os.listdir(directory)) == set(FILES)
+    assert set(os.listdir(tmp_path)) == {'archive', 'cifar-10-batches-bin'}
+
+
+def test_unpack_interrupted_leaves_nothing(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / 'archive', archive_of())
+
+    def interrupt(*args: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(os, 'rename', interrupt)
+        cifar10_data.unpack(path, str(tmp_path))
+    assert tree(tmp_path) == {'archive'}
+    assert cifar10_data.check_directory(cifar10_data.unpack(path, str(tmp_path))) == (50, 10)
+
+
+def test_unpack_overwrites_nothing(tmp_path: Any) -> None:
+    os.mkdir(tmp_path / 'cifar-10-batches-bin')
+    write(tmp_path / 'cifar-10-batches-bin' / 'precious', b'precious')
+    path = write(tmp_path / 'archive', archive_of())
+    with pytest.raises(UserError, match='cifar-10-batches-bin: is in the way'):
+        cifar10_data.unpack(path, str(tmp_path))
+    assert tree(tmp_path / 'cifar-10-batches-bin') == {'precious'}
+
+
+# ------------------------------------------------------------------------------
+# Checking.
+
+
+def test_check_counts_images(tmp_path: Any) -> None:
+    write_files(tmp_path, 3)
+    assert cifar10_data.check_directory(str(tmp_path)) == (15, 3)
+
+
+def test_check_names_a_missing_file(tmp_path: Any) -> None:
+    write_files(tmp_path)
+    os.remove(tmp_path / 'data_batch_5.bin')
+    with pytest.raises(UserError, match='data_batch_5.bin: missing'):
+        cifar10_data.check_directory(str(tmp_path))
+
+
+def test_check_names_an_empty_file(tmp_path: Any) -> None:
+    write_files(tmp_path)
+    write(tmp_path / 'test_batch.bin', b'')
+    with pytest.raises(UserError, match='test_batch.bin: empty'):
+        cifar10_data.check_directory(str(tmp_path))
+
+
+def test_check_names_a_directory_in_place_of_a_file(tmp_path: Any) -> None:
+    write_files(tmp_path)
+    os.remove(tmp_path / 'test_batch.bin')
+    os.mkdir(tmp_path / 'test_batch.bin')
+    with pytest.raises(UserError, match='test_batch.bin: not a regular file'):
+        cifar10_data.check_directory(str(tmp_path))
+
+
+@pytest.mark.parametrize(('size', 'rest'), [(4 * RECORD_BYTES - 1, '3,072'), (9220, '1')])
+def test_check_names_a_broken_record(tmp_path: Any, size: int, rest: str) -> None:
+    write_files(tmp_path)
+    write(tmp_path / 'data_batch_2.bin', records(10)[:size])
+    where = f'data_batch_2.bin: record 3, from byte 9,219 on, has {rest} bytes; expected 3,073'
+    with pytest.raises(UserError, match=where):
+        cifar10_data.check_directory(str(tmp_path))
+
+
+def test_check_names_record_and_byte_of_a_wrong_label(tmp_path: Any) -> None:
+    write_files(tmp_path)
+    content = bytearray(records(10))
+    content[4 * RECORD_BYTES] = 10
+    content[6 * RECORD_BYTES] = 200
+    write(tmp_path / 'data_batch_4.bin', bytes(content))
+    where = 'data_batch_4.bin: record 4, byte 12,292: label 10; expected 0 to 9'
+    with pytest.raises(UserError, match=where):
+        cifar10_data.check_directory(str(tmp_path))
+    assert cifar10_data.check_directory(str(tmp_path), num_classes=201) == (50, 10)
+
+
+@pytest.mark.parametrize(('label_index', 'byte'), [(-1, 6149), (0, 6148)])
+def test_check_knows_records_of_two_labels(tmp_path: Any, label_index: int, byte: int) -> None:
+    record = RecordFormat(label_bytes=2, label_index=label_index)
+    content = bytearray(3 * 3074)
+    for name in FILES:
+        write(tmp_path / name, bytes(content))
+    content[byte] = 20
+    write(tmp_path / 'test_batch.bin', bytes(content))
+    with pytest.raises(UserError, match=f'record 2, byte {byte:,}: label 20; expected 0 to 19'):
+        cifar10_data.check_directory(str(tmp_path), record, num_classes=20)
+    assert cifar10_data.check_directory(str(tmp_path), record, num_classes=21) == (15, 3)
+
+
+def test_class_names(tmp_path: Any, small_set: str) -> None:
+    assert cifar10_data.class_names(str(tmp_path)) == list('0123456789')
+    assert cifar10_data.class_names(small_set)[:3] == ['disc', 'ring', 'square']
+    write(tmp_path / 'batches.meta.txt', b'airplane\nautomobile\n\n')
+    with pytest.raises(UserError, match='batches.meta.txt: found 2 class names; expected 10'):
+        cifar10_data.class_names(str(tmp_path))
+
+
+# ------------------------------------------------------------------------------
+# Preparing.
+
+
+def test_prepare_downloads_once(
+    server: Server, tmp_path: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.content = archive_of()
+    data_dir = str(tmp_path / 'new' / 'data')
+    directory = os.path.join(data_dir, 'cifar-10-batches-bin')
+    for _ in range(2):
+        found = cifar10_data.prepare(data_dir, data_url=server.url('my%20archive.tgz?x=1'))
+        assert found == Prepared(directory, 'cifar10')
+    assert len(server.ranges) == 1
+    assert read(os.path.join(data_dir, 'my archive.tgz')) == server.content
+    assert capsys.readouterr().out.count('Downloading') == 1
+
+
+def test_prepare_takes_an_archive_that_is_there(server: Server, tmp_path: Any) -> None:
+    write(tmp_path / 'archive.tar.gz', archive_of())
+    cifar10_data.prepare(str(tmp_path), data_url=server.url())
+    assert cifar10_data.check_directory(str(tmp_path / 'cifar-10-batches-bin')) == (50, 10)
+    assert server.ranges == []
+
+
+@pytest.mark.parametrize('dataset', ['cifar10', 'auto'])
+def test_prepare_refuses_another_archive_under_the_published_name(
+    tmp_path: Any, dataset: str
+) -> None:
+    path = write(tmp_path / 'cifar-10-binary.tar.gz', archive_of())
+    with pytest.raises(UserError, match='found .* bytes; expected 170,052,171.*move the archive'):
+        cifar10_data.prepare(str(tmp_path), dataset)
+    assert read(path) == archive_of()
+
+
+@pytest.mark.parametrize('dataset', ['cifar10', 'auto'])
+@pytest.mark.parametrize('folder', ['', 'cifar-10-batches-bin'])
+def test_prepare_uses_files_that_are_there(tmp_path: Any, folder: str, dataset: str) -> None:
+    write_files(tmp_path / folder)
+    directory, found = cifar10_data.prepare(str(tmp_path), dataset, closed_url())
+    assert (os.path.normpath(directory), found) == (str(tmp_path / folder), 'cifar10')
+
+
+@pytest.mark.parametrize('dataset', ['cifar10', 'auto'])
+def test_prepare_keeps_damaged_files(server: Server, tmp_path: Any, dataset: str) -> None:
+    write_files(tmp_path)
+    write(tmp_path / 'data_batch_1.bin', b'damaged')
+    with pytest.raises(UserError, match='data_batch_1.bin: record 0, from byte 0 on, has 7 bytes'):
+        cifar10_data.prepare(str(tmp_path), dataset, server.url())
+    assert read(tmp_path / 'data_batch_1.bin') == b'damaged'
+    assert server.ranges == []
+
+
+def test_prepare_cifar10_is_strict(tmp_path: Any) -> None:
+    url = closed_url()
+    with pytest.raises(UserError) as caught:
+        cifar10_data.prepare(str(tmp_path), 'cifar10', url)
+    for words in (url, str(tmp_path), '--data_url', 'file', '--dataset=synthetic'):
+        assert words in str(caught.value)
+    assert '\n' not in str(caught.value)
+    assert tree(tmp_path) == set()
+
+
+@pytest.mark.parametrize('folder', ['', 'cifar-10-batches-bin'])
+def test_prepare_refuses_the_synthetic_set_for_cifar10(
+    server: Server, tmp_path: Any, folder: str
+) -> None:
+    write_files(tmp_path / folder)
+    write(tmp_path / folder / 'synthetic.json', b'{}')
+    with pytest.raises(UserError, match='holds the synthetic set.*expected CIFAR-10'):
+        cifar10_data.prepare(str(tmp_path), 'cifar10', server.url())
+    assert server.ranges == []
+
+
+def test_prepare_generates_the_synthetic_set_once(
+    tmp_path: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = str(tmp_path / 'synthetic-batches-bin')
+    prepare = functools.partial(cifar10_data.prepare, str(tmp_path), 'synthetic', closed_url())
+    for wanted in (SMALL, SMALL, None):
+        assert prepare(synthetic=wanted) == Prepared(directory, 'synthetic')
+    assert capsys.readouterr().out.count('Generating 70 images') == 1
+    with pytest.raises(UserError, match='num_test=20 seed=0.*asked for .* num_test=20 seed=1'):
+        prepare(synthetic=SMALL._replace(seed=1))
+
+
+def test_prepare_does_not_take_cifar10_for_synthetic(tmp_path: Any) -> None:
+    write_files(tmp_path)
+    found = cifar10_data.prepare(str(tmp_path), 'synthetic', synthetic=SMALL)
+    assert found.directory == str(tmp_path / 'synthetic-batches-bin')
+
+
+def test_prepare_finds_the_synthetic_set_wherever_it_lies(
+    small_set: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for dataset in ('synthetic', 'auto'):
+        found = cifar10_data.prepare(small_set, dataset, closed_url())
+        assert found == Prepared(small_set, 'synthetic')
+    assert capsys.readouterr().out.count('synthetic pictures instead of CIFAR-10') == 1
+
+
+def test_prepare_keeps_a_damaged_synthetic_set(tmp_path: Any) -> None:
+    found = cifar10_data.prepare(str(tmp_path), 'synthetic', synthetic=SMALL)
+    write(os.path.join(found.directory, 'test_batch.bin'), records(19))
+    with pytest.raises(UserError, match='found 50 training and 19 test .* says 50 and 20'):
+        cifar10_data.prepare(str(tmp_path), 'synthetic')
+    write(os.path.join(found.directory, 'synthetic.json'), b'[]')
+    with pytest.raises(UserError, match='synthetic.json: not the marker'):
+        cifar10_data.prepare(str(tmp_path), 'synthetic')
+    assert read(os.path.join(found.directory, 'test_batch.bin')) == records(19)
+
+
+def test_prepare_auto_takes_cifar10_where_it_can_be_had(server: Server, tmp_path: Any) -> None:
+    server.content = archive_of()
+    found = cifar10_data.prepare(str(tmp_path), 'auto', server.url())
+    assert found == Prepared(str(tmp_path / 'cifar-10-batches-bin'), 'cifar10')
+
+
+def test_prepare_auto_announces_synthetic_pictures(
+    tmp_path: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    url = closed_url()
+    for _ in range(2):
+        found = cifar10_data.prepare(str(tmp_path), 'auto', url, SMALL)
+        assert found == Prepared(str(tmp_path / 'synthetic-batches-bin'), 'synthetic')
+        output = capsys.readouterr().out
+        assert f'CIFAR-10 could not be had: {url}: ' in output
+        assert 'Using synthetic pictures instead of CIFAR-10' in output
+
+
+def test_prepare_names_a_file_in_place_of_the_data_directory(tmp_path: Any) -> None:
+    path = write(tmp_path / 'data', b'')
+    with pytest.raises(UserError, match=f'{path}.*: (File exists|Not a directory)'):
+        cifar10_data.prepare(path, 'synthetic', synthetic=SMALL)
+
+
+@pytest.mark.parametrize(
+    ('dataset', 'url', 'message'),
+    [
+        ('cifar100', 'http://127.0.0.1/a', "--dataset must be one of .*, found 'cifar100'"),
+        ('auto', 'gopher://127.0.0.1/a.tar.gz', 'expected a URL that starts with http'),
+        ('cifar10', 'http://127.0.0.1/', 'ends in the name of an archive'),
+        ('cifar10', 'http://127.0.0.1/%2e%2e', 'ends in the name of an archive'),
+        ('cifar10', 'http://[127.0.0.1/a', 'not a URL'),
+    ],
+)
+def test_prepare_names_a_wrong_setting(tmp_path: Any, dataset: str, url: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        cifar10_data.prepare(str(tmp_path), dataset, url)
+    assert tree(tmp_path) == set()
+
+
+def test_prepare_waits_for_another_process(
+    tmp_path: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fcntl = pytest.importorskip('fcntl')
+    found: list[Prepared] = []
+    prepare = functools.partial(cifar10_data.prepare, str(tmp_path), 'cifar10', closed_url())
+    waiting = threading.Thread(target=lambda: found.append(prepare()))
+    descriptor = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    waiting.start()
+    deadline = time.monotonic() + 5
+    output = ''
+    while 'Waiting for another process' not in output and time.monotonic() < deadline:
+        output += capsys.readouterr().out
+        time.sleep(0.01)
+    write_files(tmp_path / 'cifar-10-batches-bin')
+    os.close(descriptor)
+    waiting.join(5)
+    assert 'Waiting for another process' in output
+    assert found == [Prepared(str(tmp_path / 'cifar-10-batches-bin'), 'cifar10')]
+
+
+# ------------------------------------------------------------------------------
+# The synthetic set.
+
+
+def load(directory: str, names: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
+    content = b''.join(read(os.path.join(directory, name)) for name in names)
+    data = np.frombuffer(content, np.uint8).reshape(-1, RECORD_BYTES)
+    return data[:, 0], data[:, 1:].reshape(-1, 3, 32, 32)
+
+
+def test_synthetic_format(small_set: str) -> None:
+    assert set(os.listdir(small_set)) == {*FILES, 'batches.meta.txt', 'synthetic.json'}
+    for name in FILES:
+        assert os.path.getsize(os.path.join(small_set, name)) == 100 * RECORD_BYTES
+    assert cifar10_data.check_directory(small_set) == (500, 100)
+    marker = json.loads(read(os.path.join(small_set, 'synthetic.json')))
+    assert marker == {'num_train': 500, 'num_test': 100, 'seed': 3, 'version': 1}
+    assert len(set(cifar10_data.class_names(small_set))) == 10
+
+
+def test_synthetic_set_derives_from_its_seed(tmp_path: Any, small_set: str) -> None:
+    for seed in (3, 4):
+        cifar10_data.generate_synthetic(str(tmp_path / str(seed)), 500, 100, seed)
+    for name in FILES:
+        content = read(os.path.join(small_set, name))
+        assert read(tmp_path / '3' / name) == content
+        assert read(tmp_path / '4' / name) != content
+
+
+def test_synthetic_classes_are_balanced_and_shuffled(tmp_path: Any, small_set: str) -> None:
+    for names, expected in ((TRAIN_FILES, 50), (TEST_FILES, 10)):
+        labels, _ = load(small_set, names)
+        assert np.bincount(labels, minlength=10).tolist() == [expected] * 10
+        assert not np.array_equal(labels, np.arange(len(labels)) % 10)
+    # Files of 3 images: no file is balanced, and the five together are.
+    cifar10_data.generate_synthetic(str(tmp_path / 'odd'), 15, 1)
+    labels, _ = load(str(tmp_path / 'odd'), TRAIN_FILES)
+    assert sorted(np.bincount(labels, minlength=10)) == [1] * 5 + [2] * 5
+
+
+def test_synthetic_images_are_all_different(small_set: str) -> None:
+    _, train = load(small_set, TRAIN_FILES)
+    _, test = load(small_set, TEST_FILES)
+    pictures = {image.tobytes() for image in np.concatenate([train, test])}
+    assert len(pictures) == 600
+
+
+def test_synthetic_classes_can_be_told_apart_in_the_centre() -> None:
+    """The nearest of 100 masks of each class tells the class, in the central 24 x 24."""
+    labels = np.tile(np.arange(10), 120)
+    masks = cifar10_data._shape_mask(labels, np.random.default_rng(0))[:, 0, 4:28, 4:28]
+    known, asked = masks[:1000].reshape(1000, -1), masks[1000:].reshape(200, -1)
+    distance = (known**2).sum(axis=1) - 2 * asked @ known.T
+    assert np.mean(labels[distance.argmin(axis=1)] == labels[1000:]) > 0.9
+
+
+@pytest.mark.parametrize('shape', cifar10_data._SHAPES)
+def test_synthetic_shapes_survive_a_flip(shape: str) -> None:
+    y, x = np.random.default_rng(0).uniform(-1, 1, (2, 1000))
+    distance = cifar10_data._SHAPES[shape]
+    assert np.allclose(distance(x, y), distance(-x, y))
+    assert np.any(distance(x, y) < 0) and np.any(distance(x, y) > 0)
+
+
+@pytest.mark.parametrize(
+    ('numbers', 'flag'),
+    [((12, 5, 0), '--num_train'), ((0, 5, 0), '--num_train'), ((10, 0, 0), '--num_test')],
+)
+def test_synthetic_set_names_a_wrong_number(
+    tmp_path: Any, numbers: tuple[int, int, int], flag: str
+) -> None:
+    with pytest.raises(UserError, match=flag):
+        cifar10_data.generate_synthetic(str(tmp_path / 'set'), *numbers)
+    assert tree(tmp_path) == set()
+
+
+def test_synthetic_set_overwrites_nothing(small_set: str) -> None:
+    before = read(os.path.join(small_set, 'test_batch.bin'))
+    with pytest.raises(UserError, match='is in the way'):
+        cifar10_data.generate_synthetic(small_set, 10, 10)
+    assert read(os.path.join(small_set, 'test_batch.bin')) == before
+
+
+# ------------------------------------------------------------------------------
+# The script, and the real data.
+
+
+def run_script(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, os.path.join(ROOT, 'cifar10_data.py'), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_script_prints_what_is_where(tmp_path: Any) -> None:
+    data_dir = str(tmp_path / 'data')
+    counts = ('--num_train=50', '--num_test=20')
+    done = run_script(f'--data_dir={data_dir}', '--dataset=synthetic', *counts)
+    assert done.returncode == 0, done.stderr
+    directory = os.path.join(data_dir, 'synthetic-batches-bin')
+    assert f'synthetic: 50 training and 20 test images in {directory}' in done.stdout
+    assert '10 classes: disc, ring, ' in done.stdout
+    assert cifar10_data.check_directory(directory) == (50, 20)
+
+
+def test_script_shows_a_mistake_without_traceback(tmp_path: Any) -> None:
+    done = run_script(f'--data_dir={tmp_path}', f'--data_url={closed_url()}')
+    assert done.returncode == 1
+    assert 'cifar10_data.py: error: CIFAR-10 could not be had: ' in done.stderr
+    assert 'Traceback' not in done.stderr
+
+
+def test_real_cifar10() -> None:
+    data_dir = os.environ.get('CIFAR10_DATA_DIR')
+    if not data_dir:
+        pytest.skip('CIFAR10_DATA_DIR does not name a directory that holds CIFAR-10')
+    directory, dataset = cifar10_data.prepare(data_dir, 'cifar10')
+    assert dataset == 'cifar10'
+    assert cifar10_data.check_directory(directory) == (50000, 10000)
+    labels, images = load(directory, TRAIN_FILES)
+    assert np.bincount(labels).tolist() == [5000] * 10
+    # One training image, a frog (label 6), starts with this pixel. In the published
+    # order it is the first; copies of the data set may hold another order.
+    assert labels[(images[:, :, 0, 0] == [59, 62, 63]).all(axis=1)].tolist() == [6]

@@ -1,0 +1,395 @@
+"""How bytes on disk become a batch: format, reader, order, distortions, evaluation crop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+import cifar10_input
+from cifar10_input import RecordFormat
+
+# Both sides compute in float32, in another order of the same few operations on
+# values of up to about 300: a few units in the last place.
+FLOAT32_TOLERANCE = 1e-4
+
+
+def evaluate(build: Callable[[], Any]) -> Any:
+    """The value of the tensors that `build` makes, in a graph of their own."""
+    with tf.Graph().as_default():
+        tensors = build()
+        with tf.Session() as session:
+            return session.run(tensors)
+
+
+def first_batches(
+    directory: Path, count: int, batch_size: int, **kwargs: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Images and labels of the first `count` training batches, one after the other."""
+    with tf.Graph().as_default():
+        batch = cifar10_input.distorted_inputs(str(directory), batch_size, **kwargs)
+        with tf.Session() as session:
+            batches = [session.run(batch) for _ in range(count)]
+    images, labels = zip(*batches, strict=True)
+    return np.concatenate(images), np.concatenate(labels)
+
+
+def stream_ids(directory: Path, count: int, seed: int = 0, start: int = 0) -> list[int]:
+    """Places in the files of `count` records of the training stream."""
+    with tf.Graph().as_default():
+        files = cifar10_input.train_files(str(directory))
+        stream = cifar10_input.record_stream(files, seed, start)
+        record = tf.data.make_one_shot_iterator(stream).get_next()
+        with tf.Session() as session:
+            return [session.run(record)[1] for _ in range(count)]
+
+
+# ------------------------------------------------------------------ record format
+
+
+def test_record_sizes() -> None:
+    assert cifar10_input.CIFAR10_RECORD.record_bytes == 1 + 32 * 32 * 3
+    assert RecordFormat(label_bytes=2).record_bytes == 2 + 32 * 32 * 3
+    assert RecordFormat(height=28, width=28, depth=1).record_bytes == 1 + 28 * 28
+
+
+def test_decode_puts_each_byte_where_the_format_says() -> None:
+    rows, columns = np.mgrid[0:32, 0:32].astype(np.uint8)
+    blue = np.full([32, 32], 200, np.uint8)
+    record = bytes([7]) + rows.tobytes() + columns.tobytes() + blue.tobytes()
+
+    images, labels = evaluate(lambda: cifar10_input.decode_records(tf.constant([record])))
+
+    assert labels.dtype == np.int32 and labels.tolist() == [7]
+    assert images.dtype == np.uint8
+    np.testing.assert_array_equal(images[0], np.stack([rows, columns, blue], axis=-1))
+
+
+def test_decode_label_of_255_is_not_negative() -> None:
+    record = bytes([255]) + bytes(3072)
+    _, labels = evaluate(lambda: cifar10_input.decode_records(tf.constant([record])))
+    assert labels.tolist() == [255]
+
+
+@pytest.mark.parametrize(('label_index', 'expected'), [(-1, 99), (0, 19)])
+def test_decode_cifar100_record(label_index: int, expected: int) -> None:
+    record_format = RecordFormat(label_bytes=2, label_index=label_index)
+    record = bytes([19, 99]) + bytes([5]) * 3072
+    images, labels = evaluate(
+        lambda: cifar10_input.decode_records(tf.constant([record]), record_format)
+    )
+    assert labels.tolist() == [expected]
+    assert (images == 5).all()
+
+
+# --------------------------------------------------------------------------- order
+
+
+def test_an_epoch_is_a_permutation_and_epochs_differ(records: Path) -> None:
+    ids = stream_ids(records, 180)
+    epochs = [ids[0:60], ids[60:120], ids[120:180]]
+    for epoch in epochs:
+        assert sorted(epoch) == list(range(60))
+    assert epochs[0] != epochs[1] != epochs[2] != epochs[0]
+    assert list(range(60)) not in epochs
+
+
+def test_order_agrees_for_one_seed_and_differs_for_another(records: Path) -> None:
+    assert stream_ids(records, 100, seed=3) == stream_ids(records, 100, seed=3)
+    assert stream_ids(records, 60, seed=3) != stream_ids(records, 60, seed=4)
+
+
+@pytest.mark.parametrize('start', [1, 59, 60, 61, 150])
+def test_the_stream_can_begin_anywhere(records: Path, start: int) -> None:
+    whole = stream_ids(records, start + 70)
+    assert stream_ids(records, 70, start=start) == whole[start:]
+
+
+def test_order_does_not_depend_on_the_graph_level_seed(records: Path) -> None:
+    def ids_with_graph_seed(graph_seed: int) -> list[int]:
+        files = cifar10_input.train_files(str(records))
+        with tf.Graph().as_default():
+            tf.set_random_seed(graph_seed)
+            stream = cifar10_input.record_stream(files, seed=0).take(60).batch(60)
+            batch = tf.data.make_one_shot_iterator(stream).get_next()
+            with tf.Session() as session:
+                return [record[1] for record in session.run(batch)]
+
+    assert ids_with_graph_seed(1) == ids_with_graph_seed(2)
+
+
+def test_a_small_shuffle_window_still_gives_every_record(
+    records: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cifar10_input, 'SHUFFLE_WINDOW', 7)
+    assert sorted(stream_ids(records, 60)) == list(range(60))
+
+
+def test_no_record_at_all_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / 'short.bin').write_bytes(bytes(3072))
+    with pytest.raises(ValueError, match=r'no record of 3073 bytes in .*short\.bin'):
+        cifar10_input.record_stream([str(tmp_path / 'short.bin')], seed=0)
+
+
+# -------------------------------------------------------------------- distortions
+
+
+def test_random_numbers_belong_to_a_position() -> None:
+    def rows(position: int, count: int) -> np.ndarray:
+        return evaluate(
+            lambda: cifar10_input.random_numbers(5, tf.constant(position, tf.int64), count)
+        )
+
+    whole = rows(0, 100)
+    np.testing.assert_array_equal(rows(40, 60), whole[40:])
+    np.testing.assert_array_equal(rows(7, 1), whole[7:8])
+    assert whole.dtype == np.float32
+    assert len(np.unique(whole)) > 0.99 * whole.size
+
+
+def test_random_numbers_are_uniform_and_depend_on_the_seed() -> None:
+    def rows(seed: int) -> np.ndarray:
+        return evaluate(
+            lambda: cifar10_input.random_numbers(seed, tf.constant(0, tf.int64), 20000)
+        )
+
+    numbers = rows(0)
+    assert numbers.min() >= 0 and numbers.max() < 1
+    # Standard errors at 20,000 draws: 0.002 of the mean, 0.0006 of the variance.
+    np.testing.assert_allclose(numbers.mean(axis=0), 0.5, atol=0.012)
+    np.testing.assert_allclose(numbers.var(axis=0), 1 / 12, atol=0.004)
+    correlation = np.corrcoef(numbers, rowvar=False) - np.eye(8)
+    assert np.abs(correlation).max() < 0.04
+    assert not np.array_equal(numbers, rows(1))
+
+
+def test_crop_and_flip_equals_slicing() -> None:
+    rng = np.random.default_rng(1)
+    images = rng.integers(0, 256, [50, 32, 32, 3], dtype=np.uint8)
+    top, left = rng.integers(0, 9, [2, 50], dtype=np.int32)
+    flip = rng.random(50) < 0.5
+
+    cropped = evaluate(
+        lambda: cifar10_input.crop_and_flip(
+            tf.constant(images), tf.constant(top), tf.constant(left), tf.constant(flip)
+        )
+    )
+
+    for i in range(50):
+        expected = images[i, top[i] : top[i] + 24, left[i] : left[i] + 24]
+        np.testing.assert_array_equal(cropped[i], expected[:, ::-1] if flip[i] else expected)
+
+
+def test_brightness_and_contrast_equal_the_plain_ops() -> None:
+    rng = np.random.default_rng(2)
+    images = rng.uniform(0, 255, [20, 24, 24, 3]).astype(np.float32)
+    delta = rng.uniform(-63, 63, 20).astype(np.float32)
+    factor = rng.uniform(0.2, 1.8, 20).astype(np.float32)
+
+    def build() -> list[tf.Tensor]:
+        return [
+            cifar10_input.adjust_brightness(tf.constant(images), tf.constant(delta)),
+            tf.stack(
+                [tf.image.adjust_brightness(x, d) for x, d in zip(images, delta, strict=True)]
+            ),
+            cifar10_input.adjust_contrast(tf.constant(images), tf.constant(factor)),
+            tf.stack(
+                [tf.image.adjust_contrast(x, f) for x, f in zip(images, factor, strict=True)]
+            ),
+        ]
+
+    brightness, plain_brightness, contrast, plain_contrast = evaluate(build)
+    np.testing.assert_array_equal(brightness, plain_brightness)
+    np.testing.assert_allclose(contrast, plain_contrast, atol=FLOAT32_TOLERANCE)
+
+
+def test_distort_applies_the_plain_ops_in_the_tutorials_order() -> None:
+    rng = np.random.default_rng(3)
+    images = rng.integers(0, 256, [30, 32, 32, 3], dtype=np.uint8)
+    numbers = rng.random([30, 8]).astype(np.float32)
+
+    def plain(image: np.ndarray, row: np.ndarray) -> tf.Tensor:
+        top, left = int(row[0] * 9), int(row[1] * 9)
+        x = tf.cast(image[top : top + 24, left : left + 24], tf.float32)
+        if row[2] < 0.5:
+            x = tf.image.flip_left_right(x)
+        x = tf.image.adjust_brightness(x, (2 * row[3] - 1) * 63)
+        x = tf.image.adjust_contrast(x, 0.2 + 1.6 * row[4])
+        return tf.image.per_image_standardization(x)
+
+    distorted, expected = evaluate(
+        lambda: [
+            cifar10_input.distort(tf.constant(images), tf.constant(numbers)),
+            tf.stack([plain(x, row) for x, row in zip(images, numbers, strict=True)]),
+        ]
+    )
+    assert distorted.shape == (30, 24, 24, 3) and distorted.dtype == np.float32
+    np.testing.assert_allclose(distorted, expected, atol=FLOAT32_TOLERANCE)
+
+
+def test_an_image_of_one_colour_becomes_zeros() -> None:
+    images = np.full([1, 32, 32, 3], 80, np.uint8)
+    distorted = evaluate(
+        lambda: cifar10_input.distort(tf.constant(images), tf.constant(np.zeros([1, 8], 'f')))
+    )
+    assert np.abs(distorted).max() < 1e-3
+
+
+def test_the_pipeline_crops_and_flips_everywhere_alike(tmp_path: Path) -> None:
+    # A single bright pixel on a dark image: where it lies in the crop tells the place.
+    image = np.zeros([3, 32, 32], np.uint8)
+    image[:, 15, 12] = 255
+    record = bytes([1]) + image.tobytes()
+    for name in cifar10_input.TRAIN_FILES:
+        (tmp_path / name).write_bytes(record * 10)
+
+    images, _ = first_batches(tmp_path, count=8, batch_size=500)
+
+    bright = images[..., 0].reshape(4000, -1).argmax(axis=1)
+    rows, columns = 15 - bright // 24, bright % 24
+    # Unflipped, the column is 12 - left, from 4 to 12; flipped, 23 - (12 - left), 11 to 19.
+    counts = np.histogram2d(rows, columns, bins=[np.arange(10), np.arange(4, 21)])[0]
+    assert counts.sum() == 4000
+    # 4,000 crops in 9 rows: 444 each, standard deviation 20.
+    assert np.abs(counts.sum(axis=1) - 4000 / 9).max() < 100
+    # A column of 4 to 10 or 13 to 19 has one place of 18: 222, standard deviation 14.5.
+    single = np.concatenate([counts[:, :7].sum(axis=0), counts[:, 9:].sum(axis=0)])
+    assert np.abs(single - 4000 / 18).max() < 75
+
+
+def test_the_pipeline_distorts_as_its_parts_do(records: Path) -> None:
+    def parts() -> tuple[tf.Tensor, tf.Tensor]:
+        files = cifar10_input.train_files(str(records))
+        stream = cifar10_input.record_stream(files, seed=9, start=5).batch(20)
+        batch = tf.data.make_one_shot_iterator(stream).get_next()
+        images, labels = cifar10_input.decode_records(batch)
+        numbers = cifar10_input.random_numbers(9, tf.constant(5, tf.int64), 20)
+        return cifar10_input.distort(images, numbers), labels
+
+    images, labels = first_batches(records, 1, 20, seed=9, start_example=5)
+    expected_images, expected_labels = evaluate(parts)
+    np.testing.assert_array_equal(labels, expected_labels)
+    np.testing.assert_allclose(images, expected_images, atol=FLOAT32_TOLERANCE)
+
+
+# ------------------------------------------------------------- training batches
+
+
+def test_shapes_and_types_of_training_batches(records: Path) -> None:
+    with tf.Graph().as_default():
+        images, labels = cifar10_input.distorted_inputs(str(records), 8)
+        assert images.shape.as_list() == [8, 24, 24, 3] and images.dtype == tf.float32
+        assert labels.shape.as_list() == [8] and labels.dtype == tf.int32
+
+
+@pytest.mark.parametrize('step', [1, 6, 7, 20])
+def test_resuming_at_a_step_gives_the_batch_of_that_step(records: Path, step: int) -> None:
+    images, labels = first_batches(records, count=step + 2, batch_size=9, seed=2)
+    resumed = first_batches(records, 2, batch_size=9, seed=2, start_example=9 * step)
+    np.testing.assert_array_equal(resumed[0], images[9 * step :])
+    np.testing.assert_array_equal(resumed[1], labels[9 * step :])
+
+
+def test_the_batch_size_only_cuts_the_stream(records: Path) -> None:
+    images, labels = first_batches(records, count=3, batch_size=28)
+    small_images, small_labels = first_batches(records, count=12, batch_size=7)
+    np.testing.assert_array_equal(small_labels, labels)
+    # The same numbers, but a reduction may go over them in another order.
+    np.testing.assert_allclose(small_images, images, atol=FLOAT32_TOLERANCE)
+
+
+def test_an_example_is_distorted_anew_in_each_epoch(records: Path) -> None:
+    images, _ = first_batches(records, count=2, batch_size=60)
+    order = np.array(stream_ids(records, 120))
+    first, second = images[:60][np.argsort(order[:60])], images[60:][np.argsort(order[60:])]
+    assert (np.abs(first - second).max(axis=(1, 2, 3)) > 0.1).all()
+
+
+# ------------------------------------------------------------------- evaluation
+
+
+def evaluation_batches(directory: Path, *args: Any) -> list[tuple[np.ndarray, np.ndarray]]:
+    """All batches of `inputs`, to the end."""
+    batches = []
+    with tf.Graph().as_default():
+        batch = cifar10_input.inputs(*args[:1], str(directory), *args[1:])
+        with tf.Session() as session:
+            while True:
+                try:
+                    batches.append(session.run(batch))
+                except tf.errors.OutOfRangeError:
+                    return batches
+
+
+def test_evaluation_crop_equals_the_plain_ops_exactly() -> None:
+    images = np.random.default_rng(4).integers(0, 256, [20, 32, 32, 3], dtype=np.uint8)
+
+    def plain(image: np.ndarray) -> tf.Tensor:
+        crop = tf.image.resize_with_crop_or_pad(tf.cast(image, tf.float32), 24, 24)
+        return tf.image.per_image_standardization(crop)
+
+    cropped, expected = evaluate(
+        lambda: [
+            cifar10_input.evaluation_crop(tf.constant(images)),
+            tf.stack([plain(image) for image in images]),
+        ]
+    )
+    np.testing.assert_array_equal(cropped, expected)
+
+
+def test_each_test_image_comes_once_and_in_order(records: Path) -> None:
+    batches = evaluation_batches(records, 'test', 10)
+    assert [len(labels) for _, labels in batches] == [10, 10, 5]
+    stored = np.fromfile(records / 'test_batch.bin', np.uint8).reshape(25, 3073)
+    np.testing.assert_array_equal(np.concatenate([labels for _, labels in batches]), stored[:, 0])
+
+
+def test_train_eval_reads_the_training_files(records: Path) -> None:
+    labels = np.concatenate([labels for _, labels in evaluation_batches(records, 'train_eval', 16)])
+    stored = [
+        np.fromfile(file, np.uint8).reshape(-1, 3073)[:, 0]
+        for file in cifar10_input.train_files(str(records))
+    ]
+    np.testing.assert_array_equal(labels, np.concatenate(stored))
+
+
+def test_num_examples_limits_the_evaluation(records: Path) -> None:
+    batches = evaluation_batches(records, 'test', 10, 12)
+    assert [len(labels) for _, labels in batches] == [10, 2]
+
+
+def test_a_truncated_file_is_an_error_that_names_it(records: Path, tmp_path: Path) -> None:
+    whole = (records / 'test_batch.bin').read_bytes()
+    (tmp_path / 'test_batch.bin').write_bytes(whole[:-100])
+    with pytest.raises(tf.errors.InvalidArgumentError, match='test_batch.bin'):
+        evaluation_batches(tmp_path, 'test', 10)
+
+
+def test_other_eval_data_is_an_error(records: Path) -> None:
+    with pytest.raises(ValueError, match="'test' or 'train_eval', found 'valid'"):
+        cifar10_input.inputs('valid', str(records), 10)
+
+
+# -------------------------------------------------------------------- real CIFAR-10
+
+
+def test_real_test_set_has_a_thousand_images_of_each_class(real_data: str) -> None:
+    batches = evaluation_batches(Path(real_data), 'test', 1000)
+    labels = np.concatenate([labels for _, labels in batches])
+    assert np.bincount(labels).tolist() == [1000] * 10
+
+
+def test_real_training_set_has_the_published_mean(real_data: str) -> None:
+    def build() -> tuple[tf.Tensor, tf.Tensor]:
+        files = cifar10_input.train_files(real_data)
+        stream = cifar10_input.record_stream(files, seed=0).batch(50000)
+        return cifar10_input.decode_records(tf.data.make_one_shot_iterator(stream).get_next())
+
+    images, labels = evaluate(build)
+    assert np.bincount(labels).tolist() == [5000] * 10
+    mean = images.mean(axis=(0, 1, 2), dtype=np.float64) / 255
+    np.testing.assert_allclose(mean, [0.4914, 0.4822, 0.4465], atol=5e-5)
