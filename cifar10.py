@@ -317,13 +317,11 @@ def learning_rate_after(
     Returns:
       float32 [].
     """
-    return tf.train.exponential_decay(
-        INITIAL_LEARNING_RATE,
-        examples_seen,
-        decay_steps=int(NUM_EPOCHS_PER_DECAY * num_examples_per_epoch),
-        decay_rate=LEARNING_RATE_DECAY_FACTOR,
-        staircase=True,
-    )
+    examples_per_decay = int(NUM_EPOCHS_PER_DECAY * num_examples_per_epoch)
+    # In integers: tf.train.exponential_decay divides in float32, whose 24 bits are
+    # fewer than 350 epochs of examples need.
+    num_decays = tf.cast(examples_seen // examples_per_decay, tf.float32)
+    return INITIAL_LEARNING_RATE * LEARNING_RATE_DECAY_FACTOR**num_decays
 
 
 GradientsAndVariables = list[tuple[tf.Tensor, tf.Variable]]

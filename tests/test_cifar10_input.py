@@ -306,7 +306,9 @@ def test_an_example_is_distorted_anew_in_each_epoch(records: Path) -> None:
     images, _ = first_batches(records, count=2, batch_size=60)
     order = np.array(stream_ids(records, 120))
     first, second = images[:60][np.argsort(order[:60])], images[60:][np.argsort(order[60:])]
-    assert (np.abs(first - second).max(axis=(1, 2, 3)) > 0.1).all()
+    changed = np.abs(first - second).max(axis=(1, 2, 3)) > 0.1
+    # Two crops agree in place and flip once in 162.
+    assert changed.sum() >= 57
 
 
 # ------------------------------------------------------------------- evaluation

@@ -1,0 +1,341 @@
+"""How a batch becomes logits, a loss and an update."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+import cifar10
+import cifar10_multi_gpu_train
+from cifar10_session import TrainSettings
+
+SHAPES = {
+    'conv1/weights': [5, 5, 3, 64],
+    'conv1/biases': [64],
+    'conv2/weights': [5, 5, 64, 64],
+    'conv2/biases': [64],
+    'local3/weights': [2304, 384],
+    'local3/biases': [384],
+    'local4/weights': [384, 192],
+    'local4/biases': [192],
+    'softmax_linear/weights': [192, 10],
+    'softmax_linear/biases': [10],
+}
+
+Batch = tuple[np.ndarray, np.ndarray]
+
+
+def random_batch(size: int, seed: int = 0) -> Batch:
+    """Images as the input gives them, and labels."""
+    rng = np.random.default_rng(seed)
+    images = rng.standard_normal([size, 24, 24, 3]).astype(np.float32)
+    return images, rng.integers(0, 10, size).astype(np.int32)
+
+
+def initial_weights(seed: int) -> dict[str, np.ndarray]:
+    with tf.Graph().as_default():
+        cifar10.inference(tf.constant(random_batch(1)[0]), seed=seed)
+        weights = {variable.op.name: variable for variable in tf.trainable_variables()}
+        with tf.Session() as session:
+            session.run(tf.global_variables_initializer())
+            return session.run(weights)
+
+
+# ------------------------------------------------------------------------- network
+
+
+def test_names_shapes_and_number_of_parameters() -> None:
+    with tf.Graph().as_default():
+        cifar10.inference(tf.placeholder(tf.float32, [None, 24, 24, 3]))
+        variables = tf.trainable_variables()
+        assert {v.op.name: v.shape.as_list() for v in variables} == SHAPES
+        assert sum(v.shape.num_elements() for v in variables) == 1_068_298
+        assert all(v.dtype.base_dtype == tf.float32 for v in variables)
+
+
+def test_initial_weights_follow_the_recipe() -> None:
+    weights = initial_weights(seed=0)
+    # A normal distribution cut at two standard deviations has 0.8796 of its own.
+    for name, stddev in {
+        'conv1/weights': 0.05,
+        'conv2/weights': 0.05,
+        'local3/weights': 0.04,
+        'local4/weights': 0.04,
+        'softmax_linear/weights': 1 / 192,
+    }.items():
+        assert np.abs(weights[name]).max() <= 2 * stddev
+        np.testing.assert_allclose(weights[name].std(), 0.8796 * stddev, rtol=0.05)
+    biases = {name: set(value) for name, value in weights.items() if name.endswith('biases')}
+    tenth = {np.float32(0.1)}
+    assert biases == {
+        'conv1/biases': {0.0},
+        'conv2/biases': tenth,
+        'local3/biases': tenth,
+        'local4/biases': tenth,
+        'softmax_linear/biases': {0.0},
+    }
+
+
+def test_initial_weights_depend_on_the_seed_alone() -> None:
+    first, again, other = initial_weights(1), initial_weights(1), initial_weights(2)
+    for name in SHAPES:
+        np.testing.assert_array_equal(first[name], again[name])
+        if name.endswith('weights'):
+            assert not np.array_equal(first[name], other[name])
+
+
+@pytest.mark.parametrize('batch_size', [1, 3])
+def test_the_batch_dimension_is_free(batch_size: int) -> None:
+    with tf.Graph().as_default():
+        images = tf.placeholder(tf.float32, [None, 24, 24, 3])
+        logits = cifar10.inference(images)
+        with tf.Session() as session:
+            session.run(tf.global_variables_initializer())
+            result = session.run(logits, {images: random_batch(batch_size)[0]})
+    assert result.shape == (batch_size, 10) and result.dtype == np.float32
+
+
+def test_network_equals_the_recipe_written_out_in_numpy_and_plain_ops() -> None:
+    """Against an independent formulation, normalisation and dense layers in NumPy."""
+    images, _ = random_batch(4)
+    weights = initial_weights(seed=0)
+
+    def normalize(x: np.ndarray) -> np.ndarray:
+        padded = np.pad(x**2, [(0, 0)] * 3 + [(4, 4)])
+        sums = sum(padded[..., i : i + x.shape[-1]] for i in range(9))
+        return x / (1.0 + 0.001 / 9.0 * sums) ** 0.75
+
+    def convolve(x: np.ndarray, name: str) -> np.ndarray:
+        padded = np.pad(x, [(0, 0), (2, 2), (2, 2), (0, 0)])
+        windows = np.lib.stride_tricks.sliding_window_view(padded, (5, 5), axis=(1, 2))
+        convolved = np.einsum('nyxcij,ijco->nyxo', windows, weights[f'{name}/weights'])
+        return np.maximum(convolved + weights[f'{name}/biases'], 0)
+
+    def pool(x: np.ndarray) -> np.ndarray:
+        padded = np.pad(x, [(0, 0), (0, 1), (0, 1), (0, 0)], constant_values=-np.inf)
+        windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(1, 2))
+        return windows[:, ::2, ::2].max(axis=(-1, -2))
+
+    x = normalize(pool(convolve(images.astype(np.float64), 'conv1')))
+    x = pool(normalize(convolve(x, 'conv2'))).reshape(4, -1)
+    x = np.maximum(x @ weights['local3/weights'] + weights['local3/biases'], 0)
+    x = np.maximum(x @ weights['local4/weights'] + weights['local4/biases'], 0)
+    expected = x @ weights['softmax_linear/weights'] + weights['softmax_linear/biases']
+
+    with tf.Graph().as_default():
+        logits = cifar10.inference(tf.constant(images))
+        with tf.Session() as session:
+            session.run(tf.global_variables_initializer())
+            found = session.run(logits)
+    # float32 sums of up to 2,304 products against float64 ones.
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_loss_is_cross_entropy_plus_decay_of_the_two_hidden_dense_layers() -> None:
+    images, labels = random_batch(16)
+    with tf.Graph().as_default():
+        logits = cifar10.inference(tf.constant(images))
+        total_loss = cifar10.loss(logits, tf.constant(labels))
+        weights = {v.op.name: v for v in tf.trainable_variables()}
+        with tf.Session() as session:
+            session.run(tf.global_variables_initializer())
+            found, values, scores = session.run([total_loss, weights, logits])
+    exponentials = np.exp(scores - scores.max(axis=1, keepdims=True))
+    probabilities = exponentials / exponentials.sum(axis=1, keepdims=True)
+    cross_entropy = -np.log(probabilities[np.arange(16), labels]).mean()
+    decayed = [values['local3/weights'], values['local4/weights']]
+    decay = sum(0.004 * (w.astype(np.float64) ** 2).sum() / 2 for w in decayed)
+    np.testing.assert_allclose(found, cross_entropy + decay, rtol=1e-5)
+
+
+# -------------------------------------------------------------------------- update
+
+
+def test_learning_rate_is_a_staircase_over_examples() -> None:
+    edge = 350 * 50_000
+    with tf.Graph().as_default():
+        examples = tf.placeholder(tf.int64, [])
+        rate = cifar10.learning_rate_after(examples)
+        with tf.Session() as session:
+            rates = [
+                session.run(rate, {examples: e}) for e in (0, edge - 1, edge, 2 * edge - 1, 2 * edge)
+            ]
+    np.testing.assert_allclose(rates, [0.1, 0.1, 0.01, 0.01, 0.001], rtol=1e-5)
+
+
+def take_steps(batches: list[Batch]) -> list[dict[str, np.ndarray]]:
+    """All variables before the first step and after each step of `train`."""
+    with tf.Graph().as_default():
+        images = tf.placeholder(tf.float32, [None, 24, 24, 3])
+        labels = tf.placeholder(tf.int32, [None])
+        total_loss = cifar10.loss(cifar10.inference(images), labels)
+        train_op = cifar10.train(total_loss, cifar10.create_global_step(), batch_size=8)
+        variables = {v.op.name: v for v in tf.global_variables()}
+        with tf.Session() as session:
+            session.run(tf.global_variables_initializer())
+            states = [session.run(variables)]
+            for batch in batches:
+                session.run(train_op, dict(zip((images, labels), batch, strict=True)))
+                states.append(session.run(variables))
+    return states
+
+
+def test_names_of_all_variables() -> None:
+    (state,) = take_steps([])
+    averages = {f'{name}/ExponentialMovingAverage' for name in SHAPES}
+    assert set(state) == {*SHAPES, *averages, 'global_step', 'examples_seen', 'losses/avg'}
+
+
+def test_a_step_counts_one_update_and_its_examples() -> None:
+    states = take_steps([random_batch(8, seed) for seed in range(3)])
+    assert [state['global_step'] for state in states] == [0, 1, 2, 3]
+    assert [state['examples_seen'] for state in states] == [0, 8, 16, 24]
+
+
+def test_averages_are_updated_after_the_weights_with_the_ramp() -> None:
+    states = take_steps([random_batch(8, seed) for seed in range(4)])
+    for step in range(1, 5):
+        decay = min(0.9999, (1 + step) / (10 + step))
+        before, after = states[step - 1], states[step]
+        for name in SHAPES:
+            average = f'{name}/ExponentialMovingAverage'
+            expected = decay * before[average] + (1 - decay) * after[name]
+            np.testing.assert_allclose(after[average], expected, atol=1e-6)
+            assert not np.array_equal(before[name], after[name])
+
+
+def test_a_step_is_plain_gradient_descent() -> None:
+    images, labels = random_batch(8)
+    before, after = take_steps([(images, labels)])
+    with tf.Graph().as_default():
+        total_loss = cifar10.loss(cifar10.inference(tf.constant(images)), tf.constant(labels))
+        variables = tf.trainable_variables()
+        gradients = tf.gradients(total_loss, variables)
+        with tf.Session() as session:
+            session.run(tf.global_variables_initializer())
+            found = session.run(gradients)
+    for variable, gradient in zip(variables, found, strict=True):
+        name = variable.op.name
+        # The learning rate of 0.1, on gradients that agree to float32 rounding.
+        np.testing.assert_allclose(after[name], before[name] - 0.1 * gradient, atol=1e-6)
+
+
+def summary_tags(collection: str) -> list[str]:
+    """Tags of a collection's summaries, from a single-device graph."""
+    images, labels = random_batch(2)
+    with tf.Graph().as_default():
+        total_loss = cifar10.loss(cifar10.inference(tf.constant(images)), tf.constant(labels))
+        cifar10.train(total_loss, cifar10.create_global_step())
+        merged = tf.summary.merge_all(collection)
+        with tf.Session() as session:
+            session.run(tf.global_variables_initializer())
+            summary = tf.Summary.FromString(session.run(merged))
+    return [value.tag for value in summary.value]
+
+
+def test_scalar_summaries() -> None:
+    losses = ['total_loss', 'cross_entropy', 'local3/weight_loss', 'local4/weight_loss']
+    layers = ['conv1', 'conv2', 'local3', 'local4', 'softmax_linear']
+    assert set(summary_tags(tf.GraphKeys.SUMMARIES)) == {
+        'learning_rate',
+        *(f'{loss}/{kind}' for loss in losses for kind in ('raw', 'average')),
+        *(f'{layer}/sparsity' for layer in layers),
+    }
+
+
+def test_histogram_summaries() -> None:
+    layers = ['conv1', 'conv2', 'local3', 'local4', 'softmax_linear']
+    assert set(summary_tags(cifar10.HISTOGRAMS)) == {
+        *(f'{layer}/activations' for layer in layers),
+        *(f'{name}/{kind}' for name in SHAPES for kind in ('values', 'gradients')),
+    }
+
+
+# -------------------------------------------------------------------------- float16
+
+
+def gradients_of(use_fp16: bool, batch: Batch) -> tuple[float, dict[str, np.ndarray]]:
+    images, labels = map(tf.constant, batch)
+    total_loss = cifar10.loss(cifar10.inference(images, use_fp16=use_fp16), labels)
+    pairs = cifar10.compute_gradients(total_loss, use_fp16)
+    with tf.Session() as session:
+        session.run(tf.global_variables_initializer())
+        return session.run([total_loss, {v.op.name: g for g, v in pairs}])
+
+
+def test_float16_computes_in_float16_with_float32_variables() -> None:
+    with tf.Graph().as_default() as graph:
+        gradients_of(True, random_batch(2))
+        kinds = {op.type: op for op in graph.get_operations()}
+        for kind in ('Conv2D', 'MatMul', 'MaxPool', 'LRN', 'BiasAdd'):
+            assert kinds[kind].outputs[0].dtype == tf.float16
+        assert all(v.dtype.base_dtype == tf.float32 for v in tf.global_variables())
+
+
+def test_float16_gradients_come_close_to_those_of_float32() -> None:
+    batch = random_batch(8)
+    with tf.Graph().as_default():
+        loss16, gradients16 = gradients_of(True, batch)
+    with tf.Graph().as_default():
+        loss32, gradients32 = gradients_of(False, batch)
+    np.testing.assert_allclose(loss16, loss32, rtol=1e-3)
+    for name, gradient in gradients32.items():
+        assert gradients16[name].dtype == np.float32
+        # Eleven bits of mantissa; and where two values nearly tie, the other of them
+        # may win a pool, and its gradient then takes another way.
+        difference = np.linalg.norm(gradients16[name] - gradient) / np.linalg.norm(gradient)
+        assert difference < 0.1, name
+
+
+# --------------------------------------------------------------------------- towers
+
+
+def test_average_gradients_is_the_mean() -> None:
+    with tf.Graph().as_default():
+        variable = tf.get_variable('v', [2])
+        towers = [[(tf.constant([1.0, 2.0]), variable)], [(tf.constant([3.0, 6.0]), variable)]]
+        ((average, of),) = cifar10.average_gradients(towers)
+        assert of is variable
+        with tf.Session() as session:
+            assert session.run(average).tolist() == [2.0, 4.0]
+
+
+def tower_results(num_towers: int, batch: Batch) -> tuple[float, dict[str, np.ndarray]]:
+    """Loss and averaged gradients of towers on virtual CPU devices."""
+    with tf.Graph().as_default(), tf.device('/cpu:0'):
+        devices = cifar10_multi_gpu_train.tower_devices('cpu', num_towers)
+        losses, gradients = cifar10_multi_gpu_train.tower_losses_and_gradients(
+            *map(tf.constant, batch), devices, TrainSettings()
+        )
+        averages = {v.op.name: g for g, v in cifar10.average_gradients(gradients)}
+        config = tf.ConfigProto(device_count={'CPU': num_towers})
+        with tf.Session(config=config) as session:
+            session.run(tf.global_variables_initializer())
+            return session.run([tf.reduce_mean(tf.stack(losses)), averages])
+
+
+@pytest.mark.parametrize('num_towers', [2, 4])
+def test_gradients_of_towers_equal_those_of_one_device(num_towers: int) -> None:
+    batch = random_batch(16)
+    with tf.Graph().as_default():
+        loss, gradients = gradients_of(False, batch)
+    tower_loss, tower_gradients = tower_results(num_towers, batch)
+    np.testing.assert_allclose(tower_loss, loss, rtol=1e-6)
+    assert set(tower_gradients) == set(SHAPES)
+    for name, gradient in gradients.items():
+        # Sums over the batch in another order.
+        np.testing.assert_allclose(tower_gradients[name], gradient, atol=2e-6, rtol=1e-4)
+
+
+def test_towers_sit_on_their_devices_and_share_variables_on_the_cpu() -> None:
+    with tf.Graph().as_default() as graph, tf.device('/cpu:0'):
+        cifar10_multi_gpu_train.tower_losses_and_gradients(
+            *map(tf.constant, random_batch(4)), ['/cpu:0', '/cpu:1'], TrainSettings()
+        )
+        assert {v.op.name for v in tf.global_variables()} == set(SHAPES)
+        assert all(v.device.endswith('CPU:0') for v in tf.global_variables())
+        convolutions = [op.device for op in graph.get_operations() if op.type == 'Conv2D']
+        assert sorted(convolutions) == ['/device:CPU:0'] * 2 + ['/device:CPU:1'] * 2
+        tags = [t.op.name for t in tf.get_collection(cifar10.HISTOGRAMS)]
+        assert tags and not any('tower' in tag for tag in tags)
