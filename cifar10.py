@@ -341,7 +341,10 @@ def compute_gradients(total_loss: tf.Tensor, use_fp16: bool = False) -> Gradient
     if not use_fp16:
         return list(zip(tf.gradients(total_loss, variables), variables, strict=True))
     gradients = tf.gradients(total_loss * LOSS_SCALE, variables)
-    return [(gradient / LOSS_SCALE, variable) for gradient, variable in zip(gradients, variables, strict=True)]
+    return [
+        (gradient / LOSS_SCALE, variable)
+        for gradient, variable in zip(gradients, variables, strict=True)
+    ]
 
 
 def average_gradients(tower_gradients: Sequence[GradientsAndVariables]) -> GradientsAndVariables:

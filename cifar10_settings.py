@@ -136,7 +136,7 @@ def load(directory: str) -> dict[str, Any]:
     try:
         with open(path, encoding='utf-8') as file:
             stored = json.load(file)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, ValueError) as error:
         raise UserError(f'{path}: cannot be read as settings: {error}') from error

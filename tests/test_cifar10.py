@@ -159,7 +159,8 @@ def test_learning_rate_is_a_staircase_over_examples() -> None:
         rate = cifar10.learning_rate_after(examples)
         with tf.Session() as session:
             rates = [
-                session.run(rate, {examples: e}) for e in (0, edge - 1, edge, 2 * edge - 1, 2 * edge)
+                session.run(rate, {examples: e})
+                for e in (0, edge - 1, edge, 2 * edge - 1, 2 * edge)
             ]
     np.testing.assert_allclose(rates, [0.1, 0.1, 0.01, 0.01, 0.001], rtol=1e-5)
 

@@ -153,9 +153,7 @@ def test_random_numbers_belong_to_a_position() -> None:
 
 def test_random_numbers_are_uniform_and_depend_on_the_seed() -> None:
     def rows(seed: int) -> np.ndarray:
-        return evaluate(
-            lambda: cifar10_input.random_numbers(seed, tf.constant(0, tf.int64), 20000)
-        )
+        return evaluate(lambda: cifar10_input.random_numbers(seed, tf.constant(0, tf.int64), 20000))
 
     numbers = rows(0)
     assert numbers.min() >= 0 and numbers.max() < 1
@@ -197,9 +195,7 @@ def test_brightness_and_contrast_equal_the_plain_ops() -> None:
                 [tf.image.adjust_brightness(x, d) for x, d in zip(images, delta, strict=True)]
             ),
             cifar10_input.adjust_contrast(tf.constant(images), tf.constant(factor)),
-            tf.stack(
-                [tf.image.adjust_contrast(x, f) for x, f in zip(images, factor, strict=True)]
-            ),
+            tf.stack([tf.image.adjust_contrast(x, f) for x, f in zip(images, factor, strict=True)]),
         ]
 
     brightness, plain_brightness, contrast, plain_contrast = evaluate(build)

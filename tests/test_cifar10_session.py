@@ -1,0 +1,248 @@
+"""How a training run begins, reports, saves, stops and goes on."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+import cifar10_data
+import cifar10_session
+import cifar10_settings
+import cifar10_train
+from cifar10_session import TrainSettings
+from cifar10_settings import UserError
+
+
+def settings_for(data_dir: Path, train_dir: Path, **kwargs: object) -> TrainSettings:
+    values = {
+        'data_dir': str(data_dir),
+        'train_dir': str(train_dir),
+        'dataset': 'synthetic',
+        'batch_size': 8,
+        'max_steps': 2,
+        **kwargs,
+    }
+    return TrainSettings(**values)  # type: ignore[arg-type]
+
+
+def train(data_dir: Path, train_dir: Path, **kwargs: object) -> None:
+    cifar10_train.train(settings_for(data_dir, train_dir, **kwargs))
+
+
+def checkpoint_values(train_dir: Path) -> dict[str, np.ndarray]:
+    reader = tf.train.load_checkpoint(tf.train.latest_checkpoint(str(train_dir)))
+    return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+
+
+# ------------------------------------------------------------------------- console
+
+
+class Clock:
+    """A clock that a test sets."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(cifar10_session.time, 'perf_counter', clock.perf_counter)
+    return clock
+
+
+def run_console(clock: Clock, first_step: int, num_steps: int) -> None:
+    """Shows a hook `num_steps` steps of 0.5 s each, the first of them 100 s long."""
+    hook = cifar10_session.ConsoleHook(None, None, batch_size=20, log_frequency=10)
+    for i in range(num_steps):
+        clock.now += 100 if i == 0 else 0.5
+        values = types.SimpleNamespace(results=[first_step + i, np.float32(4.123)])
+        hook.after_run(None, values)
+
+
+def test_console_line_is_the_tutorials(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    run_console(clock, first_step=1, num_steps=25)
+    lines = capsys.readouterr().out.splitlines()
+    time = r'\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{6}'
+    for line, step in zip(lines, [10, 20], strict=True):
+        expected = rf'{time}: step {step}, loss = 4\.12 \(40\.0 examples/sec; 0\.500 sec/batch\)'
+        assert re.fullmatch(expected, line)
+
+
+def test_console_of_a_resumed_run_counts_from_global_step(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_console(clock, first_step=1007, num_steps=14)
+    lines = capsys.readouterr().out.splitlines()
+    assert [re.search(r'step (\d+),', line)[1] for line in lines] == ['1010', '1020']
+    assert all('(40.0 examples/sec; 0.500 sec/batch)' in line for line in lines)
+
+
+# ------------------------------------------------------------------- a whole run
+
+
+def test_a_run_leaves_a_checkpoint_settings_and_summaries(
+    synthetic_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(synthetic_data, tmp_path / 'run', max_steps=3, log_frequency=1)
+
+    values = checkpoint_values(tmp_path / 'run')
+    assert values['global_step'] == 3 and values['examples_seen'] == 24
+    stored = cifar10_settings.load(str(tmp_path / 'run'))
+    assert stored['dataset'] == 'synthetic' and stored['batch_size'] == 8
+    (events,) = (tmp_path / 'run').glob('events.out.tfevents.*')
+    tags = {v.tag for e in tf.train.summary_iterator(str(events)) for v in e.summary.value}
+    assert {'total_loss/raw', 'learning_rate', 'images/image/0', 'conv1/activations'} <= tags
+
+    lines = capsys.readouterr().out.splitlines()
+    assert 'batch_size=8' in lines[0]
+    assert '200 training images' in lines[1] and 'synthetic images, not CIFAR-10' in lines[1]
+    assert [line.split(': ')[1].split(',')[0] for line in lines[2:4]] == ['step 2', 'step 3']
+    assert lines[4].startswith('Finished at step 3') and 'synthetic' in lines[4]
+    assert '--max_steps=100000' in lines[5] and '--dataset=synthetic' in lines[5]
+
+
+def test_a_resumed_run_ends_where_an_unbroken_one_does(
+    synthetic_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(synthetic_data, tmp_path / 'whole', max_steps=6)
+    for max_steps in (2, 3, 6):
+        train(synthetic_data, tmp_path / 'pieces', max_steps=max_steps)
+
+    assert 'Going on from' in capsys.readouterr().out
+    whole, pieces = checkpoint_values(tmp_path / 'whole'), checkpoint_values(tmp_path / 'pieces')
+    assert set(whole) == set(pieces)
+    assert pieces['global_step'] == 6 and pieces['examples_seen'] == 48
+    for name, value in whole.items():
+        # Sums that several threads take in another order.
+        np.testing.assert_allclose(pieces[name], value, atol=1e-5, err_msg=name)
+
+
+def test_a_larger_batch_goes_on_from_the_examples_seen(
+    synthetic_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(synthetic_data, tmp_path, max_steps=2)
+    train(synthetic_data, tmp_path, max_steps=3, batch_size=20)
+    assert '--batch_size was 8, is now 20' in capsys.readouterr().out
+    assert checkpoint_values(tmp_path)['examples_seen'] == 36
+
+
+def test_a_finished_run_is_left_as_it_is(
+    synthetic_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(synthetic_data, tmp_path)
+    train(synthetic_data, tmp_path)
+    assert 'Nothing to do: step 2 has reached --max_steps=2' in capsys.readouterr().out
+    assert checkpoint_values(tmp_path)['global_step'] == 2
+
+
+def test_starting_over_removes_the_run_and_nothing_else(
+    synthetic_data: Path, tmp_path: Path
+) -> None:
+    train(synthetic_data, tmp_path, max_steps=3, seed=1)
+    (tmp_path / 'notes.txt').write_text('mine')
+    train(synthetic_data, tmp_path, max_steps=1, start_over=True)
+    assert checkpoint_values(tmp_path)['global_step'] == 1
+    assert not list(tmp_path.glob('model.ckpt-3*'))
+    assert (tmp_path / 'notes.txt').read_text() == 'mine'
+
+
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_run_with_a_checkpoint(
+    synthetic_data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    number: signal.Signals,
+) -> None:
+    def send(hook: cifar10_session.ConsoleHook, *args: object) -> None:
+        if hook.step == 3:
+            os.kill(os.getpid(), number)
+
+    report = cifar10_session.ConsoleHook.after_run
+    monkeypatch.setattr(
+        cifar10_session.ConsoleHook,
+        'after_run',
+        lambda hook, *args: (report(hook, *args), send(hook)),
+    )
+    before = signal.getsignal(number)
+    train(synthetic_data, tmp_path, max_steps=1000)
+
+    assert checkpoint_values(tmp_path)['global_step'] == 3
+    assert signal.getsignal(number) is before
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-2].startswith(f'Stopped by {number.name} at step 3, saved in {tmp_path}')
+    assert lines[-1].startswith('To go on: ') and '--max_steps=1000' in lines[-1]
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_without_a_checkpoint(
+    synthetic_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(synthetic_data, tmp_path, max_steps=1)
+    monkeypatch.setattr(cifar10_session.cifar10, 'INITIAL_LEARNING_RATE', 1e30)
+    with pytest.raises(UserError, match=r'the loss of step \d+ is not finite.*model\.ckpt-1'):
+        train(synthetic_data, tmp_path, max_steps=50)
+    assert checkpoint_values(tmp_path)['global_step'] == 1
+
+
+# ------------------------------------------------------------------------ refusals
+
+
+def test_a_train_dir_never_mixes_data_sets(
+    synthetic_data: Path, tmp_path: Path, records: Path
+) -> None:
+    train(synthetic_data, tmp_path)
+    with pytest.raises(UserError, match='--dataset=cifar10: the run in .* trained on synthetic'):
+        train(records, tmp_path, dataset='cifar10', max_steps=3)
+    assert checkpoint_values(tmp_path)['global_step'] == 2
+
+
+def test_auto_goes_on_with_the_data_that_the_run_began_with(
+    synthetic_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    prepare = cifar10_data.prepare
+    monkeypatch.setattr(
+        cifar10_data, 'prepare', lambda *args: (asked.append(args[1]), prepare(*args))[1]
+    )
+    train(synthetic_data, tmp_path)
+    train(synthetic_data, tmp_path, dataset='auto', max_steps=3)
+    assert asked == ['synthetic', 'synthetic']
+    assert checkpoint_values(tmp_path)['global_step'] == 3
+
+
+def test_a_batch_larger_than_the_data_is_refused(synthetic_data: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match='takes 201 examples, .* holds only 200 training images'):
+        train(synthetic_data, tmp_path / 'run', batch_size=201)
+    assert not (tmp_path / 'run').exists()
+
+
+def test_a_train_dir_that_cannot_be_made_is_refused(synthetic_data: Path, tmp_path: Path) -> None:
+    (tmp_path / 'file').write_text('')
+    with pytest.raises(UserError, match='--train_dir=.*file/run: cannot be written'):
+        train(synthetic_data, tmp_path / 'file' / 'run')
+
+
+def test_float16_trains_and_warns_where_it_is_slower(
+    synthetic_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if tf.config.list_physical_devices('GPU'):
+        pytest.skip('a GPU is at hand, where float16 may be faster')
+    train(synthetic_data, tmp_path, use_fp16=True, log_frequency=2)
+    output = capsys.readouterr()
+    assert 'Warning: --use_fp16 will be slower than float32 here' in output.err
+    loss = re.search(r'step 2, loss = (\S+)', output.out)
+    assert loss and np.isfinite(float(loss[1]))
+    values = checkpoint_values(tmp_path)
+    assert values['conv1/weights'].dtype == np.float32
+    assert all(np.isfinite(value).all() for value in values.values())
