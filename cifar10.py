@@ -338,13 +338,12 @@ def compute_gradients(total_loss: tf.Tensor, use_fp16: bool = False) -> Gradient
       (gradient float32, variable) for each trainable variable.
     """
     variables = tf.trainable_variables()
-    if not use_fp16:
-        return list(zip(tf.gradients(total_loss, variables), variables, strict=True))
-    gradients = tf.gradients(total_loss * LOSS_SCALE, variables)
-    return [
-        (gradient / LOSS_SCALE, variable)
-        for gradient, variable in zip(gradients, variables, strict=True)
-    ]
+    if use_fp16:
+        scaled = tf.gradients(total_loss * LOSS_SCALE, variables)
+        gradients = [gradient / LOSS_SCALE for gradient in scaled]
+    else:
+        gradients = tf.gradients(total_loss, variables)
+    return list(zip(gradients, variables, strict=True))
 
 
 def average_gradients(tower_gradients: Sequence[GradientsAndVariables]) -> GradientsAndVariables:

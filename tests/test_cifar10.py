@@ -307,7 +307,7 @@ def tower_results(num_towers: int, batch: Batch) -> tuple[float, dict[str, np.nd
     with tf.Graph().as_default(), tf.device('/cpu:0'):
         devices = cifar10_multi_gpu_train.tower_devices('cpu', num_towers)
         losses, gradients = cifar10_multi_gpu_train.tower_losses_and_gradients(
-            *map(tf.constant, batch), devices, TrainSettings()
+            tf.constant(batch[0]), tf.constant(batch[1]), devices, TrainSettings()
         )
         averages = {v.op.name: g for g, v in cifar10.average_gradients(gradients)}
         config = tf.ConfigProto(device_count={'CPU': num_towers})
@@ -331,8 +331,9 @@ def test_gradients_of_towers_equal_those_of_one_device(num_towers: int) -> None:
 
 def test_towers_sit_on_their_devices_and_share_variables_on_the_cpu() -> None:
     with tf.Graph().as_default() as graph, tf.device('/cpu:0'):
+        images, labels = map(tf.constant, random_batch(4))
         cifar10_multi_gpu_train.tower_losses_and_gradients(
-            *map(tf.constant, random_batch(4)), ['/cpu:0', '/cpu:1'], TrainSettings()
+            images, labels, ['/cpu:0', '/cpu:1'], TrainSettings()
         )
         assert {v.op.name for v in tf.global_variables()} == set(SHAPES)
         assert all(v.device.endswith('CPU:0') for v in tf.global_variables())

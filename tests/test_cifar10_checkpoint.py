@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,9 @@ import cifar10
 import cifar10_checkpoint
 from cifar10_checkpoint import Start
 from cifar10_settings import UserError
+
+# Arrays and NumPy scalars.
+Values = dict[str, Any]
 
 
 def build_graph(num_classes: int = 10) -> dict[str, tf.Variable]:
@@ -25,7 +29,7 @@ def build_graph(num_classes: int = 10) -> dict[str, tf.Variable]:
 
 def write_checkpoint(
     directory: Path,
-    values: dict[str, np.ndarray],
+    values: Values,
     step: int = 1000,
     version: int = tf.train.SaverDef.V2,
 ) -> str:
@@ -39,7 +43,7 @@ def write_checkpoint(
             return saver.save(session, str(directory / 'model.ckpt'), global_step=step)
 
 
-def tutorial_values(averages: bool = True) -> dict[str, np.ndarray]:
+def tutorial_values(averages: bool = True) -> Values:
     """Random values under the tutorial's names, loss averages included."""
     rng = np.random.default_rng(0)
     with tf.Graph().as_default():
@@ -54,7 +58,7 @@ def tutorial_values(averages: bool = True) -> dict[str, np.ndarray]:
     return {**values, 'cross_entropy/avg': np.float32(2), 'total_loss/avg': np.float32(3)}
 
 
-def restored(checkpoint: str, **kwargs: int) -> dict[str, np.ndarray]:
+def restored(checkpoint: str, **kwargs: int) -> Values:
     """Values of a training graph's variables that begins from `checkpoint`."""
     with tf.Graph().as_default():
         variables = build_graph(**kwargs)
@@ -86,7 +90,7 @@ def test_counters_are_read(tmp_path: Path) -> None:
     ids=['2017', 'multi-gpu', '2015'],
 )
 def test_the_tutorials_checkpoints_open_unchanged(
-    tmp_path: Path, counter: dict[str, np.ndarray], version: int
+    tmp_path: Path, counter: Values, version: int
 ) -> None:
     values = tutorial_values()
     checkpoint = write_checkpoint(tmp_path, {**values, **counter}, version=version)
@@ -105,11 +109,11 @@ def test_missing_averages_start_from_the_weights(tmp_path: Path) -> None:
     checkpoint = write_checkpoint(tmp_path, values)
     assert not cifar10_checkpoint.holds_averages(checkpoint)
     state = restored(checkpoint)
-    for name in cifar10_names(values):
+    for name in weight_names(values):
         np.testing.assert_array_equal(state[f'{name}/ExponentialMovingAverage'], values[name])
 
 
-def cifar10_names(values: dict[str, np.ndarray]) -> list[str]:
+def weight_names(values: Values) -> list[str]:
     return [name for name in values if name.endswith(('/weights', '/biases'))]
 
 

@@ -27,11 +27,11 @@ def evaluate(build: Callable[[], Any]) -> Any:
 
 
 def first_batches(
-    directory: Path, count: int, batch_size: int, **kwargs: int
+    directory: Path, count: int, batch_size: int, seed: int = 0, start: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
     """Images and labels of the first `count` training batches, one after the other."""
     with tf.Graph().as_default():
-        batch = cifar10_input.distorted_inputs(str(directory), batch_size, **kwargs)
+        batch = cifar10_input.distorted_inputs(str(directory), batch_size, seed, start)
         with tf.Session() as session:
             batches = [session.run(batch) for _ in range(count)]
     images, labels = zip(*batches, strict=True)
@@ -266,7 +266,7 @@ def test_the_pipeline_distorts_as_its_parts_do(records: Path) -> None:
         numbers = cifar10_input.random_numbers(9, tf.constant(5, tf.int64), 20)
         return cifar10_input.distort(images, numbers), labels
 
-    images, labels = first_batches(records, 1, 20, seed=9, start_example=5)
+    images, labels = first_batches(records, 1, 20, seed=9, start=5)
     expected_images, expected_labels = evaluate(parts)
     np.testing.assert_array_equal(labels, expected_labels)
     np.testing.assert_allclose(images, expected_images, atol=FLOAT32_TOLERANCE)
@@ -285,7 +285,7 @@ def test_shapes_and_types_of_training_batches(records: Path) -> None:
 @pytest.mark.parametrize('step', [1, 6, 7, 20])
 def test_resuming_at_a_step_gives_the_batch_of_that_step(records: Path, step: int) -> None:
     images, labels = first_batches(records, count=step + 2, batch_size=9, seed=2)
-    resumed = first_batches(records, 2, batch_size=9, seed=2, start_example=9 * step)
+    resumed = first_batches(records, 2, batch_size=9, seed=2, start=9 * step)
     np.testing.assert_array_equal(resumed[0], images[9 * step :])
     np.testing.assert_array_equal(resumed[1], labels[9 * step :])
 
@@ -310,11 +310,13 @@ def test_an_example_is_distorted_anew_in_each_epoch(records: Path) -> None:
 # ------------------------------------------------------------------- evaluation
 
 
-def evaluation_batches(directory: Path, *args: Any) -> list[tuple[np.ndarray, np.ndarray]]:
+def evaluation_batches(
+    directory: Path, eval_data: str, batch_size: int, num_examples: int = -1
+) -> list[tuple[np.ndarray, np.ndarray]]:
     """All batches of `inputs`, to the end."""
     batches = []
     with tf.Graph().as_default():
-        batch = cifar10_input.inputs(*args[:1], str(directory), *args[1:])
+        batch = cifar10_input.inputs(eval_data, str(directory), batch_size, num_examples)
         with tf.Session() as session:
             while True:
                 try:

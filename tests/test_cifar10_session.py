@@ -7,6 +7,7 @@ import re
 import signal
 import types
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -84,7 +85,7 @@ def test_console_of_a_resumed_run_counts_from_global_step(
 ) -> None:
     run_console(clock, first_step=1007, num_steps=14)
     lines = capsys.readouterr().out.splitlines()
-    assert [re.search(r'step (\d+),', line)[1] for line in lines] == ['1010', '1020']
+    assert [re.findall(r'step (\d+),', line) for line in lines] == [['1010'], ['1020']]
     assert all('(40.0 examples/sec; 0.500 sec/batch)' in line for line in lines)
 
 
@@ -165,16 +166,14 @@ def test_a_signal_ends_the_run_with_a_checkpoint(
     monkeypatch: pytest.MonkeyPatch,
     number: signal.Signals,
 ) -> None:
-    def send(hook: cifar10_session.ConsoleHook, *args: object) -> None:
+    report = cifar10_session.ConsoleHook.after_run
+
+    def report_and_send(hook: cifar10_session.ConsoleHook, *args: Any) -> None:
+        report(hook, *args)
         if hook.step == 3:
             os.kill(os.getpid(), number)
 
-    report = cifar10_session.ConsoleHook.after_run
-    monkeypatch.setattr(
-        cifar10_session.ConsoleHook,
-        'after_run',
-        lambda hook, *args: (report(hook, *args), send(hook)),
-    )
+    monkeypatch.setattr(cifar10_session.ConsoleHook, 'after_run', report_and_send)
     before = signal.getsignal(number)
     train(synthetic_data, tmp_path, max_steps=1000)
 
@@ -212,9 +211,12 @@ def test_auto_goes_on_with_the_data_that_the_run_began_with(
 ) -> None:
     asked = []
     prepare = cifar10_data.prepare
-    monkeypatch.setattr(
-        cifar10_data, 'prepare', lambda *args: (asked.append(args[1]), prepare(*args))[1]
-    )
+
+    def remember(data_dir: str, dataset: str, data_url: str) -> cifar10_data.Prepared:
+        asked.append(dataset)
+        return prepare(data_dir, dataset, data_url)
+
+    monkeypatch.setattr(cifar10_data, 'prepare', remember)
     train(synthetic_data, tmp_path)
     train(synthetic_data, tmp_path, dataset='auto', max_steps=3)
     assert asked == ['synthetic', 'synthetic']

@@ -16,7 +16,8 @@ from conftest import Script, script_command, script_environment
 
 TIME = r'\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{6}'
 CONSOLE_LINE = (
-    rf'{TIME}: step (\d+), loss = \d+\.\d\d \(\d+\.\d examples/sec; \d+\.\d{{3}} sec/batch\)'
+    rf'{TIME}: step (\d+), loss = \d+\.\d\d '
+    r'\(\d+\.\d examples/sec; \d+\.\d{3} sec/batch\)'
 )
 PRECISION_LINE = (
     rf'{TIME}: precision @ 1 = (\d\.\d{{3}}) \(step (\d+), (\d+) images\)'
@@ -77,8 +78,8 @@ def test_two_towers_take_the_steps_of_one_device_with_the_whole_batch(
     towers = ['--num_gpus=2', '--tower_device=cpu', '--batch_size=6', '--train_dir=two']
     two = run_script('cifar10_multi_gpu_train.py', *options, *towers)
 
-    losses = [re.search(r'loss = (\d+\.\d+)', result.stdout)[1] for result in (one, two)]
-    assert losses[0] == losses[1]
+    losses = [re.findall(r'loss = (\d+\.\d+)', result.stdout) for result in (one, two)]
+    assert len(losses[0]) == 1 and losses[0] == losses[1]
     readers = [
         tf.train.load_checkpoint(str(tmp_path / name / 'model.ckpt-5')) for name in ('one', 'two')
     ]
