@@ -9,7 +9,6 @@ import io
 import json
 import os
 import socket
-import subprocess
 import sys
 import tarfile
 import threading
@@ -25,8 +24,8 @@ import cifar10_data
 from cifar10_data import Fingerprint, Prepared, SyntheticSet, UnreachableError
 from cifar10_input import TEST_FILES, TRAIN_FILES, RecordFormat
 from cifar10_settings import UserError
+from conftest import Script
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 FILES = (*TRAIN_FILES, *TEST_FILES)
 RECORD_BYTES = 3073
 CONTENT = bytes(range(256)) * 1000
@@ -97,11 +96,16 @@ class Server(http.server.ThreadingHTTPServer):
         self.content_range = ''
         self.announces_length = True
         self.sends_at_most = sys.maxsize
+        self.hangs_up = True
         self.status = 0
         self.redirect = ''
         self.stalls = threading.Event()
         self.released = threading.Event()
         self.ranges: list[str | None] = []
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        if not isinstance(sys.exc_info()[1], ConnectionError):  # A client that hung up.
+            super().handle_error(request, client_address)
 
     def url(self, path: str = 'archive.tar.gz') -> str:
         return f'http://127.0.0.1:{self.server_address[1]}/{path}'
@@ -141,6 +145,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_header('Content-Length', str(size - start))
         self.end_headers()
         self.wfile.write(server.content[start : start + server.sends_at_most])
+        if not server.hangs_up:
+            server.released.wait(10)
 
     def log_message(self, *args: Any) -> None:
         """Keeps the tests' output free of requests."""
@@ -313,6 +319,16 @@ def test_download_times_out(server: Server, tmp_path: Any) -> None:
     assert time.monotonic() - start < 2
 
 
+def test_download_keeps_every_byte_that_came_before_a_time_out(
+    server: Server, tmp_path: Any
+) -> None:
+    path = str(tmp_path / 'file')
+    server.sends_at_most, server.hangs_up = 100_001, False
+    with pytest.raises(UnreachableError, match='timed out after 100,001 of 256,000 bytes'):
+        cifar10_data.download(server.url(), path, timeout=0.2)
+    assert read(path + '.part') == CONTENT[:100_001]
+
+
 def test_download_names_status_and_url(server: Server, tmp_path: Any) -> None:
     server.status = 404
     with pytest.raises(UnreachableError, match='/archive.tar.gz: HTTP 404'):
@@ -344,6 +360,15 @@ def test_unpack_takes_the_expected_members_alone(tmp_path: Any, mode: str) -> No
         os.path.join('cifar-10-batches-bin', name) for name in (*FILES, 'batches.meta.txt')
     }
     assert all(read(os.path.join(directory, name)) == records(10) for name in FILES)
+
+
+def test_unpack_takes_no_rights_from_the_archive(tmp_path: Any) -> None:
+    info, content = member('cifar-10-batches-bin/batches.meta.txt', b'airplane\n')
+    info.mode = 0o4777
+    path = write(tmp_path / 'archive', archive_of((info, content)))
+    directory = cifar10_data.unpack(path, str(tmp_path))
+    mode = os.stat(os.path.join(directory, 'batches.meta.txt')).st_mode
+    assert f'{mode & 0o7022:o}' == '0'
 
 
 def flip_bit(content: bytes, index: int) -> bytes:
@@ -536,7 +561,9 @@ def test_prepare_downloads_once(
         assert found == Prepared(directory, 'cifar10')
     assert len(server.ranges) == 1
     assert read(os.path.join(data_dir, 'my archive.tgz')) == server.content
-    assert capsys.readouterr().out.count('Downloading') == 1
+    output = capsys.readouterr().out
+    assert output.count('Downloading') == 1
+    assert output.count('Not the published archive, but used because --data_url names it') == 1
 
 
 def test_prepare_takes_an_archive_that_is_there(server: Server, tmp_path: Any) -> None:
@@ -742,23 +769,6 @@ def test_synthetic_images_are_all_different(small_set: str) -> None:
     assert len(pictures) == 600
 
 
-def test_synthetic_classes_can_be_told_apart_in_the_centre() -> None:
-    """The nearest of 100 masks of each class tells the class, in the central 24 x 24."""
-    labels = np.tile(np.arange(10), 120)
-    masks = cifar10_data._shape_mask(labels, np.random.default_rng(0))[:, 0, 4:28, 4:28]
-    known, asked = masks[:1000].reshape(1000, -1), masks[1000:].reshape(200, -1)
-    distance = (known**2).sum(axis=1) - 2 * asked @ known.T
-    assert np.mean(labels[distance.argmin(axis=1)] == labels[1000:]) > 0.9
-
-
-@pytest.mark.parametrize('shape', cifar10_data._SHAPES)
-def test_synthetic_shapes_survive_a_flip(shape: str) -> None:
-    y, x = np.random.default_rng(0).uniform(-1, 1, (2, 1000))
-    distance = cifar10_data._SHAPES[shape]
-    assert np.allclose(distance(x, y), distance(-x, y))
-    assert np.any(distance(x, y) < 0) and np.any(distance(x, y) > 0)
-
-
 @pytest.mark.parametrize(
     ('numbers', 'flag'),
     [((12, 5, 0), '--num_train'), ((0, 5, 0), '--num_train'), ((10, 0, 0), '--num_test')],
@@ -782,15 +792,10 @@ def test_synthetic_set_overwrites_nothing(small_set: str) -> None:
 # The script, and the real data.
 
 
-def run_script(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, os.path.join(ROOT, 'cifar10_data.py'), *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-
-
-def test_script_prints_what_is_where(tmp_path: Any) -> None:
+def test_script_prints_what_is_where(run_script: Script, tmp_path: Any) -> None:
     data_dir = str(tmp_path / 'data')
     counts = ('--num_train=50', '--num_test=20')
-    done = run_script(f'--data_dir={data_dir}', '--dataset=synthetic', *counts)
+    done = run_script('cifar10_data.py', f'--data_dir={data_dir}', '--dataset=synthetic', *counts)
     assert done.returncode == 0, done.stderr
     directory = os.path.join(data_dir, 'synthetic-batches-bin')
     assert f'synthetic: 50 training and 20 test images in {directory}' in done.stdout
@@ -798,18 +803,15 @@ def test_script_prints_what_is_where(tmp_path: Any) -> None:
     assert cifar10_data.check_directory(directory) == (50, 20)
 
 
-def test_script_shows_a_mistake_without_traceback(tmp_path: Any) -> None:
-    done = run_script(f'--data_dir={tmp_path}', f'--data_url={closed_url()}')
+def test_script_shows_a_mistake_without_traceback(run_script: Script, tmp_path: Any) -> None:
+    done = run_script('cifar10_data.py', f'--data_dir={tmp_path}', f'--data_url={closed_url()}')
     assert done.returncode == 1
     assert 'cifar10_data.py: error: CIFAR-10 could not be had: ' in done.stderr
     assert 'Traceback' not in done.stderr
 
 
-def test_real_cifar10() -> None:
-    data_dir = os.environ.get('CIFAR10_DATA_DIR')
-    if not data_dir:
-        pytest.skip('CIFAR10_DATA_DIR does not name a directory that holds CIFAR-10')
-    directory, dataset = cifar10_data.prepare(data_dir, 'cifar10')
+def test_real_cifar10(real_data: str) -> None:
+    directory, dataset = cifar10_data.prepare(real_data, 'cifar10')
     assert dataset == 'cifar10'
     assert cifar10_data.check_directory(directory) == (50000, 10000)
     labels, images = load(directory, TRAIN_FILES)
