@@ -348,5 +348,10 @@ def evaluation_files(eval_data: str, data_dir: str) -> list[str]:
 
 
 def _next_batch(batches: tf.data.Dataset) -> tuple[tf.Tensor, tf.Tensor]:
+    options = tf.data.Options()
+    # There is nothing to tune, and the tuning thread, asleep for up to a minute
+    # between two looks, would keep a finished process waiting for it.
+    options.autotune.enabled = False
     # Two batches ahead: one being used, one ready.
-    return tf.data.make_one_shot_iterator(batches.prefetch(2)).get_next()
+    batches = batches.prefetch(2).with_options(options)
+    return tf.data.make_one_shot_iterator(batches).get_next()
