@@ -19,11 +19,12 @@ conv2/..., local3/..., local4/..., softmax_linear/..., each with its
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import tensorflow.compat.v1 as tf
 
 import cifar10_data
+import cifar10_ops
 from cifar10_data import DATA_URL
 from cifar10_input import (
     IMAGE_SIZE,
@@ -59,6 +60,7 @@ __all__ = [
     'learning_rate_after',
     'loss',
     'maybe_download_and_extract',
+    'tower_gradients',
     'train',
     'variable_averages',
 ]
@@ -152,11 +154,21 @@ def _normalize(activation: tf.Tensor, name: str) -> tf.Tensor:
 
     Krizhevsky et al., "ImageNet classification with deep convolutional neural
     networks", NIPS 2012, sec. 3.3: x / (bias + alpha * sum(x^2))^beta, the sum
-    over the channel itself and 4 on either side, 9 in all.
+    over the channel itself and 4 on either side, 9 in all, with beta 0.75.
     """
-    return tf.nn.local_response_normalization(
-        activation, depth_radius=4, bias=1.0, alpha=0.001 / 9.0, beta=0.75, name=name
-    )
+    with tf.name_scope(name):
+        if activation.dtype == tf.float32 and not _gpu_at_hand():
+            return cifar10_ops.local_response_normalization(
+                activation, depth_radius=4, bias=1.0, alpha=0.001 / 9.0
+            )
+        return tf.nn.local_response_normalization(
+            activation, depth_radius=4, bias=1.0, alpha=0.001 / 9.0, beta=0.75
+        )
+
+
+def _gpu_at_hand() -> bool:
+    """On GPUs TensorFlow's own normalisation stays: the products are chosen for CPUs."""
+    return bool(tf.config.list_physical_devices('GPU'))
 
 
 def _pool(activation: tf.Tensor, name: str) -> tf.Tensor:
@@ -166,17 +178,16 @@ def _pool(activation: tf.Tensor, name: str) -> tf.Tensor:
     )
 
 
-def _convolution(
-    activation: tf.Tensor, num_filters: int, stddev: float, bias: float, seed: int
-) -> tf.Tensor:
-    """5 x 5 convolution with stride 1, bias and ReLU, named after the current scope."""
+def _convolution(activation: tf.Tensor, num_filters: int, stddev: float, seed: int) -> tf.Tensor:
+    """5 x 5 convolution with stride 1, with the current scope's weights."""
     weights = _weights([5, 5, activation.shape.as_list()[-1], num_filters], stddev, seed)
-    biases = _biases(num_filters, bias)
-    dtype = activation.dtype
-    convolved = tf.nn.conv2d(
-        activation, tf.cast(weights, dtype), strides=[1, 1, 1, 1], padding='SAME'
+    return tf.nn.conv2d(
+        activation, tf.cast(weights, activation.dtype), strides=[1, 1, 1, 1], padding='SAME'
     )
-    return tf.nn.relu(tf.nn.bias_add(convolved, tf.cast(biases, dtype)), name='relu')
+
+
+def _bias_and_relu(activation: tf.Tensor, biases: tf.Variable) -> tf.Tensor:
+    return tf.nn.relu(tf.nn.bias_add(activation, tf.cast(biases, activation.dtype)))
 
 
 def _dense(
@@ -222,11 +233,15 @@ def inference(
         images = tf.cast(images, tf.float16)
 
     with tf.variable_scope('conv1'):
-        conv1 = _convolution(images, 64, stddev=0.05, bias=0.0, seed=seed)
-    norm1 = _normalize(_pool(conv1, name='pool1'), name='norm1')
+        convolved = _convolution(images, 64, stddev=0.05, seed=seed)
+        biases = _biases(64, 0.0)
+        # Bias and ReLU keep the order of values, so the largest comes out the same when
+        # they follow the pooling, on a quarter of the elements.
+        pool1 = _bias_and_relu(_pool(convolved, name='pool1'), biases)
+    norm1 = _normalize(pool1, name='norm1')
 
     with tf.variable_scope('conv2'):
-        conv2 = _convolution(norm1, 64, stddev=0.05, bias=0.1, seed=seed)
+        conv2 = _bias_and_relu(_convolution(norm1, 64, stddev=0.05, seed=seed), _biases(64, 0.1))
     pool2 = _pool(_normalize(conv2, name='norm2'), name='pool2')
 
     with tf.variable_scope('local3'):
@@ -245,7 +260,7 @@ def inference(
     if summaries:
         _activation_summaries(
             {
-                'conv1': conv1,
+                'conv1': _bias_and_relu(convolved, biases),
                 'conv2': conv2,
                 'local3': local3,
                 'local4': local4,
@@ -324,6 +339,9 @@ def learning_rate_after(
     return INITIAL_LEARNING_RATE * LEARNING_RATE_DECAY_FACTOR**num_decays
 
 
+# What tf.device takes.
+Device = str | Callable[[tf.Operation], str] | None
+
 GradientsAndVariables = list[tuple[tf.Tensor, tf.Variable]]
 
 
@@ -362,6 +380,47 @@ def average_gradients(tower_gradients: Sequence[GradientsAndVariables]) -> Gradi
         gradients = [gradient for gradient, _ in of_variable]
         averages.append((tf.add_n(gradients) * scale, of_variable[0][1]))
     return averages
+
+
+def tower_gradients(
+    images: tf.Tensor,
+    labels: tf.Tensor,
+    devices: Sequence[Device],
+    seed: int = 0,
+    use_fp16: bool = False,
+) -> tuple[tf.Tensor, GradientsAndVariables]:
+    """Loss and gradients of a batch, computed by one tower for each device.
+
+    Each tower takes an equal share of the batch; all share one set of variables. So
+    the result is that of one device with the whole batch, to rounding. Several
+    towers on one CPU pay too: operations of one run while another's wait.
+
+    Args:
+      images: float32 [batch, 24, 24, depth], one batch for all towers.
+      labels: int32 [batch].
+      devices: of each tower, as tf.device takes it; their number divides the batch.
+      seed: int; the first weights derive from it.
+      use_fp16: compute in float16.
+
+    Returns:
+      total_loss: float32 [], mean over the towers.
+      gradients: (mean gradient float32, variable) for each trainable variable.
+    """
+    losses, gradients = [], []
+    shares = zip(
+        devices, tf.split(images, len(devices)), tf.split(labels, len(devices)), strict=True
+    )
+    for i, (device, tower_images, tower_labels) in enumerate(shares):
+        with (
+            tf.device(device),
+            tf.variable_scope(tf.get_variable_scope(), reuse=i > 0),
+            tf.name_scope(f'{TOWER_NAME}_{i}'),
+        ):
+            logits = inference(tower_images, seed=seed, use_fp16=use_fp16, summaries=i == 0)
+            losses.append(loss(logits, tower_labels))
+            gradients.append(compute_gradients(losses[-1], use_fp16))
+    total_loss = tf.reduce_mean(tf.stack(losses), name='total_loss')
+    return total_loss, average_gradients(gradients)
 
 
 def _loss_summaries(total_loss: tf.Tensor) -> tf.Operation:

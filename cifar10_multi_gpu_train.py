@@ -58,40 +58,6 @@ def variables_on_cpu(device: str) -> Callable[[tf.Operation], str]:
     return lambda op: '/cpu:0' if op.type == 'VarHandleOp' else device
 
 
-def tower_losses_and_gradients(
-    images: tf.Tensor, labels: tf.Tensor, devices: list[str], settings: TrainSettings
-) -> tuple[list[tf.Tensor], list[cifar10.GradientsAndVariables]]:
-    """Builds one tower for each device, on its share of the batch.
-
-    Args:
-      images: float32 [batch, 24, 24, 3], one batch for all towers.
-      labels: int32 [batch].
-      devices: name of each tower's device; their number divides the batch.
-      settings: seed and precision.
-
-    Returns:
-      losses: float32 [] for each tower.
-      gradients: (gradient, variable) pairs for each tower, over shared variables.
-    """
-    losses, gradients = [], []
-    shares = zip(
-        devices, tf.split(images, len(devices)), tf.split(labels, len(devices)), strict=True
-    )
-    for i, (device, tower_images, tower_labels) in enumerate(shares):
-        first = i == 0
-        with (
-            tf.device(variables_on_cpu(device)),
-            tf.variable_scope(tf.get_variable_scope(), reuse=not first),
-            tf.name_scope(f'{cifar10.TOWER_NAME}_{i}'),
-        ):
-            logits = cifar10.inference(
-                tower_images, seed=settings.seed, use_fp16=settings.use_fp16, summaries=first
-            )
-            losses.append(cifar10.loss(logits, tower_labels))
-            gradients.append(cifar10.compute_gradients(losses[-1], settings.use_fp16))
-    return losses, gradients
-
-
 def train(settings: MultiGpuTrainSettings) -> None:
     """Trains until `settings.max_steps`, or until the user stops it."""
     devices = tower_devices(settings.tower_device, settings.num_gpus)
@@ -106,10 +72,15 @@ def train(settings: MultiGpuTrainSettings) -> None:
         )
         tf.summary.image('images', images)
 
-        losses, gradients = tower_losses_and_gradients(images, labels, devices, settings)
-        total_loss = tf.reduce_mean(tf.stack(losses), name='total_loss')
+        total_loss, gradients = cifar10.tower_gradients(
+            images,
+            labels,
+            [variables_on_cpu(device) for device in devices],
+            settings.seed,
+            settings.use_fp16,
+        )
         train_op = cifar10.apply_gradients(
-            cifar10.average_gradients(gradients),
+            gradients,
             total_loss,
             global_step,
             examples_seen,
@@ -117,11 +88,8 @@ def train(settings: MultiGpuTrainSettings) -> None:
             run.num_examples,
         )
 
-        config = tf.ConfigProto(
-            allow_soft_placement=True,
-            log_device_placement=settings.log_device_placement,
-            device_count={'CPU': settings.num_gpus if settings.tower_device == 'cpu' else 1},
-        )
+        num_cpu_devices = settings.num_gpus if settings.tower_device == 'cpu' else 1
+        config = cifar10_session.session_config(settings, num_cpu_devices)
         cifar10_session.run(run, train_op, total_loss, global_batch_size, config)
 
 

@@ -69,6 +69,12 @@ class TrainSettings:
     save_histograms_steps: int = setting(
         _HISTOGRAM_STEPS, 'Steps between histogram summaries, which cost more.', at_least=1
     )
+    intra_op_threads: int = setting(
+        0, 'Threads that share one operation; 0: one for each core.', at_least=0
+    )
+    inter_op_threads: int = setting(
+        0, 'Operations that run at a time; 0: one for each core.', at_least=0
+    )
     start_over: bool = setting(False, 'First remove the run that --train_dir holds.')
 
 
@@ -276,6 +282,17 @@ def _saving_hooks(settings: TrainSettings, saver: tf.train.Saver) -> list[tf.tra
             summary_op=tf.summary.merge_all(cifar10.HISTOGRAMS),
         ),
     ]
+
+
+def session_config(settings: TrainSettings, num_cpu_devices: int = 1) -> tf.ConfigProto:
+    """The session's configuration: threads, and virtual CPU devices."""
+    return tf.ConfigProto(
+        allow_soft_placement=True,
+        log_device_placement=settings.log_device_placement,
+        intra_op_parallelism_threads=settings.intra_op_threads,
+        inter_op_parallelism_threads=settings.inter_op_threads,
+        device_count={'CPU': num_cpu_devices},
+    )
 
 
 def run(

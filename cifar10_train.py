@@ -12,45 +12,90 @@ goes on after an interruption. `cifar10_eval.py` says how good they are.
 
 from __future__ import annotations
 
+import dataclasses
+import os
+
 import tensorflow.compat.v1 as tf
 
 import cifar10
 import cifar10_session
-from cifar10_session import TrainSettings
-from cifar10_settings import run_script
+from cifar10_session import Run, TrainSettings
+from cifar10_settings import UserError, run_script, setting
 
 
-def train(settings: TrainSettings) -> None:
+@dataclasses.dataclass(frozen=True)
+class OneDeviceTrainSettings(TrainSettings):
+    """What a training run on one device is asked to do."""
+
+    batch_splits: int = setting(
+        0,
+        'Parts of the batch that the device works on side by side; 0: two on a CPU of two or '
+        'more cores, else one.',
+        at_least=0,
+    )
+
+
+def num_splits(settings: OneDeviceTrainSettings) -> int:
+    """In how many parts the device works on a batch.
+
+    On a CPU, operations of one half fill the cores while those of the other wait
+    for each other. A GPU is better filled by one large batch.
+
+    Raises:
+      UserError: the parts that were asked for don't divide the batch.
+    """
+    if not settings.batch_splits:
+        on_gpu = bool(tf.config.list_physical_devices('GPU'))
+        halves = not on_gpu and (os.cpu_count() or 1) > 1 and settings.batch_size % 2 == 0
+        return 2 if halves else 1
+    if settings.batch_size % settings.batch_splits:
+        raise UserError(
+            f'--batch_splits={settings.batch_splits}: expected a divisor of '
+            f'--batch_size={settings.batch_size}'
+        )
+    return settings.batch_splits
+
+
+def build(run: Run, settings: OneDeviceTrainSettings) -> tuple[tf.Operation, tf.Tensor]:
+    """Builds the training graph.
+
+    Args:
+      run: where the data lies and where the run starts.
+      settings: what was asked for.
+
+    Returns:
+      train_op: takes one step.
+      total_loss: float32 [], of that step's batch.
+    """
+    global_step = cifar10.create_global_step(run.start.step)
+    examples_seen = cifar10.create_examples_seen(run.start.examples)
+
+    # The input stays on the CPU, so that a GPU has nothing to do but the network.
+    with tf.device('/cpu:0'):
+        images, labels = cifar10.distorted_inputs(
+            run.data_dir, settings.batch_size, settings.seed, run.start.examples
+        )
+        tf.summary.image('images', images)
+
+    # TensorFlow places operations without a device on the GPU, where there is one.
+    devices = [None] * num_splits(settings)
+    total_loss, gradients = cifar10.tower_gradients(
+        images, labels, devices, settings.seed, settings.use_fp16
+    )
+    train_op = cifar10.apply_gradients(
+        gradients, total_loss, global_step, examples_seen, settings.batch_size, run.num_examples
+    )
+    return train_op, total_loss
+
+
+def train(settings: OneDeviceTrainSettings) -> None:
     """Trains until `settings.max_steps`, or until the user stops it."""
     run = cifar10_session.begin(settings, settings.batch_size)
-
     with tf.Graph().as_default():
-        global_step = cifar10.create_global_step(run.start.step)
-        examples_seen = cifar10.create_examples_seen(run.start.examples)
-
-        # The input stays on the CPU, so that a GPU has nothing to do but the network.
-        with tf.device('/cpu:0'):
-            images, labels = cifar10.distorted_inputs(
-                run.data_dir, settings.batch_size, settings.seed, run.start.examples
-            )
-            tf.summary.image('images', images)
-
-        logits = cifar10.inference(images, seed=settings.seed, use_fp16=settings.use_fp16)
-        total_loss = cifar10.loss(logits, labels)
-        train_op = cifar10.train(
-            total_loss,
-            global_step,
-            examples_seen,
-            settings.batch_size,
-            run.num_examples,
-            settings.use_fp16,
-        )
-
-        config = tf.ConfigProto(
-            allow_soft_placement=True, log_device_placement=settings.log_device_placement
-        )
+        train_op, total_loss = build(run, settings)
+        config = cifar10_session.session_config(settings)
         cifar10_session.run(run, train_op, total_loss, settings.batch_size, config)
 
 
 if __name__ == '__main__':
-    run_script(train, TrainSettings)
+    run_script(train, OneDeviceTrainSettings)

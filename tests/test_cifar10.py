@@ -8,7 +8,6 @@ import tensorflow.compat.v1 as tf
 
 import cifar10
 import cifar10_multi_gpu_train
-from cifar10_session import TrainSettings
 
 SHAPES = {
     'conv1/weights': [5, 5, 3, 64],
@@ -306,14 +305,13 @@ def tower_results(num_towers: int, batch: Batch) -> tuple[float, dict[str, np.nd
     """Loss and averaged gradients of towers on virtual CPU devices."""
     with tf.Graph().as_default(), tf.device('/cpu:0'):
         devices = cifar10_multi_gpu_train.tower_devices('cpu', num_towers)
-        losses, gradients = cifar10_multi_gpu_train.tower_losses_and_gradients(
-            tf.constant(batch[0]), tf.constant(batch[1]), devices, TrainSettings()
-        )
-        averages = {v.op.name: g for g, v in cifar10.average_gradients(gradients)}
+        images, labels = map(tf.constant, batch)
+        total_loss, gradients = cifar10.tower_gradients(images, labels, devices)
+        averages = {v.op.name: g for g, v in gradients}
         config = tf.ConfigProto(device_count={'CPU': num_towers})
         with tf.Session(config=config) as session:
             session.run(tf.global_variables_initializer())
-            return session.run([tf.reduce_mean(tf.stack(losses)), averages])
+            return session.run([total_loss, averages])
 
 
 @pytest.mark.parametrize('num_towers', [2, 4])
@@ -332,9 +330,8 @@ def test_gradients_of_towers_equal_those_of_one_device(num_towers: int) -> None:
 def test_towers_sit_on_their_devices_and_share_variables_on_the_cpu() -> None:
     with tf.Graph().as_default() as graph, tf.device('/cpu:0'):
         images, labels = map(tf.constant, random_batch(4))
-        cifar10_multi_gpu_train.tower_losses_and_gradients(
-            images, labels, ['/cpu:0', '/cpu:1'], TrainSettings()
-        )
+        devices = [cifar10_multi_gpu_train.variables_on_cpu(f'/cpu:{i}') for i in range(2)]
+        cifar10.tower_gradients(images, labels, devices)
         assert {v.op.name for v in tf.global_variables()} == set(SHAPES)
         assert all(v.device.endswith('CPU:0') for v in tf.global_variables())
         convolutions = [op.device for op in graph.get_operations() if op.type == 'Conv2D']

@@ -17,11 +17,11 @@ import cifar10_data
 import cifar10_session
 import cifar10_settings
 import cifar10_train
-from cifar10_session import TrainSettings
 from cifar10_settings import UserError
+from cifar10_train import OneDeviceTrainSettings
 
 
-def settings_for(data_dir: Path, train_dir: Path, **kwargs: object) -> TrainSettings:
+def settings_for(data_dir: Path, train_dir: Path, **kwargs: object) -> OneDeviceTrainSettings:
     values = {
         'data_dir': str(data_dir),
         'train_dir': str(train_dir),
@@ -30,7 +30,7 @@ def settings_for(data_dir: Path, train_dir: Path, **kwargs: object) -> TrainSett
         'max_steps': 2,
         **kwargs,
     }
-    return TrainSettings(**values)  # type: ignore[arg-type]
+    return OneDeviceTrainSettings(**values)  # type: ignore[arg-type]
 
 
 def train(data_dir: Path, train_dir: Path, **kwargs: object) -> None:
