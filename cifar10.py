@@ -205,6 +205,45 @@ def _dense(
     return tf.nn.bias_add(tf.matmul(activation, tf.cast(weights, dtype)), tf.cast(biases, dtype))
 
 
+def _convolutional_layers(
+    images: tf.Tensor, seed: int, activations: dict[str, tf.Tensor]
+) -> tf.Tensor:
+    """conv1 to pool2: [batch, 24, 24, depth] -> [batch, 6, 6, 64]; notes the activations."""
+    with tf.variable_scope('conv1'):
+        convolved = _convolution(images, 64, stddev=0.05, seed=seed)
+        biases = _biases(64, 0.0)
+        # Bias and ReLU keep the order of values, so the largest comes out the same when
+        # they follow the pooling, on a quarter of the elements.
+        pool1 = _bias_and_relu(_pool(convolved, name='pool1'), biases)
+        # Computed when it is summarised, and only then.
+        activations['conv1'] = _bias_and_relu(convolved, biases)
+    norm1 = _normalize(pool1, name='norm1')
+
+    with tf.variable_scope('conv2'):
+        convolved = _convolution(norm1, 64, stddev=0.05, seed=seed)
+        conv2 = activations['conv2'] = _bias_and_relu(convolved, _biases(64, 0.1))
+    return _pool(_normalize(conv2, name='norm2'), name='pool2')
+
+
+def _dense_layers(
+    features: tf.Tensor, num_classes: int, seed: int, activations: dict[str, tf.Tensor]
+) -> tf.Tensor:
+    """local3 to softmax_linear: [batch, ...] -> [batch, num_classes]; notes the activations."""
+    with tf.variable_scope('local3'):
+        flat = tf.reshape(features, [-1, features.shape[1:].num_elements()])
+        dense = _dense(flat, 384, stddev=0.04, bias=0.1, seed=seed, weight_decay=0.004)
+        local3 = activations['local3'] = tf.nn.relu(dense)
+
+    with tf.variable_scope('local4'):
+        dense = _dense(local3, 192, stddev=0.04, bias=0.1, seed=seed, weight_decay=0.004)
+        local4 = activations['local4'] = tf.nn.relu(dense)
+
+    with tf.variable_scope('softmax_linear'):
+        logits = _dense(local4, num_classes, stddev=1 / 192.0, bias=0.0, seed=seed)
+        activations['softmax_linear'] = logits
+    return logits
+
+
 def inference(
     images: tf.Tensor,
     num_classes: int = NUM_CLASSES,
@@ -231,43 +270,11 @@ def inference(
     """
     if use_fp16:
         images = tf.cast(images, tf.float16)
-
-    with tf.variable_scope('conv1'):
-        convolved = _convolution(images, 64, stddev=0.05, seed=seed)
-        biases = _biases(64, 0.0)
-        # Bias and ReLU keep the order of values, so the largest comes out the same when
-        # they follow the pooling, on a quarter of the elements.
-        pool1 = _bias_and_relu(_pool(convolved, name='pool1'), biases)
-    norm1 = _normalize(pool1, name='norm1')
-
-    with tf.variable_scope('conv2'):
-        conv2 = _bias_and_relu(_convolution(norm1, 64, stddev=0.05, seed=seed), _biases(64, 0.1))
-    pool2 = _pool(_normalize(conv2, name='norm2'), name='pool2')
-
-    with tf.variable_scope('local3'):
-        size = pool2.shape[1:].num_elements()
-        flat = tf.reshape(pool2, [-1, size])
-        dense3 = _dense(flat, 384, stddev=0.04, bias=0.1, seed=seed, weight_decay=0.004)
-        local3 = tf.nn.relu(dense3, name='relu')
-
-    with tf.variable_scope('local4'):
-        dense4 = _dense(local3, 192, stddev=0.04, bias=0.1, seed=seed, weight_decay=0.004)
-        local4 = tf.nn.relu(dense4, name='relu')
-
-    with tf.variable_scope('softmax_linear'):
-        logits = _dense(local4, num_classes, stddev=1 / 192.0, bias=0.0, seed=seed)
-
+    activations: dict[str, tf.Tensor] = {}
+    features = _convolutional_layers(images, seed, activations)
+    logits = _dense_layers(features, num_classes, seed, activations)
     if summaries:
-        _activation_summaries(
-            {
-                'conv1': _bias_and_relu(convolved, biases),
-                'conv2': conv2,
-                'local3': local3,
-                'local4': local4,
-                'softmax_linear': logits,
-            }
-        )
-
+        _activation_summaries(activations)
     return tf.cast(logits, tf.float32)
 
 
