@@ -1,0 +1,184 @@
+"""What did each change to the training step buy?
+
+    python -m benchmarks.changes
+
+Builds the training graph as the tutorial computes it, then with one change more
+at a time, and times their steps in turn. All variants share the production input,
+loss and update; each prints its step time, and its speed as a ratio to the first
+of the same round.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import tensorflow.compat.v1 as tf
+
+import cifar10
+import cifar10_ops
+from cifar10_settings import run_script, setting
+
+Normalize = Callable[[tf.Tensor], tf.Tensor]
+
+# The first steps allocate memory and choose kernels.
+WARM_UP_STEPS = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class ChangesSettings:
+    """What to measure."""
+
+    data_dir: str = setting('cifar10_data', 'Folder of the data set.')
+    dataset: str = setting('cifar10', 'The images.', choices=('cifar10', 'synthetic', 'auto'))
+    batch_size: int = setting(cifar10.BATCH_SIZE, 'Number of images in a batch.', at_least=2)
+    rounds: int = setting(12, 'Turns of each variant.', at_least=1)
+    steps: int = setting(15, 'Steps in a turn.', at_least=1)
+
+
+class Variant(NamedTuple):
+    """One way to compute a training step."""
+
+    name: str
+    normalize: Normalize
+    pool_first: bool
+    splits: int
+    turned_gradient: bool = False
+
+
+def plain_normalization(activation: tf.Tensor) -> tf.Tensor:
+    return tf.nn.local_response_normalization(
+        activation, depth_radius=4, bias=1.0, alpha=0.001 / 9.0, beta=0.75
+    )
+
+
+def fast_normalization(activation: tf.Tensor) -> tf.Tensor:
+    return cifar10_ops.local_response_normalization(
+        activation, depth_radius=4, bias=1.0, alpha=0.001 / 9.0
+    )
+
+
+VARIANTS = (
+    Variant('as the tutorial computes it', plain_normalization, False, 1),
+    Variant('+ normalisation by matrix products', fast_normalization, False, 1),
+    Variant('+ pooling before bias and ReLU', fast_normalization, True, 1),
+    Variant('+ two halves of the batch', fast_normalization, True, 2),
+    Variant('(tried: four quarters)', fast_normalization, True, 4),
+    Variant('(tried: input gradient as a convolution)', fast_normalization, True, 2, True),
+)
+
+
+@tf.custom_gradient
+def turned_convolution(activation: tf.Tensor, weights: tf.Tensor) -> tuple[tf.Tensor, Callable]:
+    """A convolution whose input gradient is a forward convolution with the turned kernel."""
+
+    def convolve(x: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+        return tf.nn.conv2d(x, kernel, strides=[1, 1, 1, 1], padding='SAME')
+
+    def gradient(dy: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        turned = tf.transpose(tf.reverse(weights, [0, 1]), [0, 1, 3, 2])
+        filter_gradient = tf.nn.conv2d_backprop_filter(
+            activation, weights.shape.as_list(), dy, strides=[1, 1, 1, 1], padding='SAME'
+        )
+        return convolve(dy, turned), filter_gradient
+
+    return convolve(activation, weights), gradient
+
+
+def network(images: tf.Tensor, variant: Variant) -> tf.Tensor:
+    """The production network's layers, put together in the variant's way.
+
+    Args:
+      images: float32 [batch, 24, 24, 3].
+      variant: how to compute it.
+
+    Returns:
+      logits: float32 [batch, 10].
+    """
+    with tf.variable_scope('conv1'):
+        convolved = cifar10._convolution(images, 64, stddev=0.05, seed=0)
+        biases = cifar10._biases(64, 0.0)
+        if variant.pool_first:
+            pool1 = cifar10._bias_and_relu(cifar10._pool(convolved, name='pool1'), biases)
+        else:
+            pool1 = cifar10._pool(cifar10._bias_and_relu(convolved, biases), name='pool1')
+    norm1 = variant.normalize(pool1)
+    with tf.variable_scope('conv2'):
+        if variant.turned_gradient:
+            convolved = turned_convolution(norm1, cifar10._weights([5, 5, 64, 64], 0.05, seed=0))
+        else:
+            convolved = cifar10._convolution(norm1, 64, stddev=0.05, seed=0)
+        conv2 = cifar10._bias_and_relu(convolved, cifar10._biases(64, 0.1))
+    pool2 = cifar10._pool(variant.normalize(conv2), name='pool2')
+    return cifar10._dense_layers(pool2, num_classes=10, seed=0, activations={})
+
+
+class Runner:
+    """A variant's graph and session, ready to take steps."""
+
+    def __init__(self, variant: Variant, data_dir: str, batch_size: int) -> None:
+        with tf.Graph().as_default():
+            images, labels = cifar10.distorted_inputs(data_dir, batch_size)
+            losses, gradients = [], []
+            parts = zip(
+                tf.split(images, variant.splits), tf.split(labels, variant.splits), strict=True
+            )
+            for i, (part_images, part_labels) in enumerate(parts):
+                with tf.variable_scope(tf.get_variable_scope(), reuse=i > 0):
+                    losses.append(cifar10.loss(network(part_images, variant), part_labels))
+                    gradients.append(cifar10.compute_gradients(losses[-1]))
+            self._train_op = cifar10.apply_gradients(
+                cifar10.average_gradients(gradients),
+                tf.reduce_mean(tf.stack(losses)),
+                cifar10.create_global_step(),
+                cifar10.create_examples_seen(),
+                batch_size,
+            )
+            self._session = tf.Session()
+            self._session.run(tf.global_variables_initializer())
+
+    def seconds_per_step(self, num_steps: int) -> float:
+        begin = time.perf_counter()
+        for _ in range(num_steps):
+            self._session.run(self._train_op)
+        return (time.perf_counter() - begin) / num_steps
+
+
+def measure(runners: Sequence[Runner], rounds: int, steps: int) -> list[list[float]]:
+    """Seconds a step of each runner in each round; the runners take turns."""
+    for runner in runners:
+        runner.seconds_per_step(WARM_UP_STEPS)
+    seconds: list[list[float]] = [[] for _ in runners]
+    for _ in range(rounds):
+        for runner, measured in zip(runners, seconds, strict=True):
+            measured.append(runner.seconds_per_step(steps))
+    return seconds
+
+
+def table(names: Sequence[str], seconds: Sequence[Sequence[float]]) -> str:
+    """Markdown: for each variant the step time and its ratio to the first of the round."""
+    lines = [
+        '| variant | ms a step: median (min to max) | times as fast as the first |',
+        '| --- | --- | --- |',
+    ]
+    for name, measured in zip(names, seconds, strict=True):
+        ratios = [first / own for first, own in zip(seconds[0], measured, strict=True)]
+        median, low, high = (1000 * f(measured) for f in (statistics.median, min, max))
+        lines.append(
+            f'| {name} | {median:.1f} ({low:.1f} to {high:.1f}) | {statistics.median(ratios):.2f} |'
+        )
+    return '\n'.join(lines)
+
+
+def main(settings: ChangesSettings) -> None:
+    prepared = cifar10.maybe_download_and_extract(settings.data_dir, settings.dataset)
+    runners = [Runner(v, prepared.directory, settings.batch_size) for v in VARIANTS]
+    seconds = measure(runners, settings.rounds, settings.steps)
+    print(table([variant.name for variant in VARIANTS], seconds))
+
+
+if __name__ == '__main__':
+    run_script(main, ChangesSettings)
