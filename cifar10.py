@@ -438,11 +438,13 @@ def _loss_summaries(total_loss: tf.Tensor) -> tf.Operation:
     terms.update({term.op.name.split('/')[0] + '/weight_loss': term for term in weight_losses})
 
     losses = tf.stack(list(terms.values()), name='losses')
-    averages = tf.train.ExponentialMovingAverage(LOSS_AVERAGE_DECAY, name='avg')
+    averages = tf.train.ExponentialMovingAverage(LOSS_AVERAGE_DECAY, zero_debias=True, name='avg')
     update = averages.apply([losses])
-    for i, (name, term) in enumerate(terms.items()):
+    with tf.control_dependencies([update]):
+        averaged = tf.unstack(averages.average(losses))
+    for (name, term), average in zip(terms.items(), averaged, strict=True):
         tf.summary.scalar(f'{name}/raw', term)
-        tf.summary.scalar(f'{name}/average', averages.average(losses)[i])
+        tf.summary.scalar(f'{name}/average', average)
     return update
 
 

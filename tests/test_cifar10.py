@@ -184,7 +184,8 @@ def take_steps(batches: list[Batch]) -> list[dict[str, np.ndarray]]:
 def test_names_of_all_variables() -> None:
     (state,) = take_steps([])
     averages = {f'{name}/ExponentialMovingAverage' for name in SHAPES}
-    assert set(state) == {*SHAPES, *averages, 'global_step', 'examples_seen', 'losses/avg'}
+    losses = {'losses/avg', 'losses/avg/biased', 'losses/avg/local_step'}
+    assert set(state) == {*SHAPES, *averages, *losses, 'global_step', 'examples_seen'}
 
 
 def test_a_step_counts_one_update_and_its_examples() -> None:
@@ -221,32 +222,41 @@ def test_a_step_is_plain_gradient_descent() -> None:
         np.testing.assert_allclose(after[name], before[name] - 0.1 * gradient, atol=1e-6)
 
 
-def summary_tags(collection: str) -> list[str]:
-    """Tags of a collection's summaries, from a single-device graph."""
+def first_summaries(collection: str) -> dict[str, float]:
+    """A collection's summaries of the first step: simple values by tag."""
     images, labels = random_batch(2)
     with tf.Graph().as_default():
         total_loss = cifar10.loss(cifar10.inference(tf.constant(images)), tf.constant(labels))
-        cifar10.train(total_loss, cifar10.create_global_step())
+        train_op = cifar10.train(total_loss, cifar10.create_global_step())
         merged = tf.summary.merge_all(collection)
         with tf.Session() as session:
             session.run(tf.global_variables_initializer())
-            summary = tf.Summary.FromString(session.run(merged))
-    return [value.tag for value in summary.value]
+            summary = tf.Summary.FromString(session.run([train_op, merged])[1])
+    return {value.tag: value.simple_value for value in summary.value}
 
 
 def test_scalar_summaries() -> None:
     losses = ['total_loss', 'cross_entropy', 'local3/weight_loss', 'local4/weight_loss']
     layers = ['conv1', 'conv2', 'local3', 'local4', 'softmax_linear']
-    assert set(summary_tags(tf.GraphKeys.SUMMARIES)) == {
+    assert set(first_summaries(tf.GraphKeys.SUMMARIES)) == {
         'learning_rate',
         *(f'{loss}/{kind}' for loss in losses for kind in ('raw', 'average')),
         *(f'{layer}/sparsity' for layer in layers),
     }
 
 
+def test_the_averaged_losses_begin_with_the_first_loss() -> None:
+    summaries = first_summaries(tf.GraphKeys.SUMMARIES)
+    for loss in ('total_loss', 'cross_entropy', 'local3/weight_loss', 'local4/weight_loss'):
+        assert summaries[f'{loss}/raw'] > 0.1
+        np.testing.assert_allclose(
+            summaries[f'{loss}/average'], summaries[f'{loss}/raw'], rtol=1e-5
+        )
+
+
 def test_histogram_summaries() -> None:
     layers = ['conv1', 'conv2', 'local3', 'local4', 'softmax_linear']
-    assert set(summary_tags(cifar10.HISTOGRAMS)) == {
+    assert set(first_summaries(cifar10.HISTOGRAMS)) == {
         *(f'{layer}/activations' for layer in layers),
         *(f'{name}/{kind}' for name in SHAPES for kind in ('values', 'gradients')),
     }
