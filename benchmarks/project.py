@@ -1,0 +1,111 @@
+"""This project, in the parts that its own scripts don't run by themselves.
+
+    python -m benchmarks.project --task=constant --data_dir=cifar10_data/cifar-10-batches-bin
+
+Training end to end is `cifar10_train.py` itself. Here are its training step on a
+constant batch, its input without the network, and its evaluation.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from unittest import mock
+
+import tensorflow.compat.v1 as tf
+
+import cifar10
+import cifar10_session
+import cifar10_train
+from benchmarks.worker import (
+    CONSTANT,
+    EVALUATION,
+    INPUT,
+    Options,
+    Ticker,
+    constant_batch,
+    parse_options,
+)
+from cifar10_checkpoint import Start
+from cifar10_eval import EvalSettings, Evaluator
+from cifar10_input import count_examples, test_files
+
+
+def held_batch(batch_size: int) -> tuple[tf.Variable, tf.Variable]:
+    """The constant batch, in variables, which no optimiser of graphs computes with ahead."""
+    images, labels = constant_batch(batch_size)
+    return (
+        tf.get_variable('images', initializer=images, trainable=False),
+        tf.get_variable('labels', initializer=labels, trainable=False),
+    )
+
+
+def train_on_constant_batch(options: Options) -> None:
+    """The step of `cifar10_train.py`, its input replaced by a constant batch."""
+    settings = cifar10_train.OneDeviceTrainSettings(
+        batch_size=options.batch_size, use_fp16=options.use_fp16
+    )
+    start = cifar10_session.Run(settings, options.data_dir, 50_000, Start(None, 0, 0))
+    with tf.Graph().as_default():
+        images, labels = (part.read_value() for part in held_batch(options.batch_size))
+        with mock.patch.object(cifar10, 'distorted_inputs', return_value=(images, labels)):
+            train_op, total_loss = cifar10_train.build(start, settings)
+        run_steps(train_op, total_loss, options, cifar10_session.session_config(settings))
+
+
+def run_steps(
+    train_op: tf.Operation, total_loss: tf.Tensor, options: Options, config: tf.ConfigProto
+) -> None:
+    """Takes steps and prints console lines, without checkpoints and summaries."""
+    ticker = Ticker(options.batch_size, options.log_frequency)
+    with tf.train.MonitoredSession(tf.train.ChiefSessionCreator(config=config)) as session:
+        for _ in options.steps:
+            _, loss = session.run([train_op, total_loss])
+            ticker.tick(loss.item)
+
+
+def read_input(options: Options) -> None:
+    """The training batches, computed and thrown away."""
+    with tf.Graph().as_default(), tf.Session() as session:
+        # The batch stays in TensorFlow, as in training: fetching would copy it.
+        batch = tf.group(*cifar10.distorted_inputs(options.data_dir, options.batch_size))
+        ticker = Ticker(options.batch_size, options.log_frequency)
+        for _ in options.steps:
+            session.run(batch)
+            ticker.tick()
+
+
+def evaluate(options: Options) -> None:
+    """Scores the test images again and again, each time restoring the checkpoint."""
+    num_examples = count_examples(test_files(options.data_dir))
+    with tempfile.TemporaryDirectory() as directory:
+        checkpoint = save_first_weights(directory)
+        settings = EvalSettings(num_examples=num_examples)
+        evaluator = Evaluator(settings, options.data_dir)
+        ticker = Ticker(num_examples)
+        for _ in options.steps:
+            evaluator.evaluate(checkpoint)
+            ticker.tick()
+
+
+def save_first_weights(directory: str) -> str:
+    """Saves an untrained network with its moving averages; returns the checkpoint's path."""
+    with tf.Graph().as_default(), tf.Session() as session:
+        cifar10.create_global_step()
+        cifar10.inference(tf.zeros([1, 24, 24, 3]), summaries=False)
+        cifar10.variable_averages().apply(tf.trainable_variables())
+        session.run(tf.global_variables_initializer())
+        return tf.train.Saver().save(session, os.path.join(directory, 'model.ckpt'), global_step=0)
+
+
+RUN = {CONSTANT: train_on_constant_batch, INPUT: read_input, EVALUATION: evaluate}
+
+
+def main() -> None:
+    """Runs the task that the command line names."""
+    options = parse_options(__doc__)
+    RUN[options.task](options)
+
+
+if __name__ == '__main__':
+    main()

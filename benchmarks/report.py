@@ -1,0 +1,194 @@
+"""What do the measurements say? Medians, ratios, the table and the figure."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from benchmarks.turns import Rates, Start
+
+TUTORIAL = 'tutorial'
+PROJECT = 'this project'
+
+HEADER = ('measured', 'variant', 'median', 'lowest to highest', 'ratio to tutorial', 'of ceiling')
+
+_PROJECT_COLOR, _PEER_COLOR, _CEILING_COLOR = '#08519c', '#9ecae1', '#a63603'
+
+
+class Row(NamedTuple):
+    """What one row of the benchmark found: one value of each variant for each round."""
+
+    title: str
+    unit: str
+    values: Rates
+    ceiling: list[float] | None = None
+    """In the same unit and the same rounds, where the row has one."""
+    digits: int = 0
+    """Decimal places that are shown."""
+
+
+class Summary(NamedTuple):
+    """What the rounds of one variant come to."""
+
+    median: float
+    lowest: float
+    highest: float
+    ratio: float | None
+    """To the tutorial: median over the rounds of the ratio within the round."""
+    of_ceiling: float | None
+    """Likewise, to the ceiling."""
+
+
+def median_ratio(values: Sequence[float], references: Sequence[float] | None) -> float | None:
+    """Median over the rounds of value / reference; None where there is no reference.
+
+    The two values of a round were taken within the same minute, so what slows the
+    machine for longer than that changes both alike and their ratio little.
+    """
+    if references is None:
+        return None
+    return statistics.median(
+        value / reference for value, reference in zip(values, references, strict=True)
+    )
+
+
+def summarize(row: Row, variant: str) -> Summary:
+    """The summary of one variant in a row."""
+    values = row.values[variant]
+    return Summary(
+        statistics.median(values),
+        min(values),
+        max(values),
+        median_ratio(values, row.values.get(TUTORIAL)),
+        median_ratio(values, row.ceiling),
+    )
+
+
+def start_rows(starts: dict[str, list[Start]]) -> list[Row]:
+    """The rows that the starts give: time to first step, and peak memory."""
+    seconds = {name: [start.first_step_seconds for start in of] for name, of in starts.items()}
+    memory = {name: [start.peak_bytes / 1e6 for start in of] for name, of in starts.items()}
+    return [
+        Row('time to first step', 's', seconds, digits=1),
+        Row('peak memory', 'MB', memory),
+    ]
+
+
+def table_lines(row: Row) -> list[tuple[str, ...]]:
+    """The table's lines for a row, one for each variant, and one for the ceiling."""
+    lines: list[tuple[str, ...]] = []
+    for variant in row.values:
+        summary = summarize(row, variant)
+        median, spread = _median_and_spread(row, summary)
+        ratio = '' if summary.ratio is None else f'{summary.ratio:.2f}'
+        fraction = '' if summary.of_ceiling is None else f'{100 * summary.of_ceiling:.0f}%'
+        lines.append((row.title, variant, median, spread, ratio, fraction))
+    if row.ceiling:
+        of_ceiling = summarize(row._replace(values={'ceiling': row.ceiling}), 'ceiling')
+        median, spread = _median_and_spread(row, of_ceiling)
+        lines.append((row.title, 'ceiling', median, spread, '', '100%'))
+    return lines
+
+
+def _median_and_spread(row: Row, summary: Summary) -> tuple[str, str]:
+    median, lowest, highest = (f'{value:,.{row.digits}f}' for value in summary[:3])
+    return f'{median} {row.unit}', f'{lowest} to {highest}'
+
+
+def markdown_table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    """A Markdown table whose source reads as a table too."""
+    widths = [max(map(len, column)) for column in zip(header, *lines, strict=True)]
+    rule = ['-' * width for width in widths]
+    return '\n'.join(
+        '| '
+        + ' | '.join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        + ' |'
+        for line in (header, rule, *lines)
+    )
+
+
+def sweep_table(rows: dict[int, Row]) -> str:
+    """Step time by batch size, in float32 and float16.
+
+    Args:
+      rows: for each batch size, examples/s of the variants float32 and float16.
+    """
+    lines = []
+    for batch_size, row in rows.items():
+        cells = [f'{batch_size:,}']
+        for rates in row.values.values():
+            times = sorted(1000 * batch_size / rate for rate in rates)
+            cells.append(f'{statistics.median(times):.2f} ms ({times[0]:.2f} to {times[-1]:.2f})')
+        speedup = median_ratio(row.values['float16'], row.values['float32'])
+        lines.append((*cells, f'{speedup:.2f}'))
+    return markdown_table(('batch', 'step in float32', 'step in float16', 'speed-up'), lines)
+
+
+def draw(rows: Sequence[Row], title: str) -> Figure:
+    """A figure with one panel for each row: a bar for each variant, and the ceiling.
+
+    Args:
+      rows: of examples/s.
+      title: what the machine is.
+    """
+    num_bars = max(len(row.values) for row in rows)
+    figure = Figure(figsize=(1 + 4.5 * len(rows), 1.7 + 0.55 * num_bars), layout='constrained')
+    figure.suptitle(title, fontsize=10, color='#444444')
+    panels = figure.subplots(1, len(rows), sharex=True, sharey=True, squeeze=False)[0]
+    for axes, row in zip(panels, rows, strict=True):
+        _draw_row(axes, row)
+    panels[0].invert_yaxis()
+    return figure
+
+
+def _draw_row(axes: Axes, row: Row) -> None:
+    summaries = {variant: summarize(row, variant) for variant in row.values}
+    medians = [summary.median for summary in summaries.values()]
+    spread = [
+        [summary.median - summary.lowest for summary in summaries.values()],
+        [summary.highest - summary.median for summary in summaries.values()],
+    ]
+    colors = [_PROJECT_COLOR if name == PROJECT else _PEER_COLOR for name in summaries]
+    error = {'ecolor': '#444444', 'elinewidth': 1, 'capsize': 3}
+    axes.barh(list(summaries), medians, 0.62, color=colors, xerr=spread, error_kw=error)
+    for place, summary in enumerate(summaries.values()):
+        ratio = '' if summary.ratio is None else f'   {summary.ratio:.2f} ×'
+        axes.annotate(
+            f'{summary.median:,.0f}{ratio}',
+            (summary.highest, place),
+            xytext=(7, 0),
+            textcoords='offset points',
+            va='center',
+            # The line of the ceiling may pass behind.
+            bbox={'facecolor': 'white', 'edgecolor': 'none', 'pad': 1.5},
+        )
+    _draw_ceiling(axes, row)
+    axes.set_title(row.title, loc='left', fontsize=11, pad=16)
+    axes.set_xlabel(row.unit)
+    axes.margins(x=0.22)
+    axes.spines[['top', 'right', 'left']].set_visible(False)
+    axes.tick_params(left=False)
+    axes.xaxis.set_major_formatter('{x:,.0f}')
+
+
+def _draw_ceiling(axes: Axes, row: Row) -> None:
+    """A line at the median of the ceiling, over a band of its spread."""
+    if not row.ceiling:
+        return
+    ceiling = statistics.median(row.ceiling)
+    axes.axvspan(min(row.ceiling), max(row.ceiling), color=_CEILING_COLOR, alpha=0.12, linewidth=0)
+    axes.axvline(ceiling, color=_CEILING_COLOR, linewidth=1.2, linestyle='--')
+    axes.annotate(
+        f'ceiling {ceiling:,.0f}',
+        (ceiling, 1),
+        xycoords=('data', 'axes fraction'),
+        xytext=(0, 3),
+        textcoords='offset points',
+        ha='center',
+        color=_CEILING_COLOR,
+        fontsize=9,
+    )

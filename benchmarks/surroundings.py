@@ -1,0 +1,42 @@
+r"""Where are the data, and what is this machine? One line of JSON.
+
+    python -m benchmarks.surroundings --data_dir=cifar10_data
+
+A process of its own: the runner must stay small, because Linux counts the memory of
+the process that starts another towards the other's peak, and it must not hold a GPU.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import tensorflow.compat.v1 as tf
+
+import cifar10_data
+from cifar10_settings import run_script, setting
+
+
+@dataclasses.dataclass(frozen=True)
+class SurroundingsSettings:
+    """Which data set to get ready."""
+
+    data_dir: str = setting('cifar10_data', 'Folder of the data set, filled if it is empty.')
+    dataset: str = setting('cifar10', 'The images.', choices=cifar10_data.DATASETS)
+
+
+def main(settings: SurroundingsSettings) -> None:
+    """Gets the data ready, and prints where they are and what TensorFlow found."""
+    prepared = cifar10_data.prepare(settings.data_dir, settings.dataset)
+    devices = [device.name for device in tf.config.list_physical_devices()]
+    found = {
+        'directory': prepared.directory,
+        'dataset': prepared.dataset,
+        'tensorflow': tf.__version__,
+        'devices': devices,
+    }
+    print(json.dumps(found))
+
+
+if __name__ == '__main__':
+    run_script(main, SurroundingsSettings)
