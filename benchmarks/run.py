@@ -1,6 +1,6 @@
 """How fast? Measures the tutorial, this project, Keras and PyTorch side by side.
 
-    python benchmarks/run.py --output=benchmark.png
+    python -m benchmarks.run --output=benchmark.png
 
 prints a table and draws a figure. Each variant is a process of its own; the processes
 take turns of a few seconds over several rounds (`turns.py`), warmed up before the
@@ -28,15 +28,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-# Run as a script, Python looks for modules beside it alone.
-sys.path.insert(0, str(REPOSITORY))
+from benchmarks import report, turns
+from benchmarks.flops import forward_flops, training_flops
+from benchmarks.report import PROJECT, TUTORIAL, Row
+from benchmarks.worker import CONSTANT, EVALUATION, INPUT, TRAIN
+from cifar10_settings import UserError, run_script, setting
 
-from benchmarks import report, turns  # noqa: E402
-from benchmarks.flops import forward_flops, training_flops  # noqa: E402
-from benchmarks.report import PROJECT, TUTORIAL, Row  # noqa: E402
-from benchmarks.worker import CONSTANT, EVALUATION, INPUT, TRAIN  # noqa: E402
-from cifar10_settings import UserError, run_script, setting  # noqa: E402
+REPOSITORY = Path(__file__).resolve().parent.parent
 
 KERAS, TORCH, CEILING = 'Keras fit', 'PyTorch', 'ceiling'
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 import sys
 import textwrap
 import time
@@ -26,7 +27,7 @@ from benchmarks.worker import (
     parse_options,
 )
 from cifar10_settings import UserError
-from conftest import Script
+from conftest import REPOSITORY, script_environment
 
 NUM_PARAMETERS = 1_068_298
 
@@ -275,12 +276,21 @@ def test_wrong_rows() -> None:
         run.chosen_rows('train,speed')
 
 
-def test_a_machine_without_gpu_is_told_so(run_script: Script, synthetic_data: Path) -> None:
+def run_benchmark(*options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, '-m', 'benchmarks.run', *options],
+        cwd=REPOSITORY,
+        env=script_environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_a_machine_without_gpu_is_told_so(synthetic_data: Path) -> None:
     if tf.config.list_physical_devices('GPU'):
         pytest.skip('there is a GPU')
-    done = run_script(
-        'benchmarks/run.py', '--device=gpu', f'--data_dir={synthetic_data}', '--dataset=synthetic'
-    )
+    done = run_benchmark('--device=gpu', f'--data_dir={synthetic_data}', '--dataset=synthetic')
     assert done.returncode == 1
     assert re.search(r'--device=gpu: TensorFlow \S+ finds no GPU, only /\S+CPU:0', done.stderr)
 
@@ -412,8 +422,8 @@ def test_torch_does_every_task(task: str, synthetic_data: Path, tmp_path: Path, 
     assert output.count('examples/sec') == (3 if task == EVALUATION else 2)
 
 
-def test_the_runner_finds_its_modules_from_any_folder(run_script: Script) -> None:
-    done = run_script('benchmarks/run.py', '--rows=none')
+def test_a_wrong_flag_is_one_clear_error() -> None:
+    done = run_benchmark('--rows=none')
     assert done.returncode == 1
     assert "--rows: expected names of train, constant, input, evaluation, start, found 'none'" in (
         done.stderr
