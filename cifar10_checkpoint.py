@@ -30,15 +30,20 @@ class Start(NamedTuple):
 
 
 def open_checkpoint(checkpoint: str) -> tf.train.NewCheckpointReader:
-    """A reader of the checkpoint.
+    """A reader of the checkpoint, which is whole.
 
     Raises:
-      UserError: it can't be read.
+      UserError: it can't be read, or a part of it is damaged.
     """
     try:
-        return tf.train.load_checkpoint(checkpoint)
-    except (tf.errors.OpError, ValueError) as error:
-        raise UserError(f'{checkpoint}: not a readable checkpoint: {error}') from error
+        reader = tf.train.load_checkpoint(checkpoint)
+        # Reading is what compares lengths and checksums.
+        for name in reader.get_variable_to_shape_map():
+            reader.get_tensor(name)
+    except (tf.errors.OpError, ValueError, IndexError, RuntimeError) as error:
+        reason = str(error).partition('\n')[0]
+        raise UserError(f'{checkpoint}: not a readable checkpoint: {reason}') from error
+    return reader
 
 
 def step_of(checkpoint: str) -> int:

@@ -227,9 +227,9 @@ def timestamp() -> str:
 class StopSignalHook(tf.train.SessionRunHook):
     """Ends training after the step in which Ctrl-C or SIGTERM came.
 
-    The handlers, in force between `begin` and `end`, only set a flag; the session
-    then ends as it does after the last step, with a checkpoint. A second signal
-    has its usual effect and ends the process at once.
+    The handlers, in force inside `with`, only set a flag; the session then ends as it
+    does after the last step, with a checkpoint. A second signal of the kind ends the
+    process at once.
     """
 
     def __init__(self) -> None:

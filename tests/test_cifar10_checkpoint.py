@@ -147,3 +147,17 @@ def test_an_unreadable_checkpoint_is_an_error_that_names_it(tmp_path: Path) -> N
     Path(f'{checkpoint}.index').write_bytes(b'no index')
     with pytest.raises(UserError, match='model.ckpt-5: not a readable checkpoint'):
         cifar10_checkpoint.find_start(str(tmp_path))
+
+
+def test_a_damaged_checkpoint_is_an_error_that_names_it(tmp_path: Path) -> None:
+    checkpoint = write_checkpoint(tmp_path, {**tutorial_values(), 'global_step': np.int64(9)})
+    data = Path(f'{checkpoint}.data-00000-of-00001')
+    whole = data.read_bytes()
+    middle = len(whole) // 2
+    flipped = whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
+    for damaged in (flipped, whole[:-1000], b''):
+        data.write_bytes(damaged)
+        with pytest.raises(UserError, match='model.ckpt-1000: not a readable checkpoint: '):
+            cifar10_checkpoint.find_start(str(tmp_path))
+    data.write_bytes(whole)
+    assert cifar10_checkpoint.find_start(str(tmp_path)).step == 9
