@@ -122,17 +122,15 @@ def _weights(
     A weight decay adds weight_decay * l2_loss(weights) to
     tf.GraphKeys.REGULARIZATION_LOSSES, once for however many towers share them.
     """
-
-    def weight_loss(weights: tf.Tensor) -> tf.Tensor:
-        return tf.multiply(tf.nn.l2_loss(weights), weight_decay, name='weight_loss')
-
-    name = tf.get_variable_scope().name
-    return tf.get_variable(
-        'weights',
-        shape,
-        initializer=_truncated_normal(seed, f'{name}/weights', stddev),
-        regularizer=weight_loss if weight_decay else None,
-    )
+    scope = tf.get_variable_scope()
+    initializer = _truncated_normal(seed, f'{scope.name}/weights', stddev)
+    weights = tf.get_variable('weights', shape, initializer=initializer)
+    if weight_decay and not scope.reuse:
+        # Not as get_variable's regularizer: whoever asks for that gets another computation
+        # of it, which may read the weights before or after their update.
+        weight_loss = tf.multiply(tf.nn.l2_loss(weights), weight_decay, name='weight_loss')
+        tf.add_to_collection(tf.GraphKeys.REGULARIZATION_LOSSES, weight_loss)
+    return weights
 
 
 def _biases(size: int, value: float) -> tf.Variable:
@@ -435,7 +433,7 @@ def _loss_summaries(total_loss: tf.Tensor) -> tf.Operation:
     weight_losses = tf.losses.get_regularization_losses()
     cross_entropy = total_loss - tf.add_n(weight_losses)
     terms = {'total_loss': total_loss, 'cross_entropy': cross_entropy}
-    terms.update({term.op.name.split('/')[0] + '/weight_loss': term for term in weight_losses})
+    terms.update({'/'.join(term.op.name.split('/')[-2:]): term for term in weight_losses})
 
     losses = tf.stack(list(terms.values()), name='losses')
     averages = tf.train.ExponentialMovingAverage(LOSS_AVERAGE_DECAY, zero_debias=True, name='avg')
@@ -446,6 +444,18 @@ def _loss_summaries(total_loss: tf.Tensor) -> tf.Operation:
         tf.summary.scalar(f'{name}/raw', term)
         tf.summary.scalar(f'{name}/average', average)
     return update
+
+
+def _check_finite(gradients: GradientsAndVariables, total_loss: tf.Tensor) -> tf.Operation:
+    """Fails where the loss or a gradient is not finite.
+
+    One sum of squares takes 0.1 ms, a tenth of looking at each of a million gradients. It
+    is finite too where none of them exceeds 1e16.
+    """
+    squares = [tf.nn.l2_loss(gradient) for gradient, _ in gradients]
+    return tf.debugging.check_numerics(
+        tf.add_n([total_loss, *squares]), 'loss or gradients are not finite'
+    ).op
 
 
 def apply_gradients(
@@ -467,7 +477,8 @@ def apply_gradients(
       num_examples_per_epoch: size of the training set.
 
     Returns:
-      The operation that does it all.
+      The operation that does it all. Where loss or gradients are not finite it changes
+      no weight, and fails with tf.errors.InvalidArgumentError.
     """
     learning_rate = learning_rate_after(examples_seen, num_examples_per_epoch)
     tf.summary.scalar('learning_rate', learning_rate)
@@ -475,10 +486,10 @@ def apply_gradients(
         name = variable.op.name
         tf.summary.histogram(f'{name}/values', variable, collections=[HISTOGRAMS])
         tf.summary.histogram(f'{name}/gradients', gradient, collections=[HISTOGRAMS])
-    update_loss_averages = _loss_summaries(total_loss)
-
     optimizer = tf.train.GradientDescentOptimizer(learning_rate)
-    update_weights = optimizer.apply_gradients(gradients, global_step=global_step)
+    with tf.control_dependencies([_check_finite(gradients, total_loss)]):
+        update_loss_averages = _loss_summaries(total_loss)
+        update_weights = optimizer.apply_gradients(gradients, global_step=global_step)
     with tf.control_dependencies([update_weights]):
         update_averages = variable_averages(global_step).apply(
             [variable for _, variable in gradients]
