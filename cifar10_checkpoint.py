@@ -7,13 +7,28 @@ or float32, and they have no examples_seen.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
+import shutil
+import sys
+from collections.abc import Callable
 from typing import NamedTuple
 
 import tensorflow.compat.v1 as tf
 
 import cifar10
+import cifar10_files
 from cifar10_settings import UserError
+
+# Of every checkpoint's files, followed by the step.
+PREFIX = 'model.ckpt'
+
+# Names the newest checkpoint and those that are kept, as TensorFlow's savers do.
+STATE_FILE = 'checkpoint'
+
+# Inside a folder of checkpoints: where one is written until it is whole.
+UNFINISHED = 'unfinished'
 
 _AVERAGE_SUFFIX = '/ExponentialMovingAverage'
 
@@ -29,12 +44,18 @@ class Start(NamedTuple):
     """examples_seen: number of training examples so far."""
 
 
+class DamagedError(UserError):
+    """A checkpoint that can't be read, or of which a part can't."""
+
+
 def open_checkpoint(checkpoint: str) -> tf.train.NewCheckpointReader:
     """A reader of the checkpoint, which is whole.
 
     Raises:
-      UserError: it can't be read, or a part of it is damaged.
+      DamagedError: it can't be read, or a part of it is damaged.
     """
+    if not tf.train.checkpoint_exists(checkpoint):
+        raise DamagedError(f'{checkpoint}: missing')
     try:
         reader = tf.train.load_checkpoint(checkpoint)
         # Reading is what compares lengths and checksums.
@@ -42,7 +63,7 @@ def open_checkpoint(checkpoint: str) -> tf.train.NewCheckpointReader:
             reader.get_tensor(name)
     except (tf.errors.OpError, ValueError, IndexError, RuntimeError) as error:
         reason = str(error).partition('\n')[0]
-        raise UserError(f'{checkpoint}: not a readable checkpoint: {reason}') from error
+        raise DamagedError(f'{checkpoint}: not a readable checkpoint: {reason}') from error
     return reader
 
 
@@ -55,22 +76,22 @@ def step_of(checkpoint: str) -> int:
     reader = open_checkpoint(checkpoint)
     if reader.has_tensor('global_step'):
         return int(reader.get_tensor('global_step'))
-    number = re.search(r'-(\d+)$', checkpoint)
-    if number is None:
+    step = _number(checkpoint)
+    if step < 0:
         raise UserError(f'{checkpoint}: holds no global_step, and its name ends with no number')
-    return int(number[1])
+    return step
 
 
-def find_start(train_dir: str) -> Start:
-    """The newest checkpoint in `train_dir` and its counters; zeros where there is none.
+def find_start(folder: CheckpointFolder) -> Start:
+    """The newest whole checkpoint in `folder` and its counters; zeros where there is none.
 
     A checkpoint of the tutorial counts no examples: it is taken to have been
     trained with the tutorial's batch of 128.
 
     Raises:
-      UserError: the newest checkpoint can't be read.
+      UserError: there are checkpoints, and none is whole.
     """
-    checkpoint = tf.train.latest_checkpoint(train_dir)
+    checkpoint = folder.newest_whole()
     if checkpoint is None:
         return Start(None, 0, 0)
     step = step_of(checkpoint)
@@ -136,3 +157,209 @@ def check_shapes(checkpoint: str, variables: dict[str, tf.Variable]) -> None:
             problems.append(f'{name}: found {found[name]}, expected {expected}')
     if problems:
         raise UserError(f'{checkpoint}: not of this network: ' + '; '.join(problems))
+
+
+class CheckpointFolder:
+    """A folder of checkpoints: finds the newest whole one, adds one, drops the oldest.
+
+    A checkpoint is written into a folder of its own and put on the disk; its files are then
+    moved, the index last, and only then is it named in the state file, and only then are
+    older ones dropped. So a crash at any moment leaves the one before whole and named.
+    """
+
+    def __init__(self, directory: str, max_to_keep: int = 0) -> None:
+        """
+        Args:
+          directory: of the checkpoints.
+          max_to_keep: how many of them stay when one is added; 0: all.
+        """
+        self.directory = directory
+        self._max_to_keep = max_to_keep
+        self._damaged: set[str] = set()
+        self._reported: set[str] = set()
+
+    def newest_whole(self) -> str | None:
+        """Path of the newest whole checkpoint; None where there are none at all.
+
+        That is the one that the state file names, unless it is damaged or missing: then the
+        one of the highest step. Prints, once, what is wrong with each that is passed over.
+
+        Raises:
+          UserError: there are checkpoints, or there were, and none is whole.
+        """
+        problems = []
+        named: list[str] = []
+        try:
+            named = self._named()
+        except DamagedError as error:
+            problems.append(str(error))
+        for checkpoint in self._newest_first(named):
+            try:
+                open_checkpoint(checkpoint)
+            except DamagedError as error:
+                if named and self._named()[-1] != named[-1]:
+                    # A trainer has added one, and dropped this one, in the meantime.
+                    return self.newest_whole()
+                self._damaged.add(checkpoint)
+                problems.append(str(error))
+            else:
+                self._report(problems, checkpoint)
+                return checkpoint
+        if problems:
+            raise UserError(
+                f'{self.directory} holds no whole checkpoint, and nothing was deleted: '
+                + '; '.join(problems)
+            )
+        return None
+
+    def _report(self, problems: list[str], fallback: str) -> None:
+        for problem in problems:
+            if problem not in self._reported:
+                print(f'Warning: {problem}; falling back to {fallback}', file=sys.stderr)
+                self._reported.add(problem)
+
+    def _newest_first(self, named: list[str]) -> list[str]:
+        """Paths of the checkpoint that is named as the newest, and of all that are there."""
+        there = {
+            path.removesuffix('.index')
+            for path in cifar10_files.matching(self.directory, '*.index')
+        }
+        # The tutorial's oldest checkpoints are one file without a suffix.
+        there.update(
+            path
+            for path in cifar10_files.matching(self.directory, f'{PREFIX}-*')
+            if re.fullmatch(rf'{PREFIX}-\d+', os.path.basename(path))
+        )
+        there.update(path for path in named if tf.train.checkpoint_exists(path))
+        return [*named[-1:], *sorted(there - {*named[-1:]}, key=_number, reverse=True)]
+
+    def _named(self) -> list[str]:
+        """Paths that the state file names, the newest last.
+
+        Raises:
+          DamagedError: it can't be read.
+        """
+        path = os.path.join(self.directory, STATE_FILE)
+        if not os.path.lexists(path):
+            return []
+        try:
+            state = tf.train.get_checkpoint_state(self.directory)
+        except (ValueError, tf.errors.OpError):  # It is empty, or not UTF-8.
+            state = None
+        if state is None:
+            raise DamagedError(f'{path}: does not name checkpoints, as it should')
+        older = [p for p in state.all_model_checkpoint_paths if p != state.model_checkpoint_path]
+        return [*older, state.model_checkpoint_path]
+
+    def save(self, saver: tf.train.Saver, session: tf.Session, step: int) -> str:
+        """Adds a checkpoint of the session's variables.
+
+        Returns:
+          Its path.
+
+        Raises:
+          UserError: it can't be written; those before are whole.
+        """
+        return self._add(
+            f'{PREFIX}-{step}',
+            lambda unfinished: saver.save(session, unfinished, write_state=False),
+        )
+
+    def add_copy(self, checkpoint: str) -> str:
+        """Adds a copy of a checkpoint that lies elsewhere.
+
+        Returns:
+          Its path.
+
+        Raises:
+          UserError: it can't be written, or went away; those before are whole.
+        """
+
+        def copy(unfinished: str) -> None:
+            for file in _files_of(checkpoint):
+                shutil.copyfile(file, unfinished + file.removeprefix(checkpoint))
+            open_checkpoint(unfinished)
+
+        return self._add(os.path.basename(checkpoint), copy)
+
+    def _add(self, name: str, write: Callable[[str], object]) -> str:
+        folder = os.path.join(self.directory, UNFINISHED)
+        try:
+            self.remove_unfinished()
+            # Not with its parents: where the folder has vanished, that is an error.
+            os.mkdir(folder)
+            write(os.path.join(folder, name))
+            checkpoint = self._move(os.path.join(folder, name))
+            self._record(checkpoint)
+        except (OSError, ValueError, tf.errors.OpError) as error:
+            reason = str(getattr(error, 'strerror', None) or getattr(error, 'message', error))
+            raise UserError(
+                f'{os.path.join(self.directory, name)}: cannot be written: '
+                + reason.partition('\n')[0]
+            ) from error
+        finally:
+            with contextlib.suppress(OSError):
+                self.remove_unfinished()
+        return checkpoint
+
+    def remove_unfinished(self) -> None:
+        """Removes what an interrupted save has left: never a whole checkpoint.
+
+        Raises:
+          OSError: it can't be removed.
+        """
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(os.path.join(self.directory, UNFINISHED))
+
+    def _move(self, unfinished: str) -> str:
+        """Moves a whole checkpoint to where it belongs; its new path."""
+        checkpoint = os.path.join(self.directory, os.path.basename(unfinished))
+        files = _files_of(unfinished)
+        cifar10_files.sync(*files)
+        # What makes a checkpoint of these files comes last.
+        for file in sorted(files, key=lambda file: file.endswith('.index')):
+            os.replace(file, checkpoint + file.removeprefix(unfinished))
+        cifar10_files.sync(self.directory)
+        return checkpoint
+
+    def _record(self, newest: str) -> None:
+        """Names a new checkpoint in the state file, then drops the oldest ones.
+
+        Damaged ones are no longer named and so never dropped: they stay as they are.
+        """
+        try:
+            named = self._named()
+        except DamagedError:
+            named = self._newest_first([])[::-1]
+        kept = [path for path in named if path != newest and self._may_drop(path)] + [newest]
+        dropped = kept[: -self._max_to_keep] if self._max_to_keep else []
+        names = [os.path.basename(path) for path in kept[len(dropped) :]]
+        state = tf.train.generate_checkpoint_state_proto('.', names[-1], names)
+        cifar10_files.replace_text(os.path.join(self.directory, STATE_FILE), str(state))
+        for path in dropped:
+            tf.train.remove_checkpoint(path)
+
+    def _may_drop(self, checkpoint: str) -> bool:
+        """Whether it is here, and whole as far as is known."""
+        here = os.path.abspath(self.directory)
+        return (
+            os.path.dirname(os.path.abspath(checkpoint)) == here
+            and checkpoint not in self._damaged
+            and tf.train.checkpoint_exists(checkpoint)
+        )
+
+
+def _files_of(checkpoint: str) -> list[str]:
+    """Paths of the files that make up a checkpoint."""
+    folder, name = os.path.split(checkpoint)
+    return [
+        path
+        for path in cifar10_files.matching(folder, f'{name}*')
+        if path == checkpoint or path.startswith(f'{checkpoint}.')
+    ]
+
+
+def _number(checkpoint: str) -> int:
+    """The step that the checkpoint's name ends with; -1 where it ends with none."""
+    number = re.search(r'-(\d+)$', checkpoint)
+    return int(number[1]) if number else -1

@@ -15,12 +15,14 @@ of 2 runs). Speed on GPUs has not been measured.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import tensorflow.compat.v1 as tf
 
 import cifar10
 import cifar10_session
+from cifar10_checkpoint import Start
+from cifar10_finite import Training
 from cifar10_session import TrainSettings
 from cifar10_settings import UserError, run_script, setting
 
@@ -60,39 +62,55 @@ def variables_on_cpu(device: str) -> Callable[[tf.Operation], str]:
     return lambda op: '/cpu:0' if op.type == 'VarHandleOp' else device
 
 
+def build(
+    settings: MultiGpuTrainSettings,
+    devices: Sequence[str],
+    data_dir: str,
+    num_examples: int,
+    start: Start,
+) -> Training:
+    """Builds the training graph.
+
+    Args:
+      settings: what was asked for.
+      devices: of each tower.
+      data_dir: directory that holds the record files.
+      num_examples: size of the training set.
+      start: where the run goes on from.
+
+    Returns:
+      Its parts.
+    """
+    global_batch_size = settings.batch_size * len(devices)
+    global_step = cifar10.create_global_step(start.step)
+    examples_seen = cifar10.create_examples_seen(start.examples)
+    images, labels = cifar10.distorted_inputs(
+        data_dir, global_batch_size, settings.seed, start.examples
+    )
+    tf.summary.image('images', images)
+
+    total_loss, gradients = cifar10.tower_gradients(
+        images,
+        labels,
+        [variables_on_cpu(device) for device in devices],
+        settings.seed,
+        settings.use_fp16,
+    )
+    train_op = cifar10.apply_gradients(
+        gradients, total_loss, global_step, examples_seen, global_batch_size, num_examples
+    )
+    return Training(images, labels, total_loss, gradients, examples_seen, train_op)
+
+
 def train(settings: MultiGpuTrainSettings) -> None:
     """Trains until `settings.max_steps`, or until the user stops it."""
     devices = tower_devices(settings.tower_device, settings.num_gpus)
     global_batch_size = settings.num_gpus * settings.batch_size
-    run = cifar10_session.begin(settings, global_batch_size)
-
-    with tf.Graph().as_default(), tf.device('/cpu:0'):
-        global_step = cifar10.create_global_step(run.start.step)
-        examples_seen = cifar10.create_examples_seen(run.start.examples)
-        images, labels = cifar10.distorted_inputs(
-            run.data_dir, global_batch_size, settings.seed, run.start.examples
-        )
-        tf.summary.image('images', images)
-
-        total_loss, gradients = cifar10.tower_gradients(
-            images,
-            labels,
-            [variables_on_cpu(device) for device in devices],
-            settings.seed,
-            settings.use_fp16,
-        )
-        train_op = cifar10.apply_gradients(
-            gradients,
-            total_loss,
-            global_step,
-            examples_seen,
-            global_batch_size,
-            run.num_examples,
-        )
-
-        num_cpu_devices = settings.num_gpus if settings.tower_device == 'cpu' else 1
+    num_cpu_devices = settings.num_gpus if settings.tower_device == 'cpu' else 1
+    with cifar10_session.begin(settings, global_batch_size) as run, tf.device('/cpu:0'):
+        training = build(settings, devices, run.data_dir, run.num_examples, run.start)
         config = cifar10_session.session_config(settings, num_cpu_devices)
-        cifar10_session.run(run, train_op, total_loss, global_batch_size, config)
+        cifar10_session.run(run, training, global_batch_size, config)
 
 
 if __name__ == '__main__':

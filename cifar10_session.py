@@ -6,28 +6,39 @@ which says where the run starts, and `run`, which takes the steps.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
-import glob
 import os
+import shutil
 import signal
 import sys
+import threading
 import time
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
+import numpy as np
+import tensorflow
 import tensorflow.compat.v1 as tf
 
 import cifar10
 import cifar10_checkpoint
 import cifar10_data
+import cifar10_files
+import cifar10_finite
+import cifar10_guard
 import cifar10_settings
+from cifar10_checkpoint import CheckpointFolder
+from cifar10_finite import Training
 from cifar10_input import count_examples, train_files
 from cifar10_settings import UserError, setting
 
 # What a run writes into its folder, and all that --start_over removes.
 _RUN_FILES = (
-    'checkpoint',
-    'model.ckpt-*',
+    cifar10_checkpoint.STATE_FILE,
+    f'{cifar10_checkpoint.PREFIX}-*',
+    cifar10_checkpoint.UNFINISHED,
     'graph.pbtxt',
     'events.out.tfevents.*',
     cifar10_settings.SETTINGS_FILE,
@@ -37,6 +48,17 @@ _RUN_FILES = (
 # 156 ms, as much as four steps, and the scalars less than can be measured: this keeps
 # all summaries together under 1% of the training time.
 _HISTOGRAM_STEPS = 500
+
+
+# What TensorFlow raises for files and folders, memory and disks.
+_STORAGE_ERRORS = (
+    tf.errors.DataLossError,
+    tf.errors.FailedPreconditionError,
+    tf.errors.NotFoundError,
+    tf.errors.PermissionDeniedError,
+    tf.errors.ResourceExhaustedError,
+    tf.errors.UnknownError,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +86,16 @@ class TrainSettings:
     log_device_placement: bool = setting(False, 'Log the device of every operation.')
     use_fp16: bool = setting(False, 'Compute in float16, with float32 master variables.')
     seed: int = setting(0, 'Decides first weights, order and distortions.', at_least=0)
+    deterministic: bool = setting(
+        False, 'Have TensorFlow use deterministic operations: the same bits on each run.'
+    )
     save_checkpoint_secs: int = setting(600, 'Seconds between checkpoints.', at_least=1)
+    save_checkpoint_steps: int = setting(
+        0,
+        'Steps between checkpoints, in place of seconds; 0: as --save_checkpoint_secs says.',
+        at_least=0,
+    )
+    max_to_keep: int = setting(5, 'How many checkpoints are kept; 0: all.', at_least=0)
     save_summaries_steps: int = setting(100, 'Steps between scalar summaries.', at_least=1)
     save_histograms_steps: int = setting(
         _HISTOGRAM_STEPS, 'Steps between histogram summaries, which cost more.', at_least=1
@@ -87,8 +118,14 @@ class Run(NamedTuple):
     """Directory that holds the record files."""
     num_examples: int
     """Size of the training set."""
+    folder: CheckpointFolder
+    """Where its checkpoints lie."""
     start: cifar10_checkpoint.Start
     """Where it goes on from."""
+    data: cifar10_guard.Watch
+    """Sees when the training files change."""
+    check_folder: Callable[[], None]
+    """Raises UserError if the train_dir isn't there any more."""
 
 
 def data_note(dataset: str) -> str:
@@ -96,15 +133,22 @@ def data_note(dataset: str) -> str:
     return ' [synthetic images, not CIFAR-10]' if dataset == 'synthetic' else ''
 
 
-def begin(settings: TrainSettings, global_batch_size: int) -> Run:
+@contextlib.contextmanager
+def begin(settings: TrainSettings, global_batch_size: int) -> Iterator[Run]:
     """Gets the data and the folder ready, and prints what is about to happen.
+
+    Until the end of `with`, no other run can begin in the folder.
 
     Args:
       settings: as the flags gave them.
       global_batch_size: number of examples in a step, all towers together.
 
+    Yields:
+      The run. The current graph is a new one, for it.
+
     Raises:
-      UserError: data, folder and settings don't go together.
+      UserError: data, folder and settings don't go together, or another run is under way
+        in the folder.
     """
     stored = cifar10_settings.load(settings.train_dir) if not settings.start_over else {}
     prepared = _prepare_data(settings, stored.get('dataset'))
@@ -119,13 +163,21 @@ def begin(settings: TrainSettings, global_batch_size: int) -> Run:
     print(
         f'Data: {num_examples} training images in {prepared.directory}{data_note(prepared.dataset)}'
     )
-    _prepare_train_dir(settings, stored)
-    start = cifar10_checkpoint.find_start(settings.train_dir)
-    if start.checkpoint:
-        print(f'Going on from {start.checkpoint} at step {start.step}')
-    if settings.use_fp16:
-        _warn_where_fp16_is_slow()
-    return Run(settings, prepared.directory, num_examples, start)
+    data = cifar10_guard.Watch(train_files(prepared.directory))
+    with _hold_train_dir(settings) as check_folder:
+        _store_settings(settings, stored, data)
+        folder = CheckpointFolder(settings.train_dir, settings.max_to_keep)
+        start = cifar10_checkpoint.find_start(folder)
+        if start.checkpoint:
+            print(f'Going on from {start.checkpoint} at step {start.step}')
+        if settings.use_fp16:
+            _warn_where_fp16_is_slow()
+        if settings.deterministic:
+            tensorflow.config.experimental.enable_op_determinism()
+        with tf.Graph().as_default():
+            # What tf.data asks for before it is deterministic; no operation here draws from it.
+            tf.set_random_seed(settings.seed)
+            yield Run(settings, prepared.directory, num_examples, folder, start, data, check_folder)
 
 
 def _prepare_data(settings: TrainSettings, stored: str | None) -> cifar10_data.Prepared:
@@ -141,26 +193,50 @@ def _prepare_data(settings: TrainSettings, stored: str | None) -> cifar10_data.P
     return cifar10.maybe_download_and_extract(settings.data_dir, dataset, settings.data_url)
 
 
-def _prepare_train_dir(settings: TrainSettings, stored: dict[str, Any]) -> None:
-    """Makes the folder, empties it if asked to, and stores the settings in it."""
-    try:
+@contextlib.contextmanager
+def _hold_train_dir(settings: TrainSettings) -> Iterator[Callable[[], None]]:
+    """Makes the folder, holds it, and empties it if asked to."""
+    with _writing_to(settings.train_dir):
         os.makedirs(settings.train_dir, exist_ok=True)
+    with cifar10_guard.hold(settings.train_dir, '--train_dir') as check_folder:
         if settings.start_over:
-            _remove_run(settings.train_dir)
-        cifar10_settings.store(settings, settings.train_dir)
+            with _writing_to(settings.train_dir):
+                _remove_run(settings.train_dir)
+        yield check_folder
+
+
+@contextlib.contextmanager
+def _writing_to(train_dir: str) -> Iterator[None]:
+    """Makes an OSError the user's."""
+    try:
+        yield
     except OSError as error:
-        raise UserError(f'--train_dir={settings.train_dir}: cannot be written: {error}') from error
+        raise UserError(f'--train_dir={train_dir}: cannot be written: {error}') from error
+
+
+def _store_settings(
+    settings: TrainSettings, stored: dict[str, Any], data: cifar10_guard.Watch
+) -> None:
+    """Writes the settings beside the checkpoints, and prints how they differ from `stored`."""
+    digest = data.digest()
+    with _writing_to(settings.train_dir):
+        cifar10_settings.store(settings, settings.train_dir, training_files_sha256=digest)
     for name, value in dataclasses.asdict(settings).items():
         if name != 'start_over' and name in stored and stored[name] != value:
             print(f'Changed since the last run: --{name} was {stored[name]}, is now {value}')
+    if stored.get('training_files_sha256', digest) != digest:
+        print('Warning: the training files are not those of the last run', file=sys.stderr)
 
 
 def _remove_run(train_dir: str) -> None:
     """Removes the files that a run writes, and no others."""
     for pattern in _RUN_FILES:
-        for path in glob.glob(os.path.join(glob.escape(train_dir), pattern)):
+        for path in cifar10_files.matching(train_dir, pattern):
             print(f'Removing {path}')
-            os.remove(path)
+            if os.path.isdir(path):
+                shutil.rmtree(path)
+            else:
+                os.remove(path)
 
 
 def _warn_where_fp16_is_slow() -> None:
@@ -256,21 +332,92 @@ class StopSignalHook(tf.train.SessionRunHook):
             run_context.request_stop()
 
 
-def _saver(train_dir: str) -> tf.train.Saver:
-    """Saves all variables, and knows which older checkpoints to drop."""
-    saver = tf.train.Saver(max_to_keep=5, save_relative_paths=True)
-    state = tf.train.get_checkpoint_state(train_dir)
-    if state:
-        saver.recover_last_checkpoints(state.all_model_checkpoint_paths)
-    return saver
+class CheckpointHook(tf.train.SessionRunHook):
+    """Saves a checkpoint at first, now and then, and at the end; never a bad one.
+
+    A run that has just been restored isn't saved again, nor are steps that may have been
+    trained on changed files.
+    """
+
+    def __init__(self, run: Run, step: tf.Tensor) -> None:
+        """
+        Args:
+          run: whose settings say when.
+          step: int64 [], the global_step once the update is done.
+        """
+        self._run = run
+        self._step = step
+        self._saved_step = -1
+        # Not the time of day, which may be set back.
+        self._saved_time = time.monotonic()
+
+    def begin(self) -> None:
+        # It drops no older checkpoint: the folder does.
+        self._saver = tf.train.Saver(max_to_keep=None)
+
+    def after_create_session(self, session: tf.Session, coord: tf.train.Coordinator) -> None:
+        start = self._run.start
+        if start.checkpoint:
+            self._saved_step = start.step
+        else:
+            self._save(session, start.step)
+
+    def before_run(self, run_context: tf.train.SessionRunContext) -> tf.train.SessionRunArgs:
+        return tf.train.SessionRunArgs(self._step)
+
+    def after_run(
+        self, run_context: tf.train.SessionRunContext, run_values: tf.train.SessionRunValues
+    ) -> None:
+        self._run.data.check_now_and_then()
+        if self._is_due(run_values.results):
+            self._save(run_context.session, run_values.results)
+
+    def _is_due(self, step: int) -> bool:
+        settings = self._run.settings
+        if settings.save_checkpoint_steps:
+            return step % settings.save_checkpoint_steps == 0
+        return time.monotonic() - self._saved_time >= settings.save_checkpoint_secs
+
+    def end(self, session: tf.Session) -> None:
+        self._save(session, int(session.run(tf.train.get_global_step())))
+
+    def _save(self, session: tf.Session, step: int) -> None:
+        """Raises UserError where that would be wrong, or can't be done."""
+        if step == self._saved_step:
+            return
+        self._run.data.check()
+        self._run.check_folder()
+        bad = cifar10_finite.first_not_finite_variable(session)
+        if bad:
+            raise UserError(
+                f'after step {step}: {bad.in_words()}; no checkpoint of it was written'
+                f'{_newest_note(self._run.folder)}'
+            )
+        try:
+            self._run.folder.save(self._saver, session, step)
+        except UserError as error:
+            raise UserError(f'{error}{_newest_note(self._run.folder)}') from error
+        self._saved_step, self._saved_time = step, time.monotonic()
 
 
-def _saving_hooks(settings: TrainSettings, saver: tf.train.Saver) -> list[tf.train.SessionRunHook]:
+def _newest_note(folder: CheckpointFolder) -> str:
+    """For an error that ends a run: what there is to go on from."""
+    try:
+        newest = folder.newest_whole()
+    except UserError:
+        newest = None
+    return f'; the last whole checkpoint is {newest}' if newest else '; there is no checkpoint'
+
+
+def _summary_hooks(
+    settings: TrainSettings, start: cifar10_checkpoint.Start
+) -> list[tf.train.SessionRunHook]:
     writer = tf.summary.FileWriterCache.get(settings.train_dir)
+    writer.add_graph(tf.get_default_graph())
+    if start.checkpoint:
+        # TensorBoard drops what a killed run has written of later steps.
+        writer.add_session_log(tf.SessionLog(status=tf.SessionLog.START), start.step + 1)
     return [
-        tf.train.CheckpointSaverHook(
-            settings.train_dir, save_secs=settings.save_checkpoint_secs, saver=saver
-        ),
         tf.train.SummarySaverHook(
             save_steps=settings.save_summaries_steps,
             summary_writer=writer,
@@ -295,24 +442,18 @@ def session_config(settings: TrainSettings, num_cpu_devices: int = 1) -> tf.Conf
     )
 
 
-def run(
-    this_run: Run,
-    train_op: tf.Operation,
-    total_loss: tf.Tensor,
-    global_batch_size: int,
-    config: tf.ConfigProto,
-) -> None:
+def run(this_run: Run, training: Training, global_batch_size: int, config: tf.ConfigProto) -> None:
     """Takes steps until the last one or a signal, and prints how to go on.
 
     Args:
       this_run: as `begin` gave it.
-      train_op: one step.
-      total_loss: float32 [], the loss of that step.
+      training: the graph's parts.
       global_batch_size: number of examples in a step, all towers together.
       config: of the session.
 
     Raises:
-      UserError: the loss is not finite.
+      UserError: a tensor is not finite, the training files have changed, or the folder
+        can't be written any more; the message says which, and what there is to go on from.
     """
     settings, start = this_run.settings, this_run.start
     if start.step >= settings.max_steps:
@@ -320,33 +461,78 @@ def run(
         return
     if start.checkpoint:
         cifar10_checkpoint.initialize_from(start.checkpoint)
-    with tf.control_dependencies([train_op]):
+    with tf.control_dependencies([training.train_op]):
         step = tf.train.get_global_step().read_value()
-    console = ConsoleHook(step, total_loss, global_batch_size, settings.log_frequency)
-    saver = _saver(settings.train_dir)
-    with StopSignalHook() as stop:
+    console = ConsoleHook(step, training.total_loss, global_batch_size, settings.log_frequency)
+    console.step = start.step
+    with StopSignalHook() as stop, _explained(this_run):
         hooks = [
-            tf.train.NanTensorHook(total_loss),
             tf.train.StopAtStepHook(last_step=settings.max_steps),
             console,
             stop,
-            *_saving_hooks(settings, saver),
+            CheckpointHook(this_run, step),
+            *_summary_hooks(settings, start),
         ]
-        try:
-            with tf.train.MonitoredTrainingSession(
-                hooks=hooks,
-                scaffold=tf.train.Scaffold(saver=saver),
-                config=config,
-                log_step_count_steps=None,
-            ) as session:
-                while not session.should_stop():
-                    session.run(train_op)
-        except tf.train.NanLossDuringTrainingError as error:
-            raise UserError(
-                f'the loss of step {console.step + 1} is not finite; the last checkpoint is '
-                f'{tf.train.latest_checkpoint(settings.train_dir)}'
-            ) from error
+        with tf.train.MonitoredTrainingSession(
+            hooks=hooks, config=config, log_step_count_steps=None
+        ) as session:
+            while not session.should_stop():
+                try:
+                    session.run(training.train_op)
+                except tf.errors.InvalidArgumentError:
+                    _explain_not_finite(session, this_run, training, console.step + 1)
+                    raise
     _print_end(settings, console.step, stop.received)
+
+
+def _explain_not_finite(
+    session: tf.train.MonitoredSession, this_run: Run, training: Training, step: int
+) -> None:
+    """Takes a failed step again, and raises UserError if a tensor of it is not finite."""
+
+    def find(step_context: Any) -> cifar10_finite.NotFinite | None:
+        raw_session = step_context.session
+        position = int(raw_session.run(training.examples_seen))
+        images, labels = _batch_at(this_run, training, position)
+        return cifar10_finite.first_not_finite(raw_session, training, images, labels)
+
+    bad = session.run_step_fn(find)
+    if bad:
+        raise UserError(
+            f'step {step}: {bad.in_words()}; the step was not taken{_newest_note(this_run.folder)}'
+        )
+
+
+def _batch_at(this_run: Run, training: Training, position: int) -> tuple[np.ndarray, np.ndarray]:
+    """The batch of the training graph that begins at a position of the stream."""
+    with tf.Graph().as_default(), tf.Session() as session:
+        tf.set_random_seed(this_run.settings.seed)
+        batch = cifar10.distorted_inputs(
+            this_run.data_dir,
+            training.images.shape.as_list()[0],
+            this_run.settings.seed,
+            position,
+        )
+        return session.run(batch)
+
+
+@contextlib.contextmanager
+def _explained(this_run: Run) -> Iterator[None]:
+    """Makes what TensorFlow says of files the user's own error."""
+    excepthook = threading.excepthook
+    # TensorFlow's event writer raises in its own thread, and then again in this one.
+    threading.excepthook = lambda arguments: None
+    try:
+        yield
+    except tf.errors.OpError as error:
+        this_run.data.check()
+        this_run.check_folder()
+        if not isinstance(error, _STORAGE_ERRORS):
+            raise
+        reason = error.message.partition('\n')[0]
+        raise UserError(f'{reason}{_newest_note(this_run.folder)}') from error
+    finally:
+        threading.excepthook = excepthook
 
 
 def _print_end(settings: TrainSettings, step: int, received: signal.Signals | None) -> None:

@@ -20,6 +20,8 @@ from typing import Any, TypeVar
 
 from absl import app, flags
 
+import cifar10_files
+
 SETTINGS_FILE = 'settings.json'
 
 S = TypeVar('S')
@@ -117,13 +119,17 @@ def _option(name: str, value: Any) -> str:
     return f'--{name}={value}'
 
 
-def store(settings: Any, directory: str) -> None:
-    """Writes `settings` to settings.json in `directory`; a crash leaves the old file whole."""
+def store(settings: Any, directory: str, **more: str) -> None:
+    """Writes `settings`, and `more`, to settings.json in `directory`.
+
+    A crash leaves the old file whole.
+
+    Raises:
+      OSError: it cannot be written.
+    """
+    values = {**dataclasses.asdict(settings), **more}
     path = os.path.join(directory, SETTINGS_FILE)
-    with open(path + '.tmp', 'w', encoding='utf-8') as file:
-        json.dump(dataclasses.asdict(settings), file, indent=2)
-        file.write('\n')
-    os.replace(path + '.tmp', path)
+    cifar10_files.replace_text(path, json.dumps(values, indent=2) + '\n')
 
 
 def load(directory: str) -> dict[str, Any]:

@@ -22,7 +22,9 @@ import tensorflow.compat.v1 as tf
 
 import cifar10
 import cifar10_session
-from cifar10_session import Run, TrainSettings
+from cifar10_checkpoint import Start
+from cifar10_finite import Training
+from cifar10_session import TrainSettings
 from cifar10_settings import UserError, run_script, setting
 
 
@@ -59,24 +61,27 @@ def num_splits(settings: OneDeviceTrainSettings) -> int:
     return settings.batch_splits
 
 
-def build(run: Run, settings: OneDeviceTrainSettings) -> tuple[tf.Operation, tf.Tensor]:
+def build(
+    settings: OneDeviceTrainSettings, data_dir: str, num_examples: int, start: Start
+) -> Training:
     """Builds the training graph.
 
     Args:
-      run: where the data lies and where the run starts.
       settings: what was asked for.
+      data_dir: directory that holds the record files.
+      num_examples: size of the training set.
+      start: where the run goes on from.
 
     Returns:
-      train_op: takes one step.
-      total_loss: float32 [], of that step's batch.
+      Its parts.
     """
-    global_step = cifar10.create_global_step(run.start.step)
-    examples_seen = cifar10.create_examples_seen(run.start.examples)
+    global_step = cifar10.create_global_step(start.step)
+    examples_seen = cifar10.create_examples_seen(start.examples)
 
     # The input stays on the CPU, so that a GPU has nothing to do but the network.
     with tf.device('/cpu:0'):
         images, labels = cifar10.distorted_inputs(
-            run.data_dir, settings.batch_size, settings.seed, run.start.examples
+            data_dir, settings.batch_size, settings.seed, start.examples
         )
         tf.summary.image('images', images)
 
@@ -86,18 +91,17 @@ def build(run: Run, settings: OneDeviceTrainSettings) -> tuple[tf.Operation, tf.
         images, labels, devices, settings.seed, settings.use_fp16
     )
     train_op = cifar10.apply_gradients(
-        gradients, total_loss, global_step, examples_seen, settings.batch_size, run.num_examples
+        gradients, total_loss, global_step, examples_seen, settings.batch_size, num_examples
     )
-    return train_op, total_loss
+    return Training(images, labels, total_loss, gradients, examples_seen, train_op)
 
 
 def train(settings: OneDeviceTrainSettings) -> None:
     """Trains until `settings.max_steps`, or until the user stops it."""
-    run = cifar10_session.begin(settings, settings.batch_size)
-    with tf.Graph().as_default():
-        train_op, total_loss = build(run, settings)
+    with cifar10_session.begin(settings, settings.batch_size) as run:
+        training = build(settings, run.data_dir, run.num_examples, run.start)
         config = cifar10_session.session_config(settings)
-        cifar10_session.run(run, train_op, total_loss, settings.batch_size, config)
+        cifar10_session.run(run, training, settings.batch_size, config)
 
 
 if __name__ == '__main__':

@@ -45,12 +45,16 @@ def train_on_constant_batch(options: Options) -> None:
     settings = cifar10_train.OneDeviceTrainSettings(
         batch_size=options.batch_size, use_fp16=options.use_fp16
     )
-    start = cifar10_session.Run(settings, options.data_dir, 50_000, Start(None, 0, 0))
     with tf.Graph().as_default():
         images, labels = (part.read_value() for part in held_batch(options.batch_size))
         with mock.patch.object(cifar10, 'distorted_inputs', return_value=(images, labels)):
-            train_op, total_loss = cifar10_train.build(start, settings)
-        run_steps(train_op, total_loss, options, cifar10_session.session_config(settings))
+            training = cifar10_train.build(settings, options.data_dir, 50_000, Start(None, 0, 0))
+        run_steps(
+            training.train_op,
+            training.total_loss,
+            options,
+            cifar10_session.session_config(settings),
+        )
 
 
 def run_steps(

@@ -11,7 +11,7 @@ import tensorflow.compat.v1 as tf
 
 import cifar10
 import cifar10_checkpoint
-from cifar10_checkpoint import Start
+from cifar10_checkpoint import CheckpointFolder, Start
 from cifar10_settings import UserError
 
 # Arrays and NumPy scalars.
@@ -68,15 +68,19 @@ def restored(checkpoint: str, **kwargs: int) -> Values:
             return session.run(variables)
 
 
+def find_start(directory: Path) -> Start:
+    return cifar10_checkpoint.find_start(CheckpointFolder(str(directory)))
+
+
 def test_no_checkpoint_starts_at_zero(tmp_path: Path) -> None:
-    assert cifar10_checkpoint.find_start(str(tmp_path)) == Start(None, 0, 0)
-    assert cifar10_checkpoint.find_start(str(tmp_path / 'missing')) == Start(None, 0, 0)
+    assert find_start(tmp_path) == Start(None, 0, 0)
+    assert find_start(tmp_path / 'missing') == Start(None, 0, 0)
 
 
 def test_counters_are_read(tmp_path: Path) -> None:
     counters = {'global_step': np.int64(70), 'examples_seen': np.int64(7000)}
     checkpoint = write_checkpoint(tmp_path, counters, step=70)
-    assert cifar10_checkpoint.find_start(str(tmp_path)) == Start(checkpoint, 70, 7000)
+    assert find_start(tmp_path) == Start(checkpoint, 70, 7000)
 
 
 @pytest.mark.parametrize('version', [tf.train.SaverDef.V1, tf.train.SaverDef.V2])
@@ -95,7 +99,7 @@ def test_the_tutorials_checkpoints_open_unchanged(
     values = tutorial_values()
     checkpoint = write_checkpoint(tmp_path, {**values, **counter}, version=version)
 
-    assert cifar10_checkpoint.find_start(str(tmp_path)) == Start(checkpoint, 1000, 128_000)
+    assert find_start(tmp_path) == Start(checkpoint, 1000, 128_000)
     assert cifar10_checkpoint.holds_averages(checkpoint)
     state = restored(checkpoint)
     for name, value in values.items():
@@ -146,7 +150,7 @@ def test_an_unreadable_checkpoint_is_an_error_that_names_it(tmp_path: Path) -> N
     checkpoint = write_checkpoint(tmp_path, {'global_step': np.int64(5)}, step=5)
     Path(f'{checkpoint}.index').write_bytes(b'no index')
     with pytest.raises(UserError, match='model.ckpt-5: not a readable checkpoint'):
-        cifar10_checkpoint.find_start(str(tmp_path))
+        find_start(tmp_path)
 
 
 def test_a_damaged_checkpoint_is_an_error_that_names_it(tmp_path: Path) -> None:
@@ -158,6 +162,6 @@ def test_a_damaged_checkpoint_is_an_error_that_names_it(tmp_path: Path) -> None:
     for damaged in (flipped, whole[:-1000], b''):
         data.write_bytes(damaged)
         with pytest.raises(UserError, match='model.ckpt-1000: not a readable checkpoint: '):
-            cifar10_checkpoint.find_start(str(tmp_path))
+            find_start(tmp_path)
     data.write_bytes(whole)
-    assert cifar10_checkpoint.find_start(str(tmp_path)).step == 9
+    assert find_start(tmp_path).step == 9

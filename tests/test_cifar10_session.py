@@ -184,14 +184,36 @@ def test_a_signal_ends_the_run_with_a_checkpoint(
     assert lines[-1].startswith('To go on: ') and '--max_steps=1000' in lines[-1]
 
 
-def test_a_loss_that_is_not_finite_ends_the_run_without_a_checkpoint(
+def test_a_step_that_is_not_finite_is_not_taken_and_names_the_first_bad_tensor(
     synthetic_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train(synthetic_data, tmp_path, max_steps=1)
+    # Step 2 throws the weights far off, so that step 3 overflows.
     monkeypatch.setattr(cifar10_session.cifar10, 'INITIAL_LEARNING_RATE', 1e30)
-    with pytest.raises(UserError, match=r'the loss of step \d+ is not finite.*model\.ckpt-1'):
+    with pytest.raises(UserError) as error:
         train(synthetic_data, tmp_path, max_steps=50)
+    pattern = (
+        r'step 3: tower_0/norm1/\w+: of [\d,]+ values 0 are NaN and [\d,]+ infinite; the step '
+        r'was not taken; the last whole checkpoint is .*/model\.ckpt-1'
+    )
+    assert re.fullmatch(pattern, str(error.value))
     assert checkpoint_values(tmp_path)['global_step'] == 1
+    assert not list(tmp_path.glob('model.ckpt-[23]*'))
+
+
+def test_weights_that_are_not_finite_are_not_saved(
+    synthetic_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # No gradient of the first step is finite times this rate; the gradients themselves are.
+    monkeypatch.setattr(cifar10_session.cifar10, 'INITIAL_LEARNING_RATE', float('inf'))
+    with pytest.raises(UserError) as error:
+        train(synthetic_data, tmp_path, max_steps=50, save_checkpoint_steps=1)
+    pattern = (
+        r'after step 1: [\w/]+: of [\d,]+ values [\d,]+ are NaN and [\d,]+ infinite; no '
+        r'checkpoint of it was written; the last whole checkpoint is .*/model\.ckpt-0'
+    )
+    assert re.fullmatch(pattern, str(error.value))
+    assert not list(tmp_path.glob('model.ckpt-1*'))
 
 
 # ------------------------------------------------------------------------ refusals
