@@ -67,6 +67,15 @@ def open_checkpoint(checkpoint: str) -> tf.train.NewCheckpointReader:
     return reader
 
 
+def is_whole(checkpoint: str) -> bool:
+    """Whether the checkpoint is there and can be read, every part of it."""
+    try:
+        open_checkpoint(checkpoint)
+    except DamagedError:
+        return False
+    return True
+
+
 def step_of(checkpoint: str) -> int:
     """The checkpoint's global_step, or the number that its name ends with.
 

@@ -26,12 +26,15 @@ from cifar10_finite import Training
 from cifar10_session import TrainSettings
 from cifar10_settings import UserError, run_script, setting
 
+# More than any machine has GPUs; each is a copy of the network in the graph.
+MAX_TOWERS = 256
+
 
 @dataclasses.dataclass(frozen=True)
 class MultiGpuTrainSettings(TrainSettings):
     """What a training run on several devices is asked to do."""
 
-    num_gpus: int = setting(1, 'Number of towers.', at_least=1)
+    num_gpus: int = setting(1, 'Number of towers.', at_least=1, at_most=MAX_TOWERS)
     tower_device: str = setting(
         'gpu', 'Kind of device of the towers; cpu: virtual CPU devices.', choices=('gpu', 'cpu')
     )

@@ -32,7 +32,7 @@ import cifar10_settings
 from cifar10_checkpoint import CheckpointFolder
 from cifar10_finite import Training
 from cifar10_input import count_examples, train_files
-from cifar10_settings import UserError, setting
+from cifar10_settings import LARGEST_SEED, UserError, setting
 
 # What a run writes into its folder, and all that --start_over removes.
 _RUN_FILES = (
@@ -49,6 +49,9 @@ _RUN_FILES = (
 # all summaries together under 1% of the training time.
 _HISTOGRAM_STEPS = 500
 
+
+# More than any machine has cores; many more can't be started.
+MAX_THREADS = 4096
 
 # What TensorFlow raises for files and folders, memory and disks.
 _STORAGE_ERRORS = (
@@ -85,7 +88,9 @@ class TrainSettings:
     log_frequency: int = setting(10, 'Steps between console lines.', at_least=1)
     log_device_placement: bool = setting(False, 'Log the device of every operation.')
     use_fp16: bool = setting(False, 'Compute in float16, with float32 master variables.')
-    seed: int = setting(0, 'Decides first weights, order and distortions.', at_least=0)
+    seed: int = setting(
+        0, 'Decides first weights, order and distortions.', at_least=0, at_most=LARGEST_SEED
+    )
     deterministic: bool = setting(
         False, 'Have TensorFlow use deterministic operations: the same bits on each run.'
     )
@@ -101,10 +106,13 @@ class TrainSettings:
         _HISTOGRAM_STEPS, 'Steps between histogram summaries, which cost more.', at_least=1
     )
     intra_op_threads: int = setting(
-        0, 'Threads that share one operation; 0: one for each core.', at_least=0
+        0,
+        'Threads that share one operation; 0: one for each core.',
+        at_least=0,
+        at_most=MAX_THREADS,
     )
     inter_op_threads: int = setting(
-        0, 'Operations that run at a time; 0: one for each core.', at_least=0
+        0, 'Operations that run at a time; 0: one for each core.', at_least=0, at_most=MAX_THREADS
     )
     start_over: bool = setting(False, 'First remove the run that --train_dir holds.')
 

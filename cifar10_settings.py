@@ -24,6 +24,13 @@ import cifar10_files
 
 SETTINGS_FILE = 'settings.json'
 
+# Of steps, seconds and counts, unless a setting says otherwise: far beyond any use, and
+# small enough for 64-bit integers to hold the product of two.
+LARGEST = 10**9
+
+# Of what seeds a 64-bit generator.
+LARGEST_SEED = 2**63 - 1
+
 S = TypeVar('S')
 
 
@@ -36,6 +43,7 @@ def setting(
     help_text: str,
     *,
     at_least: int | None = None,
+    at_most: int = LARGEST,
     choices: Sequence[str] | None = None,
 ) -> Any:
     """A dataclass field that is also a flag.
@@ -43,12 +51,17 @@ def setting(
     Args:
       default: bool, int, str or None (an optional string); gives the flag its type.
       help_text: one line for --help.
-      at_least: the smallest value of an int.
+      at_least, at_most: the smallest and the largest value of an int.
       choices: the allowed values of a str.
     """
     return dataclasses.field(
         default=default,
-        metadata={'help': help_text, 'at_least': at_least, 'choices': choices},
+        metadata={
+            'help': help_text,
+            'at_least': at_least,
+            'at_most': at_most,
+            'choices': choices,
+        },
     )
 
 
@@ -57,15 +70,25 @@ def define_flags(settings_class: type) -> None:
     # The flags belong to the script that is run, so that its --help lists them.
     flags.disclaim_key_flags()
     for field in dataclasses.fields(settings_class):
-        name, default, help_text = field.name, field.default, field.metadata['help']
+        name, default, metadata = field.name, field.default, field.metadata
+        help_text = metadata['help']
         if isinstance(default, bool):
             flags.DEFINE_boolean(name, default, help_text)
         elif isinstance(default, int):
-            flags.DEFINE_integer(name, default, help_text, lower_bound=field.metadata['at_least'])
-        elif field.metadata['choices']:
-            flags.DEFINE_enum(name, default, field.metadata['choices'], help_text)
+            flags.DEFINE_integer(
+                name,
+                default,
+                help_text,
+                lower_bound=metadata['at_least'],
+                upper_bound=metadata['at_most'],
+            )
+        elif metadata['choices']:
+            flags.DEFINE_enum(name, default, metadata['choices'], help_text)
         else:
             flags.DEFINE_string(name, default, help_text)
+            flags.register_validator(
+                name, lambda text: text != '', 'expected a name or path, found nothing'
+            )
 
 
 def run_script(main: Callable[[S], None], settings_class: type[S]) -> None:

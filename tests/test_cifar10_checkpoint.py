@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -146,22 +148,229 @@ def test_step_comes_from_the_name_if_need_be(tmp_path: Path) -> None:
         cifar10_checkpoint.step_of(unnumbered)
 
 
-def test_an_unreadable_checkpoint_is_an_error_that_names_it(tmp_path: Path) -> None:
-    checkpoint = write_checkpoint(tmp_path, {'global_step': np.int64(5)}, step=5)
-    Path(f'{checkpoint}.index').write_bytes(b'no index')
-    with pytest.raises(UserError, match='model.ckpt-5: not a readable checkpoint'):
-        find_start(tmp_path)
+# ------------------------------------------------------------------------- a folder
+
+STATE = 'checkpoint'
 
 
-def test_a_damaged_checkpoint_is_an_error_that_names_it(tmp_path: Path) -> None:
-    checkpoint = write_checkpoint(tmp_path, {**tutorial_values(), 'global_step': np.int64(9)})
-    data = Path(f'{checkpoint}.data-00000-of-00001')
-    whole = data.read_bytes()
-    middle = len(whole) // 2
-    flipped = whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
-    for damaged in (flipped, whole[:-1000], b''):
-        data.write_bytes(damaged)
-        with pytest.raises(UserError, match='model.ckpt-1000: not a readable checkpoint: '):
-            find_start(tmp_path)
-    data.write_bytes(whole)
-    assert find_start(tmp_path).step == 9
+def save(directory: Path, steps: list[int], max_to_keep: int = 0) -> CheckpointFolder:
+    """A folder of checkpoints, each of a few values that tell its step."""
+    folder = CheckpointFolder(str(directory), max_to_keep)
+    with tf.Graph().as_default():
+        step = tf.get_variable('global_step', initializer=np.int64(0))
+        weights = tf.get_variable('weights', [1000], initializer=tf.zeros_initializer())
+        saver = tf.train.Saver(max_to_keep=None)
+        with tf.Session() as session:
+            session.run(tf.global_variables_initializer())
+            for number in steps:
+                session.run([tf.assign(step, number), tf.assign(weights, np.full(1000, number))])
+                folder.save(saver, session, number)
+    return folder
+
+
+def names(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.iterdir())
+
+
+def data_file(directory: Path, step: int) -> Path:
+    return directory / f'model.ckpt-{step}.data-00000-of-00001'
+
+
+def test_a_saved_checkpoint_is_the_newest_for_every_reader(tmp_path: Path) -> None:
+    folder = save(tmp_path, [1, 2])
+    newest = str(tmp_path / 'model.ckpt-2')
+    assert folder.newest_whole() == newest
+    assert tf.train.latest_checkpoint(str(tmp_path)) == newest
+    assert cifar10_checkpoint.step_of(newest) == 2
+    # The folder can be moved: its state file names no folder.
+    moved = tmp_path.rename(tmp_path.with_name(f'{tmp_path.name}-moved'))
+    assert tf.train.latest_checkpoint(str(moved)) == str(moved / 'model.ckpt-2')
+    moved.rename(tmp_path)
+
+
+def test_the_oldest_checkpoints_are_dropped(tmp_path: Path) -> None:
+    save(tmp_path, [1, 2, 3])
+    folder = save(tmp_path, [4], max_to_keep=2)
+    assert {name.split('.')[1] for name in names(tmp_path) if '.' in name} == {'ckpt-3', 'ckpt-4'}
+    state = tf.train.get_checkpoint_state(str(tmp_path))
+    kept = [str(tmp_path / f'model.ckpt-{step}') for step in (3, 4)]
+    assert list(state.all_model_checkpoint_paths) == kept
+    assert folder.newest_whole() == kept[-1]
+
+
+def flip(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    # Further on, the index has bytes that mean nothing.
+    content[len(content) // 8] ^= 1
+    path.write_bytes(content)
+
+
+DAMAGE = {
+    'truncated data': lambda folder: os.truncate(data_file(folder, 3), 100),
+    'flipped bit in data': lambda folder: flip(data_file(folder, 3)),
+    'deleted shard': lambda folder: data_file(folder, 3).unlink(),
+    'truncated index': lambda folder: os.truncate(folder / 'model.ckpt-3.index', 50),
+    'flipped bit in index': lambda folder: flip(folder / 'model.ckpt-3.index'),
+    'empty index': lambda folder: os.truncate(folder / 'model.ckpt-3.index', 0),
+    'deleted index': lambda folder: (folder / 'model.ckpt-3.index').unlink(),
+    'older data': lambda folder: shutil.copy(data_file(folder, 2), data_file(folder, 3)),
+}
+
+
+@pytest.mark.parametrize('damage', DAMAGE)
+def test_a_damaged_newest_checkpoint_is_passed_over_and_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], damage: str
+) -> None:
+    folder = save(tmp_path, [1, 2, 3])
+    DAMAGE[damage](tmp_path)
+    before = names(tmp_path)
+    for _ in range(2):
+        assert folder.newest_whole() == str(tmp_path / 'model.ckpt-2')
+    (warning,) = capsys.readouterr().err.splitlines()
+    assert warning.startswith(f'Warning: {tmp_path}/model.ckpt-3: ')
+    assert warning.endswith(f'; falling back to {tmp_path}/model.ckpt-2')
+    assert names(tmp_path) == before
+
+
+def test_a_damaged_checkpoint_is_never_dropped_and_never_counts(tmp_path: Path) -> None:
+    save(tmp_path, [1, 2, 3])
+    flip(data_file(tmp_path, 3))
+    folder = CheckpointFolder(str(tmp_path), max_to_keep=2)
+    assert folder.newest_whole() == str(tmp_path / 'model.ckpt-2')
+    with tf.Graph().as_default(), tf.Session() as session:
+        tf.get_variable('global_step', initializer=np.int64(4))
+        session.run(tf.global_variables_initializer())
+        folder.save(tf.train.Saver(), session, 4)
+    state = tf.train.get_checkpoint_state(str(tmp_path))
+    kept = [str(tmp_path / f'model.ckpt-{step}') for step in (2, 4)]
+    assert list(state.all_model_checkpoint_paths) == kept
+    assert data_file(tmp_path, 3).exists() and not data_file(tmp_path, 1).exists()
+
+
+STATES = {
+    'empty': b'',
+    'binary': bytes(range(256)),
+    'text': b'hello',
+    'missing': b'model_checkpoint_path: "model.ckpt-9"',
+    'elsewhere': b'model_checkpoint_path: "/nowhere/model.ckpt-3"',
+}
+
+
+@pytest.mark.parametrize('state', STATES)
+def test_the_folder_tells_where_the_state_file_does_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], state: str
+) -> None:
+    folder = save(tmp_path, [9, 10])
+    (tmp_path / 'model.ckpt-9.index').rename(tmp_path / 'model.ckpt-8.index')
+    data_file(tmp_path, 9).rename(data_file(tmp_path, 8))
+    (tmp_path / STATE).write_bytes(STATES[state])
+    # As numbers: 10 is more than 9.
+    assert folder.newest_whole() == str(tmp_path / 'model.ckpt-10')
+    assert 'falling back to' in capsys.readouterr().err
+    newest = save(tmp_path, [11], max_to_keep=2)
+    assert newest.newest_whole() == str(tmp_path / 'model.ckpt-11')
+
+
+def test_no_state_file_is_no_damage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = save(tmp_path, [1, 2])
+    (tmp_path / STATE).unlink()
+    assert folder.newest_whole() == str(tmp_path / 'model.ckpt-2')
+    assert capsys.readouterr().err == ''
+
+
+@pytest.mark.parametrize('state', [None, b''])
+def test_no_whole_checkpoint_is_an_error_that_names_all(tmp_path: Path, state: bytes) -> None:
+    folder = save(tmp_path, [1, 2])
+    for step in (1, 2):
+        flip(data_file(tmp_path, step))
+    if state is not None:
+        (tmp_path / STATE).write_bytes(state)
+    before = names(tmp_path)
+    with pytest.raises(UserError) as error:
+        folder.newest_whole()
+    message = str(error.value)
+    assert message.startswith(f'{tmp_path} holds no whole checkpoint, and nothing was deleted: ')
+    assert 'model.ckpt-1: not a readable' in message and 'model.ckpt-2: not a readable' in message
+    assert ('checkpoint: does not name checkpoints' in message) == (state is not None)
+    assert names(tmp_path) == before
+
+
+def test_a_file_that_happens_to_end_in_a_number_is_no_checkpoint(tmp_path: Path) -> None:
+    folder = save(tmp_path, [1])
+    (tmp_path / 'events.out.tfevents.1795321463.host-5').write_text('')
+    (tmp_path / STATE).unlink()
+    assert folder.newest_whole() == str(tmp_path / 'model.ckpt-1')
+
+
+@pytest.mark.parametrize('moment', ['write', 'sync', 'move data', 'move index', 'state', 'drop'])
+def test_an_interrupted_save_leaves_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """As a crash: from that moment on nothing is done any more, not even cleaning up."""
+    save(tmp_path, [1, 2])
+
+    class Crash(BaseException):
+        pass
+
+    def crash(*arguments: object, **options: object) -> None:
+        raise Crash
+
+    replace = os.replace
+
+    def crash_at_index(source: str, target: str) -> None:
+        if source.endswith('.index'):
+            raise Crash
+        replace(source, target)
+
+    where = {
+        'write': (tf.train.Saver, 'save', crash),
+        'sync': (cifar10_checkpoint.cifar10_files, 'sync', crash),
+        'move data': (os, 'replace', crash),
+        'move index': (os, 'replace', crash_at_index),
+        'state': (cifar10_checkpoint.cifar10_files, 'replace_text', crash),
+        'drop': (tf.train, 'remove_checkpoint', crash),
+    }
+    with monkeypatch.context() as patch:
+        patch.setattr(*where[moment])
+        patch.setattr(CheckpointFolder, 'remove_unfinished', lambda folder: None)
+        with pytest.raises(Crash):
+            save(tmp_path, [3], max_to_keep=2)
+
+    folder = CheckpointFolder(str(tmp_path))
+    expected = 3 if moment == 'drop' else 2
+    assert folder.newest_whole() == str(tmp_path / f'model.ckpt-{expected}')
+    folder.remove_unfinished()
+    save(tmp_path, [3, 4], max_to_keep=2)
+    assert folder.newest_whole() == str(tmp_path / 'model.ckpt-4')
+    assert 'unfinished' not in names(tmp_path)
+
+
+def test_a_folder_that_is_gone_cannot_be_written(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match='model.ckpt-1: cannot be written: No such file'):
+        save(tmp_path / 'gone', [1])
+    assert not (tmp_path / 'gone').exists()
+
+
+def test_a_copy_is_as_good_as_the_original(tmp_path: Path) -> None:
+    (tmp_path / 'from').mkdir()
+    save(tmp_path / 'from', [1, 2])
+    (tmp_path / 'to').mkdir()
+    folder = CheckpointFolder(str(tmp_path / 'to'), max_to_keep=1)
+    for step in (1, 2):
+        copy = folder.add_copy(str(tmp_path / 'from' / f'model.ckpt-{step}'))
+        assert (
+            cifar10_checkpoint.step_of(copy)
+            == step
+            == cifar10_checkpoint.step_of(str(folder.newest_whole()))
+        )
+    assert not list((tmp_path / 'to').glob('model.ckpt-1*'))
+
+
+def test_a_damaged_checkpoint_is_not_copied(tmp_path: Path) -> None:
+    (tmp_path / 'from').mkdir()
+    save(tmp_path / 'from', [1])
+    flip(data_file(tmp_path / 'from', 1))
+    (tmp_path / 'to').mkdir()
+    with pytest.raises(UserError, match='not a readable checkpoint'):
+        CheckpointFolder(str(tmp_path / 'to')).add_copy(str(tmp_path / 'from' / 'model.ckpt-1'))
+    assert names(tmp_path / 'to') == []

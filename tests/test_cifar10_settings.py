@@ -68,7 +68,7 @@ def test_flags_become_settings(tmp_path: Path) -> None:
     [
         ('--counts=5', "Unknown command line flag 'counts'"),
         ('--count=many', 'flag --count=many'),
-        ('--count=0', 'flag --count=0: 0 is not a positive integer'),
+        ('--count=0', 'flag --count=0: 0 is not an integer in the range [1, 1000000000]'),
         ('--kind=c', 'flag --kind=c: value should be one of <a|b>'),
         ('--once=maybe', 'flag --once=maybe'),
         ('stray', "unexpected argument 'stray'"),
