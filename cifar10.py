@@ -54,6 +54,7 @@ __all__ = [
     'compute_gradients',
     'create_examples_seen',
     'create_global_step',
+    'cross_entropy',
     'distorted_inputs',
     'inference',
     'inputs',
@@ -276,6 +277,20 @@ def inference(
     return tf.cast(logits, tf.float32)
 
 
+def cross_entropy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """Mean cross entropy of the batch.
+
+    Args:
+      logits: float32 [batch, num_classes].
+      labels: int32 [batch], 0 to num_classes - 1.
+
+    Returns:
+      float32 [], in nats.
+    """
+    of_image = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
+    return tf.reduce_mean(of_image, name='cross_entropy')
+
+
 def loss(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     """Mean cross entropy of the batch plus the weight decay.
 
@@ -286,9 +301,8 @@ def loss(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     Returns:
       total_loss: float32 [], in nats.
     """
-    cross_entropy = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
-    mean = tf.reduce_mean(cross_entropy, name='cross_entropy')
-    return tf.add_n([mean, *tf.losses.get_regularization_losses()], name='total_loss')
+    terms = [cross_entropy(logits, labels), *tf.losses.get_regularization_losses()]
+    return tf.add_n(terms, name='total_loss')
 
 
 # ------------------------------------------------------------------------ update
@@ -408,8 +422,8 @@ def tower_gradients(
       use_fp16: compute in float16.
 
     Returns:
-      total_loss: float32 [], mean over the towers.
-      gradients: (mean gradient float32, variable) for each trainable variable.
+      total_loss: float32 [], mean cross entropy over the towers plus the weight decay.
+      gradients: of that loss; (mean gradient float32, variable) for each trainable variable.
     """
     losses, gradients = [], []
     shares = zip(
@@ -422,10 +436,25 @@ def tower_gradients(
             tf.name_scope(f'{TOWER_NAME}_{i}'),
         ):
             logits = inference(tower_images, seed=seed, use_fp16=use_fp16, summaries=i == 0)
-            losses.append(loss(logits, tower_labels))
+            losses.append(cross_entropy(logits, tower_labels))
             gradients.append(compute_gradients(losses[-1], use_fp16))
-    total_loss = tf.reduce_mean(tf.stack(losses), name='total_loss')
-    return total_loss, average_gradients(gradients)
+    weight_losses = tf.losses.get_regularization_losses()
+    total_loss = tf.add_n([tf.reduce_mean(tf.stack(losses)), *weight_losses], name='total_loss')
+    return total_loss, _add_weight_decay(average_gradients(gradients))
+
+
+def _add_weight_decay(gradients: GradientsAndVariables) -> GradientsAndVariables:
+    """Adds the gradients of the weight losses, once for however many towers.
+
+    After their mean, so that the order of the sums, and with it every bit, is the same on
+    one device as on several.
+    """
+    variables = [variable for _, variable in gradients]
+    decays = tf.gradients(tf.losses.get_regularization_losses(), variables)
+    return [
+        (gradient if decay is None else gradient + decay, variable)
+        for (gradient, variable), decay in zip(gradients, decays, strict=True)
+    ]
 
 
 def _loss_summaries(total_loss: tf.Tensor) -> tf.Operation:

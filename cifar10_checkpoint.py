@@ -44,6 +44,15 @@ class Start(NamedTuple):
     """examples_seen: number of training examples so far."""
 
 
+def reason_of(error: Exception) -> str:
+    """What went wrong, in one line, without the part of the graph in which it did."""
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    message = error.message if isinstance(error, tf.errors.OpError) else str(error)
+    of_node = re.search(r"^Node: '.*'\n(.+)", message, re.MULTILINE)
+    return of_node[1] if of_node else message.partition('\n')[0]
+
+
 class DamagedError(UserError):
     """A checkpoint that can't be read, or of which a part can't."""
 
@@ -62,7 +71,7 @@ def open_checkpoint(checkpoint: str) -> tf.train.NewCheckpointReader:
         for name in reader.get_variable_to_shape_map():
             reader.get_tensor(name)
     except (tf.errors.OpError, ValueError, IndexError, RuntimeError) as error:
-        reason = str(error).partition('\n')[0]
+        reason = reason_of(error)
         raise DamagedError(f'{checkpoint}: not a readable checkpoint: {reason}') from error
     return reader
 
@@ -301,10 +310,8 @@ class CheckpointFolder:
             checkpoint = self._move(os.path.join(folder, name))
             self._record(checkpoint)
         except (OSError, ValueError, tf.errors.OpError) as error:
-            reason = str(getattr(error, 'strerror', None) or getattr(error, 'message', error))
             raise UserError(
-                f'{os.path.join(self.directory, name)}: cannot be written: '
-                + reason.partition('\n')[0]
+                f'{os.path.join(self.directory, name)}: cannot be written: {reason_of(error)}'
             ) from error
         finally:
             with contextlib.suppress(OSError):

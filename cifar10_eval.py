@@ -30,7 +30,7 @@ import cifar10_checkpoint
 import cifar10_files
 import cifar10_guard
 import cifar10_settings
-from cifar10_checkpoint import CheckpointFolder
+from cifar10_checkpoint import CheckpointFolder, reason_of
 from cifar10_input import count_examples, evaluation_files
 from cifar10_session import data_note, timestamp
 from cifar10_settings import UserError, run_script, setting
@@ -149,7 +149,7 @@ def _summary_writer(eval_dir: str, graph: tf.Graph) -> tf.summary.FileWriter:
         with graph.as_default():
             return tf.summary.FileWriter(eval_dir, graph)
     except tf.errors.OpError as error:
-        raise UserError(f'--eval_dir={eval_dir}: cannot be written: {error.message}') from error
+        raise UserError(f'--eval_dir={eval_dir}: cannot be written: {reason_of(error)}') from error
 
 
 def _report(result: Result, dataset: str, writer: tf.summary.FileWriter) -> None:

@@ -490,6 +490,10 @@ def run(this_run: Run, training: Training, global_batch_size: int, config: tf.Co
                 except tf.errors.InvalidArgumentError:
                     _explain_not_finite(session, this_run, training, console.step + 1)
                     raise
+                except tf.errors.OutOfRangeError as error:
+                    # The session would take it for the end of the input, which has none: it
+                    # comes from a file that grows beyond what is allowed.
+                    raise _as_user_error(error, this_run) from error
     _print_end(settings, console.step, stop.received)
 
 
@@ -524,6 +528,10 @@ def _batch_at(this_run: Run, training: Training, position: int) -> tuple[np.ndar
         return session.run(batch)
 
 
+def _as_user_error(error: Exception, this_run: Run) -> UserError:
+    return UserError(f'{cifar10_checkpoint.reason_of(error)}{_newest_note(this_run.folder)}')
+
+
 @contextlib.contextmanager
 def _explained(this_run: Run) -> Iterator[None]:
     """Makes what TensorFlow says of files the user's own error."""
@@ -537,8 +545,7 @@ def _explained(this_run: Run) -> Iterator[None]:
         this_run.check_folder()
         if not isinstance(error, _STORAGE_ERRORS):
             raise
-        reason = error.message.partition('\n')[0]
-        raise UserError(f'{reason}{_newest_note(this_run.folder)}') from error
+        raise _as_user_error(error, this_run) from error
     finally:
         threading.excepthook = excepthook
 
