@@ -13,7 +13,8 @@ A data directory is laid out as in the tutorial:
     data_dir/cifar-10-batches-bin/      CIFAR-10
     data_dir/synthetic-batches-bin/     the synthetic set, marked by synthetic.json
 
-Record files that lie directly in data_dir are used as they are.
+Record files that lie directly in data_dir are used as they are. What this script
+makes holds its digests in SHA256SUMS, which every later check compares.
 
 Measured on one core of an AMD EPYC: drawing the 60,000 synthetic images takes 7.4
 to 8.8 s (3 runs). On them, the tutorial's network with moving averages, batch 128,
@@ -23,8 +24,11 @@ after 2,000 (2 runs).
 
 from __future__ import annotations
 
+import bz2
 import contextlib
 import dataclasses
+import functools
+import gzip
 import hashlib
 import http.client
 import io
@@ -34,17 +38,28 @@ import os
 import posixpath
 import re
 import shutil
+import stat
 import tarfile
+import time
 import zlib
 from collections.abc import Iterator
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, cast
 
 import numpy as np
 from six.moves import urllib
 from tqdm import tqdm
 
 import cifar10_synthetic
-from cifar10_input import CIFAR10_RECORD, NUM_CLASSES, TEST_FILES, TRAIN_FILES, RecordFormat
+from cifar10_input import (
+    CIFAR10_RECORD,
+    NUM_CLASSES,
+    TEST_FILES,
+    TRAIN_FILES,
+    RecordFormat,
+    count_examples,
+    test_files,
+    train_files,
+)
 from cifar10_settings import UserError, run_script, setting
 
 try:
@@ -59,22 +74,53 @@ CIFAR10_DIRECTORY = 'cifar-10-batches-bin'
 SYNTHETIC_DIRECTORY = 'synthetic-batches-bin'
 SYNTHETIC_MARKER = 'synthetic.json'
 CLASS_NAMES_FILE = 'batches.meta.txt'
+SUMS_FILE = 'SHA256SUMS'
 
 RECORD_FILES = TRAIN_FILES + TEST_FILES
 
 # For connecting, and for each wait for data.
 TIMEOUT_SECONDS = 30.0
 
+# A server that sends less than this, over this time, would never come to an end.
+MIN_BYTES_PER_SECOND = 1024
+RATE_WINDOW_SECONDS = 30.0
+
+# All that a server may send, redirects included, before the archive begins.
+MAX_REPLY_HEADER_BYTES = 1 << 20
+
 # A file of the published set has 30,730,000 bytes. Ten times that leaves room for
 # a larger set in the same format, and still keeps an archive from filling the disk.
 MAX_MEMBER_BYTES = 10 * 30_730_000
+
+# For an archive as it is downloaded, and for all that it unpacks to: six such files.
+MAX_ARCHIVE_BYTES = 2_000_000_000
+
+# One header of names or attributes in a tar archive, and all headers together.
+MAX_TAR_HEADER_BYTES = 8 << 10
+MAX_TAR_HEADERS_BYTES = 1 << 20
+
+# xz -9 takes 65 MiB; a file may ask for 4 GiB.
+MAX_XZ_MEMORY_BYTES = 256 << 20
+
+# For class names, digests and the synthetic set's marker, which have a few hundred bytes.
+MAX_TEXT_BYTES = 1 << 20
 
 _CHUNK_BYTES = 1 << 20
 
 _FETCH_ANEW = 'move the archive away to have it downloaded anew'
 
-# What tarfile and the decompressors raise on damaged input, next to OSError.
-_DAMAGE = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError)
+# What tarfile and the decompressors raise on damaged input; tarfile leaves it to
+# int() and the like to stumble over a header.
+_DAMAGE = (
+    tarfile.TarError,
+    EOFError,
+    zlib.error,
+    lzma.LZMAError,
+    ValueError,
+    ArithmeticError,
+    LookupError,
+    RecursionError,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -294,6 +340,32 @@ def _os_errors_named(path: str) -> Iterator[None]:
         raise UserError(f'{error.filename or path}: {error.strerror or error}') from error
 
 
+def _regular_size(path: str, expected: str) -> int:
+    """Bytes in a regular file. To open a pipe or a device could take for ever.
+
+    Raises:
+      UserError: there is no regular file; `expected` says what should be there.
+    """
+    with _os_errors_named(path):
+        try:
+            status = os.stat(path)
+        except FileNotFoundError:
+            found = 'a link to nowhere' if os.path.islink(path) else 'missing'
+            raise UserError(f'{path}: {found}; {expected}') from None
+    if not stat.S_ISREG(status.st_mode):
+        raise UserError(f'{path}: not a regular file; {expected}')
+    return status.st_size
+
+
+def _read_text(path: str, expected: str) -> str:
+    """A small text file; what is not UTF-8 becomes U+FFFD."""
+    size = _regular_size(path, expected)
+    if size > MAX_TEXT_BYTES:
+        raise UserError(f'{path}: has {size:,} bytes; {expected}')
+    with _os_errors_named(path), open(path, encoding='utf-8', errors='replace') as file:
+        return file.read(MAX_TEXT_BYTES)
+
+
 @contextlib.contextmanager
 def _filled_directory(directory: str) -> Iterator[str]:
     """A temporary directory that becomes `directory`, by one rename, when it is filled.
@@ -319,11 +391,29 @@ def _filled_directory(directory: str) -> Iterator[str]:
 # ------------------------------------------------------------------------------
 # Checking.
 
+# Read together: few enough to stay in the cache.
+_RECORDS_AT_ONCE = 340
+
+# The files that SHA256SUMS lists.
+_SUMMED_FILES = (*RECORD_FILES, CLASS_NAMES_FILE)
+
+# What is mistaken for CIFAR-10 in its binary version: other files by their first
+# bytes, other data sets by the length of their records.
+_FIRST_BYTES = {
+    b'\x80': 'a Python pickle: the binary version of CIFAR-10 is another download',
+    b'\x1f\x8b': 'a gzip archive, not yet unpacked',
+    b'<': 'a web page',
+}
+_RECORD_BYTES = {CIFAR10_RECORD.record_bytes: 'CIFAR-10', 3074: 'CIFAR-100'}
+
 
 def check_directory(
     directory: str, record: RecordFormat = CIFAR10_RECORD, num_classes: int = NUM_CLASSES
 ) -> tuple[int, int]:
     """Checks each record file: there, not empty, whole records, labels in range.
+
+    Where there is a SHA256SUMS, it must list the six files, and their digests must
+    be those that it lists, as must that of batches.meta.txt if it is listed.
 
     Args:
       directory: directly holds the five training files and the test file.
@@ -336,6 +426,13 @@ def check_directory(
     Raises:
       UserError: names the file, record and byte, what was found and what was expected.
     """
+    counts = _check_records(directory, record, num_classes)
+    _check_sums(directory)
+    return counts
+
+
+def _check_records(directory: str, record: RecordFormat, num_classes: int) -> tuple[int, int]:
+    """`check_directory` without the digests, which say less about what is wrong."""
     num_train, num_test = (
         sum(_check_file(os.path.join(directory, name), record, num_classes) for name in names)
         for names in (TRAIN_FILES, TEST_FILES)
@@ -346,51 +443,135 @@ def check_directory(
 def _check_file(path: str, record: RecordFormat, num_classes: int) -> int:
     """Checks one record file, and returns its number of records."""
     expected = f'expected a file of records of {record.record_bytes:,} bytes'
-    if not os.path.exists(path):
-        raise UserError(f'{path}: missing; {expected}')
-    if not os.path.isfile(path):
-        raise UserError(f'{path}: not a regular file; {expected}')
-    with _os_errors_named(path):
-        size = os.path.getsize(path)
-        if not size:
-            raise UserError(f'{path}: empty; {expected}')
-        num_records, rest = divmod(size, record.record_bytes)
-        if rest:
-            raise UserError(
-                f'{path}: record {num_records}, from byte {size - rest:,} on, has {rest:,} bytes; '
-                f'expected {record.record_bytes:,}, and the file a whole number of records'
-            )
-        data = np.memmap(path, np.uint8, 'r', shape=(num_records, record.record_bytes))
-        labels = np.array(data[:, : record.label_bytes][:, record.label_index])
+    size = _regular_size(path, expected)
+    if not size:
+        raise UserError(f'{path}: empty; {expected}')
+    num_records, rest = divmod(size, record.record_bytes)
+    if rest:
+        raise UserError(
+            f'{path}: record {num_records}, from byte {size - rest:,} on, has {rest:,} bytes; '
+            f'expected {record.record_bytes:,}, and the file a whole number of records'
+            f'{_likeness(path, size, record)}'
+        )
+    labels = _read_labels(path, record)
     wrong = np.flatnonzero(labels >= num_classes)
     if wrong.size:
         byte = wrong[0] * record.record_bytes + record.label_index % record.label_bytes
         raise UserError(
             f'{path}: record {wrong[0]}, byte {byte:,}: label {labels[wrong[0]]}; '
-            f'expected 0 to {num_classes - 1}'
+            f'expected 0 to {num_classes - 1}{_likeness(path, size, record)}'
         )
+    if len(labels) != num_records:
+        raise UserError(f'{path}: changed while it was read; run again when it is complete')
     return num_records
+
+
+def _read_labels(path: str, record: RecordFormat) -> np.ndarray:
+    """Labels of the whole records in a file: uint8 [records]."""
+    labels = [np.empty(0, np.uint8)]
+    # Not mapped into memory, where a fault of the disk would end the process.
+    with _os_errors_named(path), open(path, 'rb') as file:
+        while chunk := file.read(_RECORDS_AT_ONCE * record.record_bytes):
+            whole = len(chunk) // record.record_bytes
+            data = np.frombuffer(chunk, np.uint8, whole * record.record_bytes)
+            data = data.reshape(whole, record.record_bytes)
+            labels.append(data[:, : record.label_bytes][:, record.label_index].copy())
+    return np.concatenate(labels)
+
+
+def _likeness(path: str, size: int, record: RecordFormat) -> str:
+    """What a file without sound records of `record` looks like, as the end of a message."""
+    with _os_errors_named(path), open(path, 'rb') as file:
+        first_bytes = file.read(max(map(len, _FIRST_BYTES)))
+    for start, kind in _FIRST_BYTES.items():
+        if first_bytes.startswith(start):
+            return f'; it looks like {kind}'
+    for record_bytes, kind in _RECORD_BYTES.items():
+        if size % record_bytes == 0 and record_bytes != record.record_bytes:
+            return f'; it looks like {kind}, whose records have {record_bytes:,} bytes'
+    return ''
+
+
+def _check_sums(directory: str) -> None:
+    """Compares the files with SHA256SUMS, where there is one."""
+    path = os.path.join(directory, SUMS_FILE)
+    if not os.path.lexists(path):
+        return
+    for name, expected in _read_sums(path).items():
+        file = os.path.join(directory, name)
+        found = sha256_of(file)
+        if found != expected:
+            raise UserError(
+                f'{file}: found SHA-256 {found}; expected {expected}, by {SUMS_FILE} beside it: '
+                f'the file has changed since; move {directory} away to have the data set made '
+                f'anew, or remove {SUMS_FILE} if the file is meant to differ'
+            )
+
+
+def _read_sums(path: str) -> dict[str, str]:
+    """Digests that SHA256SUMS lists for the record files and batches.meta.txt, by name."""
+    remedy = f'expected lines as sha256sum writes them; to do without, remove {SUMS_FILE}'
+    sums: dict[str, str] = {}
+    for number, line in enumerate(_read_text(path, remedy).splitlines(), 1):
+        match = re.fullmatch(r'([0-9a-fA-F]{64}) [ *](.+)', line)
+        if match is None or match[2] in sums:
+            fault = 'no digest and name' if match is None else f'{match[2]!r} a second time'
+            raise UserError(f'{path}: line {number}: found {fault}; {remedy}')
+        sums[match[2]] = match[1].lower()
+    for name in RECORD_FILES:
+        if name not in sums:
+            raise UserError(f'{path}: does not list {name}; {remedy}')
+    return {name: sums[name] for name in _SUMMED_FILES if name in sums}
+
+
+def _write_sums(directory: str) -> None:
+    """Writes SHA256SUMS, in the format of coreutils, for the files that are there."""
+    names = [name for name in _SUMMED_FILES if os.path.exists(os.path.join(directory, name))]
+    sums = [f'{sha256_of(os.path.join(directory, name))}  {name}\n' for name in names]
+    with open(os.path.join(directory, SUMS_FILE), 'w', encoding='utf-8', newline='\n') as file:
+        file.writelines(sums)
+
+
+def sha256_of(path: str) -> str:
+    """SHA-256 of a regular file, 64 hexadecimal digits.
+
+    Raises:
+      UserError: names the file that is missing, not regular or cannot be read.
+    """
+    _regular_size(path, 'expected a file')
+    sha256 = hashlib.sha256()
+    with _os_errors_named(path), open(path, 'rb') as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            sha256.update(chunk)
+    return sha256.hexdigest()
 
 
 def _check_synthetic(directory: str, wanted: SyntheticSet | None) -> None:
     """Checks a synthetic set against its marker, and its marker against `wanted`."""
-    marker = os.path.join(directory, SYNTHETIC_MARKER)
-    try:
-        with open(marker, encoding='utf-8') as file:
-            held = SyntheticSet(**json.load(file))
-    except (OSError, ValueError, TypeError) as error:
-        raise UserError(f'{marker}: not the marker of a synthetic set: {error}') from error
-    num_train, num_test = check_directory(directory)
+    held = _read_marker(os.path.join(directory, SYNTHETIC_MARKER))
+    num_train, num_test = _check_records(directory, CIFAR10_RECORD, NUM_CLASSES)
     if (num_train, num_test) != (held.num_train, held.num_test):
         raise UserError(
             f'{directory}: found {num_train:,} training and {num_test:,} test images; '
             f'{SYNTHETIC_MARKER} says {held.num_train:,} and {held.num_test:,}'
         )
+    _check_sums(directory)
     if wanted is not None and wanted != held:
         raise UserError(
             f'{directory}: holds a set of {held.in_words()}; asked for {wanted.in_words()}; choose '
             'another --data_dir, or move that directory away'
         )
+
+
+def _read_marker(path: str) -> SyntheticSet:
+    expected = 'expected the marker of a synthetic set'
+    try:
+        held = SyntheticSet(**json.loads(_read_text(path, expected)))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise UserError(f'{path}: not the marker of a synthetic set: {error}') from error
+    if not all(type(value) is int for value in held):
+        raise UserError(f'{path}: not the marker of a synthetic set: {held.in_words()}')
+    return held
 
 
 def class_names(directory: str) -> list[str]:
@@ -403,15 +584,18 @@ def class_names(directory: str) -> list[str]:
       Ten names; the labels '0' to '9' where there is no batches.meta.txt.
 
     Raises:
-      UserError: batches.meta.txt does not hold ten names.
+      UserError: batches.meta.txt does not hold ten names that can be printed.
     """
     path = os.path.join(directory, CLASS_NAMES_FILE)
-    if not os.path.exists(path):
+    if not os.path.lexists(path):
         return [str(label) for label in range(NUM_CLASSES)]
-    with _os_errors_named(path), open(path, encoding='utf-8', errors='replace') as file:
-        names = [line.strip() for line in file if line.strip()]
+    text = _read_text(path, f'expected {NUM_CLASSES} class names')
+    names = [line.strip() for line in text.split('\n') if line.strip()]
     if len(names) != NUM_CLASSES:
         raise UserError(f'{path}: found {len(names)} class names; expected {NUM_CLASSES}')
+    for name in names:
+        if not name.isprintable():
+            raise UserError(f'{path}: found the class name {name!r}; expected printable text')
     return names
 
 
@@ -424,6 +608,7 @@ def download(
     path: str,
     fingerprint: Fingerprint | None = None,
     timeout: float = TIMEOUT_SECONDS,
+    rate_window: float = RATE_WINDOW_SECONDS,
 ) -> None:
     """Downloads `url` to `path`, going on where an earlier attempt broke off.
 
@@ -439,22 +624,34 @@ def download(
       fingerprint: what the file must be; None checks its length alone, against
         what the server says.
       timeout: seconds to wait for the connection, and each time for data.
+      rate_window: seconds over which MIN_BYTES_PER_SECOND must come.
 
     Raises:
       UserError: the URL is of another scheme, or `path` cannot be written.
-      UnreachableError: the URL cannot be had, or gives another file than `fingerprint`.
+      UnreachableError: the URL cannot be had, gives another file than `fingerprint` or
+        more than MAX_ARCHIVE_BYTES, or gives it too slowly.
     """
     _check_scheme(url)
     part = path + '.part'
-    with _os_errors_named(part):
-        start = os.path.getsize(part) if os.path.exists(part) else 0
-        body, start, total = _open(url, start, timeout)
-        with body:
-            if fingerprint and total not in (None, fingerprint.size):
-                raise UnreachableError(f'{url}: has {total:,} bytes; expected {fingerprint.size:,}')
+    start = _regular_size(part, 'expected what was downloaded') if os.path.lexists(part) else 0
+    body, start, total = _open(url, start, timeout, rate_window)
+    with body:
+        _check_length(url, total, fingerprint)
+        if fingerprint:
+            total = fingerprint.size
+        try:
             with open(part, 'ab' if start else 'wb') as file:
                 _receive(body, file, url, start, total)
-        mismatch = _mismatch(part, fingerprint) if fingerprint else ''
+        except OSError as error:
+            raise UserError(
+                f'{part}: {error.strerror or error}; once that is put right, the next run goes '
+                'on from what is there'
+            ) from error
+    with _os_errors_named(part):
+        if total is None and os.path.getsize(part) > MAX_ARCHIVE_BYTES:
+            mismatch = f'sent more than {MAX_ARCHIVE_BYTES:,} bytes, the most for an archive'
+        else:
+            mismatch = _mismatch(part, fingerprint) if fingerprint else ''
         if mismatch:
             os.remove(part)
             raise UnreachableError(
@@ -462,6 +659,18 @@ def download(
                 'run starts afresh'
             )
         os.replace(part, path)
+
+
+def _check_length(url: str, length: int | None, fingerprint: Fingerprint | None) -> None:
+    """Raises UnreachableError where the length that a server announces can't be right."""
+    if length is None:
+        return
+    if fingerprint and length != fingerprint.size:
+        raise UnreachableError(f'{url}: has {length:,} bytes; expected {fingerprint.size:,}')
+    if length > MAX_ARCHIVE_BYTES:
+        raise UnreachableError(
+            f'{url}: has {length:,} bytes; expected at most {MAX_ARCHIVE_BYTES:,}'
+        )
 
 
 def _check_scheme(url: str) -> None:
@@ -491,6 +700,8 @@ class _SafeRedirects(urllib.request.HTTPRedirectHandler):
     urllib itself refuses file:// and follows ftp://.
     """
 
+    inf_msg = 'redirects that lead in a circle, the last one: '
+
     def redirect_request(
         self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str
     ) -> Any:
@@ -500,7 +711,87 @@ class _SafeRedirects(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def _open(url: str, start: int, timeout: float) -> tuple[Any, int, int | None]:
+class _Paced(io.RawIOBase):
+    """The bytes of one reply, as long as they come fast enough and are not too many."""
+
+    def __init__(self, socket: io.RawIOBase, pace: _Pace) -> None:
+        self._socket, self._pace = socket, pace
+        self._since: float | None = None
+        self._received = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        received = self._socket.readinto(buffer) or 0
+        self._pace.spend(received)
+        # The wait for the first byte is the server's to use, within the timeout.
+        now = time.monotonic()
+        self._since = self._since or now
+        self._received += received
+        seconds = now - self._since
+        if received and seconds >= self._pace.window:
+            if self._received < MIN_BYTES_PER_SECOND * seconds:
+                raise OSError(f'only {self._received:,} bytes came in {seconds:.1f} seconds')
+            self._since, self._received = now, 0
+        return received
+
+    def close(self) -> None:
+        self._socket.close()
+        super().close()
+
+
+class _PacedResponse(http.client.HTTPResponse):
+    """A reply whose status, headers, body and trailers are all `_Paced`.
+
+    A limit on the body alone would not do: a server can also drip its headers, and
+    send trailers or replies of '100 Continue' without end.
+    """
+
+    def __init__(self, pace: _Pace, sock: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(sock, *args, **kwargs)
+        self.fp = io.BufferedReader(_Paced(cast(io.BufferedReader, self.fp).detach(), pace))
+
+
+class _Pace(urllib.request.HTTPHandler):
+    """Opens http and https URLs, and limits what the servers may send.
+
+    Attributes:
+      window: seconds over which MIN_BYTES_PER_SECOND must come.
+      allowance: bytes that may still come, from all servers on the way.
+    """
+
+    # Before urllib's own handler of https.
+    handler_order = urllib.request.HTTPHandler.handler_order - 1
+
+    def __init__(self, window: float) -> None:
+        super().__init__()
+        self.window = window
+        self.allowance = MAX_REPLY_HEADER_BYTES
+
+    def spend(self, received: int) -> None:
+        self.allowance -= received
+        if self.allowance < 0:
+            raise OSError('the server sends far more than it should')
+
+    def _open_paced(self, connection_class: Any, request: Any) -> Any:
+        def connect(*args: Any, **kwargs: Any) -> http.client.HTTPConnection:
+            connection = connection_class(*args, **kwargs)
+            connection.response_class = functools.partial(_PacedResponse, self)
+            return connection
+
+        return self.do_open(connect, request)
+
+    def http_open(self, req: Any) -> Any:
+        return self._open_paced(http.client.HTTPConnection, req)
+
+    def https_open(self, req: Any) -> Any:
+        return self._open_paced(http.client.HTTPSConnection, req)
+
+    https_request = urllib.request.HTTPHandler.http_request
+
+
+def _open(url: str, start: int, timeout: float, window: float) -> tuple[Any, int, int | None]:
     """Asks for `url` from byte `start` on.
 
     Returns:
@@ -509,9 +800,12 @@ def _open(url: str, start: int, timeout: float) -> tuple[Any, int, int | None]:
       the server does not say.
     """
     request_headers = {'Range': f'bytes={start}-'} if start else {}
-    opener = urllib.request.build_opener(_SafeRedirects)
+    pace = _Pace(window)
+    opener = urllib.request.build_opener(_SafeRedirects, pace)
     try:
         request = urllib.request.Request(url, headers=request_headers)
+        if request.type == 'file':
+            _regular_size(urllib.request.url2pathname(request.selector), 'expected an archive')
         body = opener.open(request, timeout=timeout)
     except urllib.error.HTTPError as error:
         error.close()
@@ -519,13 +813,17 @@ def _open(url: str, start: int, timeout: float) -> tuple[Any, int, int | None]:
             # No byte is left to send: the part is whole, or longer than the file.
             if error.headers.get('Content-Range') == f'bytes */{start}':
                 return io.BytesIO(), start, start
-            return _open(url, 0, timeout)
-        raise UnreachableError(f'{url}: HTTP {error.code} {error.reason}') from error
+            return _open(url, 0, timeout, window)
+        raise UnreachableError(f'{url}: HTTP {error.code} {_reason(error)}') from error
+    except UserError as error:
+        raise UnreachableError(f'{url}: {error}') from error
     except (OSError, http.client.HTTPException, ValueError) as error:
-        raise UnreachableError(f'{url}: {_reason(error, timeout)}') from error
+        raise UnreachableError(f'{url}: {_reason(error)}') from error
+    # Twice, for the lengths and line ends between the chunks of a chunked body.
+    pace.allowance = 2 * MAX_ARCHIVE_BYTES
     if body.status != 206:
         length = body.headers.get('Content-Length') or ''
-        return body, 0, int(length) if length.isdecimal() else None
+        return body, 0, int(length) if re.fullmatch('[0-9]{1,18}', length) else None
     content_range = body.headers.get('Content-Range') or ''
     total = _length_of_whole(content_range, start)
     if total is not None:
@@ -533,28 +831,36 @@ def _open(url: str, start: int, timeout: float) -> tuple[Any, int, int | None]:
     body.close()
     if not start:
         raise UnreachableError(f'{url}: sent {content_range!r}, and was asked for the whole file')
-    return _open(url, 0, timeout)
+    return _open(url, 0, timeout, window)
 
 
 def _length_of_whole(content_range: str, start: int) -> int | None:
     """Length of the whole file; None where the range isn't all that follows `start`."""
-    match = re.fullmatch(r'bytes (\d+)-(\d+)/(\d+)', content_range)
+    match = re.fullmatch('bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})', content_range)
     if match is None:
         return None
     first, last, total = map(int, match.groups())
     return total if first == start and last + 1 == total else None
 
 
-def _reason(error: Exception, timeout: float) -> str:
+def _reason(error: Exception) -> str:
+    """What went wrong, on one line; much of it may be the server's own words."""
     cause = getattr(error, 'reason', error)
     if isinstance(cause, TimeoutError):
-        return f'no answer within {timeout:g} seconds'
-    return str(cause) or type(cause).__name__
+        return 'timed out'
+    if isinstance(cause, http.client.IncompleteRead):
+        return 'the connection dropped'
+    words = ' '.join(str(cause).split()) or type(error).__name__
+    return ''.join(letter if letter.isprintable() else '?' for letter in words[:200])
 
 
 def _receive(body: Any, file: BinaryIO, url: str, start: int, total: int | None) -> None:
-    """Appends the body to `file`, which holds `start` bytes, until it holds `total`."""
+    """Appends the body to `file`, which holds `start` bytes, until it holds `total`.
+
+    Without a `total`, the end is where the body ends, or the first byte that is too many.
+    """
     received = start
+    end = MAX_ARCHIVE_BYTES + 1 if total is None else total
 
     def dropped(reason: str) -> UnreachableError:
         of_total = '' if total is None else f' of {total:,}'
@@ -567,13 +873,12 @@ def _receive(body: Any, file: BinaryIO, url: str, start: int, total: int | None)
     with tqdm(
         total=total, initial=start, desc=name, unit='B', unit_scale=True, disable=None
     ) as bar:
-        while received != total:
-            missing = _CHUNK_BYTES if total is None else total - received
+        while received < end:
             try:
                 # read1 hands over what has come, so that a drop loses none of it.
-                chunk = body.read1(min(_CHUNK_BYTES, missing))
+                chunk = body.read1(min(_CHUNK_BYTES, end - received))
             except (OSError, http.client.HTTPException) as error:
-                raise dropped(str(error) or type(error).__name__) from error
+                raise dropped(_reason(error)) from error
             if not chunk:
                 break
             file.write(chunk)
@@ -585,7 +890,7 @@ def _receive(body: Any, file: BinaryIO, url: str, start: int, total: int | None)
 
 def _mismatch(path: str, fingerprint: Fingerprint) -> str:
     """In which way the file is not the one that `fingerprint` tells; '' where it is."""
-    size = os.path.getsize(path)
+    size = _regular_size(path, 'expected an archive')
     if size != fingerprint.size:
         return f'found {size:,} bytes; expected {fingerprint.size:,}'
     md5, sha256 = hashlib.md5(usedforsecurity=False), hashlib.sha256()
@@ -619,12 +924,11 @@ def unpack(archive_path: str, data_dir: str) -> str:
       data_dir/cifar-10-batches-bin.
 
     Raises:
-      UserError: the archive is damaged, lacks a record file, holds a damaged one or
-        one larger than MAX_MEMBER_BYTES, or holds a link, a device, an absolute name
-        or '..'; or the directory cannot be written.
+      UserError: the archive is damaged, lacks a record file, holds one twice, holds a
+        damaged one or one larger than MAX_MEMBER_BYTES; or holds a link, a device, a
+        sparse file, an absolute name or '..', or more than MAX_ARCHIVE_BYTES in all;
+        or the directory cannot be written.
     """
-    if not hasattr(tarfile, 'data_filter'):
-        raise UserError('unpacking needs Python 3.10.12, 3.11.4 or newer, for its safe tarfile')
     directory = os.path.join(data_dir, CIFAR10_DIRECTORY)
     with _filled_directory(directory) as temporary:
         _extract(archive_path, temporary)
@@ -634,6 +938,7 @@ def unpack(archive_path: str, data_dir: str) -> str:
             # The temporary directory is about to go: name the archive's member instead.
             reason = str(error).replace(temporary, CIFAR10_DIRECTORY)
             raise UserError(f'{archive_path}: {reason}; {_FETCH_ANEW}') from error
+        _write_sums(temporary)
     return directory
 
 
@@ -641,20 +946,21 @@ def _extract(archive_path: str, directory: str) -> None:
     """Extracts the expected members into `directory`, and reads the archive to its end."""
     names = (*RECORD_FILES, CLASS_NAMES_FILE, 'readme.html')
     wanted = {posixpath.join(CIFAR10_DIRECTORY, name): name for name in names}
+    size = _regular_size(archive_path, 'expected a tar archive')
+    if size > MAX_ARCHIVE_BYTES:
+        raise _refused(archive_path, f'it has {size:,} bytes, more than {MAX_ARCHIVE_BYTES:,}')
     try:
-        with tarfile.open(archive_path, 'r:*') as archive:
-            for member in archive:
-                _refuse_danger(archive_path, member)
-                name = wanted.get(posixpath.normpath(member.name))
-                if name and member.isreg():
-                    archive.extract(member.replace(name=name, deep=False), directory, filter='data')
+        with _os_errors_named(archive_path), open(archive_path, 'rb') as file:
+            stream = _TarStream(archive_path, _decompressed(file))
+            with tarfile.open(fileobj=cast(Any, stream), mode='r:') as archive:
+                for member in archive:
+                    _refuse_danger(archive_path, member)
+                    name = wanted.get(posixpath.normpath(member.name))
+                    if name and member.isreg():
+                        _copy_member(stream, member, os.path.join(directory, name))
             # The checksum comes last, and is compared when the end is read.
-            while archive.fileobj and archive.fileobj.read(_CHUNK_BYTES):
-                pass
-    except (*_DAMAGE, OSError) as error:
-        # Decompressors raise an OSError without a number; one with a number is the disk's.
-        if isinstance(error, OSError) and error.errno is not None:
-            raise
+            stream.skip(MAX_ARCHIVE_BYTES)
+    except _DAMAGE as error:
         reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(':')
         raise UserError(
             f'{archive_path}: not a whole tar archive: {reason}; {_FETCH_ANEW}'
@@ -664,15 +970,128 @@ def _extract(archive_path: str, directory: str) -> None:
 def _refuse_danger(archive_path: str, member: tarfile.TarInfo) -> None:
     """Raises UserError for a member that no archive of record files needs."""
     parts = member.name.replace('\\', '/').split('/')
-    if not (member.isreg() or member.isdir()):
-        danger = 'is a link or a device'
+    if not (member.isreg() or member.isdir()) or member.issparse():
+        danger = 'is not a plain file or directory'
     elif '..' in parts or not parts[0] or os.path.isabs(member.name):
         danger = 'leads out of the directory'
-    elif member.size > MAX_MEMBER_BYTES:
-        danger = f'has {member.size:,} bytes, more than {MAX_MEMBER_BYTES:,}'
+    elif not 0 <= member.size <= MAX_MEMBER_BYTES:
+        danger = f'has {member.size:,} bytes, more than {MAX_MEMBER_BYTES:,} or less than none'
     else:
         return
-    raise UserError(f'{archive_path}: refused, because its member {member.name!r} {danger}')
+    raise _refused(archive_path, f'its member {member.name[:100]!r} {danger}')
+
+
+def _refused(archive_path: str, reason: str) -> UserError:
+    return UserError(f'{archive_path}: refused, because {reason}')
+
+
+def _copy_member(stream: _TarStream, member: tarfile.TarInfo, path: str) -> None:
+    """Writes a new file `path` with the content of `member`, which is next in `stream`.
+
+    Unlike TarFile.extract, this takes neither rights nor times from the archive.
+    """
+    if os.path.lexists(path):
+        raise _refused(stream.archive_path, f'it holds {member.name!r} twice')
+    with _os_errors_named(path), open(path, 'wb') as file:
+        for chunk in stream.chunks(member.size):
+            file.write(chunk)
+        if file.tell() != member.size:
+            raise EOFError(f'{member.name!r} breaks off')
+
+
+class _TarStream:
+    """What tarfile reads an archive from: forward only, and within bounds.
+
+    tarfile believes its headers. It reads a header of names or attributes at once,
+    however long it says it is, goes back where a size is negative, and keeps every
+    member in memory. What it reads itself are headers, and limited as such; the
+    members' content is read by `chunks`.
+    """
+
+    def __init__(self, archive_path: str, stream: BinaryIO) -> None:
+        self.archive_path = archive_path
+        self._stream = stream
+        self._position = 0
+        self._header_bytes = 0
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, position: int) -> None:
+        if position < self._position:
+            raise tarfile.ReadError('a member begins within the one before')
+        self.skip(position - self._position)
+
+    def read(self, size: int) -> bytes:
+        self._header_bytes += size
+        if not 0 <= size <= MAX_TAR_HEADER_BYTES or self._header_bytes > MAX_TAR_HEADERS_BYTES:
+            raise _refused(self.archive_path, 'it has headers too long or too many')
+        return b''.join(self.chunks(size))
+
+    def skip(self, size: int) -> None:
+        for _ in self.chunks(size):
+            pass
+
+    def chunks(self, size: int) -> Iterator[bytes]:
+        """The next `size` bytes; fewer where the stream ends.
+
+        Raises:
+          UserError: the archive cannot be read, or unpacks to too much.
+          One of _DAMAGE: the archive is damaged.
+        """
+        end = self._position + size
+        while self._position < end:
+            try:
+                chunk = self._stream.read(min(_CHUNK_BYTES, end - self._position))
+            except OSError as error:
+                # Decompressors raise one without a number; one with a number is the disk's.
+                if error.errno is None:
+                    raise tarfile.ReadError(str(error)) from error
+                raise UserError(f'{self.archive_path}: {error.strerror}') from error
+            if not chunk:
+                return
+            self._position += len(chunk)
+            if self._position > MAX_ARCHIVE_BYTES:
+                reason = f'it unpacks to more than {MAX_ARCHIVE_BYTES:,} bytes'
+                raise _refused(self.archive_path, reason)
+            yield chunk
+
+
+def _decompressed(file: BinaryIO) -> BinaryIO:
+    """What `file` holds, by its first bytes: gzip, bzip2, xz, or as it is."""
+    start = file.read(6)
+    file.seek(0)
+    if start.startswith(b'\x1f\x8b'):
+        return cast(BinaryIO, gzip.GzipFile(fileobj=file))
+    if start.startswith(b'BZh'):
+        return cast(BinaryIO, bz2.BZ2File(file))
+    if start == b'\xfd7zXZ\0':
+        return io.BufferedReader(_XzStream(file))
+    return file
+
+
+class _XzStream(io.RawIOBase):
+    """Reads an xz stream as lzma.open does, which can't limit the memory that it takes."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._decoder = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=MAX_XZ_MEMORY_BYTES)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._decoder.eof:
+            compressed = b''
+            if self._decoder.needs_input:
+                compressed = self._file.read(_CHUNK_BYTES)
+                if not compressed:
+                    raise EOFError('the xz stream breaks off')
+            data = self._decoder.decompress(compressed, len(buffer))
+            if data:
+                buffer[: len(data)] = data
+                return len(data)
+        return 0
 
 
 # ------------------------------------------------------------------------------
@@ -693,7 +1112,7 @@ def generate_synthetic(
 
     Args:
       directory: made and filled: five training files, one test file,
-        batches.meta.txt and synthetic.json. It must be missing or empty.
+        batches.meta.txt, SHA256SUMS and synthetic.json. It must be missing or empty.
       num_train: training images in all; a multiple of 5, at least 5.
       num_test: test images, at least 1. They come from other random streams.
       seed: at least 0.
@@ -727,12 +1146,14 @@ def generate_synthetic(
         with open(os.path.join(temporary, SYNTHETIC_MARKER), 'w', encoding='utf-8') as marker:
             json.dump(SyntheticSet(num_train, num_test, seed)._asdict(), marker, indent=2)
             marker.write('\n')
+        _write_sums(temporary)
 
 
 def main(settings: DataSettings) -> None:
     wanted = SyntheticSet(settings.num_train, settings.num_test, settings.seed)
     directory, dataset = prepare(settings.data_dir, settings.dataset, settings.data_url, wanted)
-    num_train, num_test = check_directory(directory)
+    num_train = count_examples(train_files(directory))
+    num_test = count_examples(test_files(directory))
     names = class_names(directory)
     print(f'{dataset}: {num_train:,} training and {num_test:,} test images in {directory}')
     print(f'{len(names)} classes: {", ".join(names)}')

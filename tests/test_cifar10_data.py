@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import http.server
 import io
 import json
 import os
+import shutil
 import socket
+import subprocess
 import sys
 import tarfile
 import threading
@@ -357,7 +360,8 @@ def test_unpack_takes_the_expected_members_alone(tmp_path: Any, mode: str) -> No
     directory = cifar10_data.unpack(path, str(tmp_path / 'data'))
     assert directory == str(tmp_path / 'data' / 'cifar-10-batches-bin')
     assert tree(tmp_path / 'data') == {'cifar-10-batches-bin'} | {
-        os.path.join('cifar-10-batches-bin', name) for name in (*FILES, 'batches.meta.txt')
+        os.path.join('cifar-10-batches-bin', name)
+        for name in (*FILES, 'batches.meta.txt', 'SHA256SUMS')
     }
     assert all(read(os.path.join(directory, name)) == records(10) for name in FILES)
 
@@ -447,7 +451,7 @@ def test_unpack_replaces_what_a_killed_process_left(tmp_path: Any) -> None:
     stale.mkdir()
     write(stale / 'junk', b'junk')
     directory = cifar10_data.unpack(write(tmp_path / 'archive', archive_of()), str(tmp_path))
-    assert set(os.listdir(directory)) == set(FILES)
+    assert set(os.listdir(directory)) == {*FILES, 'SHA256SUMS'}
     assert set(os.listdir(tmp_path)) == {'archive', 'cifar-10-batches-bin'}
 
 
@@ -538,11 +542,194 @@ def test_check_knows_records_of_two_labels(tmp_path: Any, label_index: int, byte
     assert cifar10_data.check_directory(str(tmp_path), record, num_classes=21) == (15, 3)
 
 
+def sums_of(directory: Any, names: tuple[str, ...] = FILES) -> str:
+    """What `sha256sum` prints for the files."""
+    contents = [(name, read(os.path.join(directory, name))) for name in names]
+    return ''.join(f'{hashlib.sha256(content).hexdigest()}  {name}\n' for name, content in contents)
+
+
+def test_sums_are_those_of_sha256sum(small_set: str) -> None:
+    written = read(os.path.join(small_set, 'SHA256SUMS')).decode()
+    assert written == sums_of(small_set, (*FILES, 'batches.meta.txt'))
+    if not shutil.which('sha256sum'):
+        pytest.skip('needs sha256sum')
+    command = ['sha256sum', '--check', '--strict', 'SHA256SUMS']
+    done = subprocess.run(command, cwd=small_set, capture_output=True, text=True)
+    assert (done.returncode, done.stdout.count(': OK\n')) == (0, 7)
+
+
+@pytest.mark.parametrize('name', ['data_batch_5.bin', 'test_batch.bin', 'batches.meta.txt'])
+def test_check_compares_digests(tmp_path: Any, small_set: str, name: str) -> None:
+    directory = str(shutil.copytree(small_set, tmp_path / 'set'))
+    whole = read(os.path.join(directory, name))
+    path = write(os.path.join(directory, name), flip_bit(whole, 5))
+    found = hashlib.sha256(flip_bit(whole, 5)).hexdigest()
+    expected = hashlib.sha256(whole).hexdigest()
+    message = (
+        f'{path}: found SHA-256 {found}; expected {expected}, by SHA256SUMS .* move {directory}'
+    )
+    with pytest.raises(UserError, match=message):
+        cifar10_data.check_directory(directory)
+    os.remove(os.path.join(directory, 'SHA256SUMS'))
+    assert cifar10_data.check_directory(directory) == (500, 100)
+
+
+def test_check_names_a_structural_error_before_a_digest(tmp_path: Any, small_set: str) -> None:
+    directory = str(shutil.copytree(small_set, tmp_path / 'set'))
+    path = os.path.join(directory, 'data_batch_1.bin')
+    write(path, flip_bit(read(path), 5))
+    write(os.path.join(directory, 'test_batch.bin'), b'\x0a' + bytes(3072))
+    with pytest.raises(UserError, match='test_batch.bin: record 0, byte 0: label 10'):
+        cifar10_data.check_directory(directory)
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        (lambda sums: '', 'does not list data_batch_1.bin'),
+        (lambda sums: sums[:-1].rpartition('\n')[0], 'does not list test_batch.bin'),
+        (lambda sums: sums[1:], 'line 1: found no digest and name'),
+        (lambda sums: sums + '\n', 'line 7: found no digest and name'),
+        (lambda sums: sums.replace('  ', ' ', 1), 'line 1: found no digest and name'),
+        (lambda sums: sums + sums, "line 7: found 'data_batch_1.bin' a second time"),
+        (lambda sums: sums + 'x' * (1 << 20), 'has 1,049,0.. bytes'),
+    ],
+    ids=['empty', 'unlisted', 'digit', 'blank', 'space', 'twice', 'enormous'],
+)
+def test_check_names_malformed_sums(
+    tmp_path: Any, change: Callable[[str], str], message: str
+) -> None:
+    write_files(tmp_path)
+    write(tmp_path / 'SHA256SUMS', change(sums_of(tmp_path)).encode())
+    with pytest.raises(UserError, match=f'SHA256SUMS: {message}.*expected lines as sha256sum'):
+        cifar10_data.check_directory(str(tmp_path))
+
+
+def test_check_takes_the_sums_of_others(tmp_path: Any) -> None:
+    write_files(tmp_path)
+    write(tmp_path / 'LICENSE', b'')
+    sums = sums_of(tmp_path, (*FILES, 'LICENSE')).replace('  ', ' *').upper()
+    for name in (*FILES, 'LICENSE'):
+        sums = sums.replace(name.upper(), name)
+    write(tmp_path / 'SHA256SUMS', sums.replace('\n', '\r\n').encode())
+    os.remove(tmp_path / 'LICENSE')
+    assert cifar10_data.check_directory(str(tmp_path)) == (50, 10)
+
+
+def test_check_needs_a_listed_file_of_names(tmp_path: Any) -> None:
+    write_files(tmp_path)
+    write(tmp_path / 'batches.meta.txt', b'')
+    write(tmp_path / 'SHA256SUMS', sums_of(tmp_path, (*FILES, 'batches.meta.txt')).encode())
+    os.remove(tmp_path / 'batches.meta.txt')
+    with pytest.raises(UserError, match='batches.meta.txt: missing'):
+        cifar10_data.check_directory(str(tmp_path))
+
+
+def test_sha256_of(tmp_path: Any) -> None:
+    path = write(tmp_path / 'file', CONTENT * 9)
+    assert cifar10_data.sha256_of(path) == hashlib.sha256(CONTENT * 9).hexdigest()
+    with pytest.raises(UserError, match='nowhere: missing'):
+        cifar10_data.sha256_of(str(tmp_path / 'nowhere'))
+
+
+@pytest.mark.parametrize(
+    ('content', 'likeness'),
+    [
+        (bytes(3 * 3074), 'looks like CIFAR-100, whose records have 3,074 bytes'),
+        (bytes(3072 * 3073 + 1) + bytes(3073), ''),
+        (b'\x80\x02}q\x01(' + bytes(5000), 'looks like a Python pickle'),
+        (b'\x80\x02}q\x01(' + bytes(3067), 'looks like a Python pickle'),
+        (b'\x1f\x8b\x08' + bytes(5000), 'looks like a gzip archive'),
+        (b'<!DOCTYPE html>', 'looks like a web page'),
+    ],
+    ids=['CIFAR-100', 'nothing', 'pickle', 'pickle of whole length', 'gzip', 'page'],
+)
+def test_check_says_what_a_file_looks_like(tmp_path: Any, content: bytes, likeness: str) -> None:
+    write_files(tmp_path)
+    write(tmp_path / 'data_batch_2.bin', content)
+    with pytest.raises(UserError, match=f'data_batch_2.bin: record.*; expected .*{likeness}') as e:
+        cifar10_data.check_directory(str(tmp_path))
+    assert bool(likeness) == ('looks like' in str(e.value))
+
+
+def test_check_says_that_records_look_like_cifar10(tmp_path: Any) -> None:
+    write_files(tmp_path)
+    with pytest.raises(UserError, match='has 3,064 bytes.* looks like CIFAR-10, .* 3,073 bytes'):
+        cifar10_data.check_directory(str(tmp_path), RecordFormat(label_bytes=2), 100)
+
+
+def make_odd(path: str, kind: str) -> None:
+    if kind == 'pipe':
+        os.mkfifo(path)
+    elif kind == 'directory':
+        os.mkdir(path)
+    else:
+        os.symlink({'device': '/dev/zero', 'circle': path}.get(kind, '/nowhere'), path)
+
+
+ODD = {
+    'pipe': 'not a regular file',
+    'directory': 'not a regular file',
+    'device': 'not a regular file',
+    'link': 'a link to nowhere',
+    'circle': 'Too many levels of symbolic links',
+}
+unix = pytest.mark.skipif(os.name != 'posix', reason='needs the files of a Unix')
+
+
+@unix
+@pytest.mark.parametrize('kind', ODD)
+@pytest.mark.parametrize('name', ['data_batch_3.bin', 'SHA256SUMS'])
+def test_check_names_an_odd_file(tmp_path: Any, name: str, kind: str) -> None:
+    write_files(tmp_path)
+    with contextlib.suppress(FileNotFoundError):
+        os.remove(tmp_path / name)
+    make_odd(str(tmp_path / name), kind)
+    with pytest.raises(UserError, match=f'{name}: {ODD[kind]}'):
+        cifar10_data.check_directory(str(tmp_path))
+
+
+@unix
+@pytest.mark.parametrize('kind', ODD)
+def test_other_files_may_be_odd_without_harm(tmp_path: Any, kind: str) -> None:
+    for name in ('batches.meta.txt', 'synthetic.json', 'archive.tar.gz', 'archive.tar.gz.part'):
+        make_odd(str(tmp_path / name), kind)
+    directory = str(tmp_path)
+    with pytest.raises(UserError, match=f'batches.meta.txt: {ODD[kind]}'):
+        cifar10_data.class_names(directory)
+    with pytest.raises(UserError, match=f'synthetic.json: {ODD[kind]}'):
+        cifar10_data.prepare(directory, 'synthetic')
+    os.rename(tmp_path / 'synthetic.json', tmp_path / 'moved away')
+    with pytest.raises(UserError, match=f'archive.tar.gz: {ODD[kind]}'):
+        cifar10_data.prepare(directory, 'cifar10', closed_url())
+    with pytest.raises(UserError, match=f'archive.tar.gz: {ODD[kind]}'):
+        cifar10_data.unpack(str(tmp_path / 'archive.tar.gz'), directory)
+    with pytest.raises(UserError, match=f'archive.tar.gz.part: {ODD[kind]}'):
+        cifar10_data.download(closed_url(), str(tmp_path / 'archive.tar.gz'))
+    url = (tmp_path / 'archive.tar.gz').as_uri()
+    with pytest.raises(UnreachableError, match=f'{url}: .*archive.tar.gz: {ODD[kind]}'):
+        cifar10_data.download(url, str(tmp_path / 'copy'))
+
+
+@pytest.mark.skipif(not hasattr(os, 'geteuid') or os.geteuid() == 0, reason='root may read all')
+def test_check_names_a_file_that_may_not_be_read(tmp_path: Any) -> None:
+    write_files(tmp_path)
+    os.chmod(tmp_path / 'data_batch_2.bin', 0)
+    with pytest.raises(UserError, match='data_batch_2.bin: Permission denied'):
+        cifar10_data.check_directory(str(tmp_path))
+    os.mkdir(tmp_path / 'closed', 0o600)
+    with pytest.raises(UserError, match='closed/data_batch_1.bin: Permission denied'):
+        cifar10_data.check_directory(str(tmp_path / 'closed'))
+
+
 def test_class_names(tmp_path: Any, small_set: str) -> None:
     assert cifar10_data.class_names(str(tmp_path)) == list('0123456789')
     assert cifar10_data.class_names(small_set)[:3] == ['disc', 'ring', 'square']
     write(tmp_path / 'batches.meta.txt', b'airplane\nautomobile\n\n')
     with pytest.raises(UserError, match='batches.meta.txt: found 2 class names; expected 10'):
+        cifar10_data.class_names(str(tmp_path))
+    write(tmp_path / 'batches.meta.txt', b'\n'.join([b'air\x1b[2Jplane'] * 10))
+    with pytest.raises(UserError, match=r"found the class name 'air\\x1b\[2Jplane'"):
         cifar10_data.class_names(str(tmp_path))
 
 
@@ -654,10 +841,22 @@ def test_prepare_keeps_a_damaged_synthetic_set(tmp_path: Any) -> None:
     write(os.path.join(found.directory, 'test_batch.bin'), records(19))
     with pytest.raises(UserError, match='found 50 training and 19 test .* says 50 and 20'):
         cifar10_data.prepare(str(tmp_path), 'synthetic')
-    write(os.path.join(found.directory, 'synthetic.json'), b'[]')
-    with pytest.raises(UserError, match='synthetic.json: not the marker'):
+    write(os.path.join(found.directory, 'test_batch.bin'), records(20))
+    with pytest.raises(UserError, match='test_batch.bin: found SHA-256'):
         cifar10_data.prepare(str(tmp_path), 'synthetic')
-    assert read(os.path.join(found.directory, 'test_batch.bin')) == records(19)
+    assert read(os.path.join(found.directory, 'test_batch.bin')) == records(20)
+
+
+@pytest.mark.parametrize(
+    'marker',
+    [b'', b'[]', b'{"a": 1}', b'{"num_train": "50"}', b'{"seed": null}', b'\xff', b'[' * 100_000],
+    ids=['empty', 'list', 'key', 'text', 'null', 'no text', 'deep'],
+)
+def test_prepare_names_a_damaged_marker(tmp_path: Any, marker: bytes) -> None:
+    write_files(tmp_path)
+    write(tmp_path / 'synthetic.json', marker)
+    with pytest.raises(UserError, match='synthetic.json: not the marker of a synthetic set'):
+        cifar10_data.prepare(str(tmp_path), 'synthetic')
 
 
 def test_prepare_auto_takes_cifar10_where_it_can_be_had(server: Server, tmp_path: Any) -> None:
@@ -733,7 +932,8 @@ def load(directory: str, names: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray
 
 
 def test_synthetic_format(small_set: str) -> None:
-    assert set(os.listdir(small_set)) == {*FILES, 'batches.meta.txt', 'synthetic.json'}
+    expected = {*FILES, 'batches.meta.txt', 'synthetic.json', 'SHA256SUMS'}
+    assert set(os.listdir(small_set)) == expected
     for name in FILES:
         assert os.path.getsize(os.path.join(small_set, name)) == 100 * RECORD_BYTES
     assert cifar10_data.check_directory(small_set) == (500, 100)
