@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import bz2
 import contextlib
 import functools
+import gzip
 import hashlib
 import http.server
 import io
+import itertools
 import json
+import lzma
 import os
 import shutil
 import socket
@@ -17,7 +21,7 @@ import tarfile
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -102,6 +106,7 @@ class Server(http.server.ThreadingHTTPServer):
         self.hangs_up = True
         self.status = 0
         self.redirect = ''
+        self.reply: Iterable[bytes] | None = None
         self.stalls = threading.Event()
         self.released = threading.Event()
         self.ranges: list[str | None] = []
@@ -122,7 +127,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
         server.ranges.append(self.headers['Range'])
         if server.stalls.is_set():
             server.released.wait(10)
-        if server.status:
+        if server.reply is not None:
+            for piece in server.reply:
+                self.wfile.write(piece)
+        elif server.status:
             self.send_error(server.status)
         elif server.redirect and self.path != '/moved':
             self.send_response(302)
@@ -345,6 +353,191 @@ def test_download_names_the_path_that_cannot_be_written(server: Server, tmp_path
     assert not isinstance(caught.value, UnreachableError)
 
 
+def dripping(content: bytes, seconds: float = 0.005) -> Iterator[bytes]:
+    for i in range(len(content)):
+        time.sleep(seconds)
+        yield content[i : i + 1]
+
+
+HEADERS = b'HTTP/1.1 200 OK\r\nContent-Length: 256000\r\n\r\n'
+CHUNKED = b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n'
+
+
+def test_download_does_not_wait_for_a_drip(server: Server, tmp_path: Any) -> None:
+    path = str(tmp_path / 'file')
+    server.reply = itertools.chain([HEADERS], dripping(CONTENT))
+    reason = r'only \d+ bytes came in \d+\.\d seconds after \d+ of 256,000 bytes; .*part is kept'
+    with pytest.raises(UnreachableError, match=reason):
+        cifar10_data.download(server.url(), path, rate_window=0.3)
+    kept = read(path + '.part')
+    assert 0 < len(kept) < 300 and CONTENT.startswith(kept)
+    server.reply = None
+    cifar10_data.download(server.url(), path, fingerprint(CONTENT), rate_window=0.3)
+    assert server.ranges == [None, f'bytes={len(kept)}-']
+    assert read(path) == CONTENT
+
+
+def test_download_gives_a_slow_server_its_time(server: Server, tmp_path: Any) -> None:
+    # Each piece after the wait of a whole window.
+    pieces = [CONTENT[i : i + 2000] for i in range(0, 8000, 2000)]
+    head = HEADERS.replace(b'256000', b'8000')
+    server.reply = (time.sleep(0.1) or piece for piece in [head, *pieces])  # type: ignore[func-returns-value]
+    cifar10_data.download(server.url(), str(tmp_path / 'file'), rate_window=0.1)
+    assert read(tmp_path / 'file') == CONTENT[:8000]
+
+
+@pytest.mark.parametrize(
+    'start',
+    [b'', b'HTTP/1.1 302 Found\r\nLocation: /b\r\nX: ', CHUNKED + b'1;x='],
+    ids=['status', 'redirect', 'chunk'],
+)
+def test_download_does_not_wait_for_a_drip_outside_the_body(
+    server: Server, tmp_path: Any, start: bytes
+) -> None:
+    server.reply = itertools.chain([start], dripping(b'x' * 2000))
+    with pytest.raises(UnreachableError, match=r'only \d+ bytes came in \d+\.\d seconds'):
+        cifar10_data.download(server.url(), str(tmp_path / 'file'), rate_window=0.3)
+
+
+ENDLESS = {
+    'continue': (b'', b'HTTP/1.1 100 Continue\r\n\r\n'),
+    'header': (b'HTTP/1.1 200 OK\r\nX: ', b'x' * 10_000),
+    'redirect': (b'HTTP/1.1 302 Found\r\nLocation: /b\r\n\r\n', b'x' * 10_000),
+    'trailers': (CHUNKED + b'0\r\n', b'X: x\r\n' * 1000),
+}
+
+
+@pytest.mark.parametrize('where', ENDLESS)
+def test_download_stops_at_an_endless_reply(
+    server: Server, tmp_path: Any, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    monkeypatch.setattr(cifar10_data, 'MAX_ARCHIVE_BYTES', 1_000_000)
+    start, rest = ENDLESS[where]
+    server.reply = itertools.chain([start], itertools.repeat(rest))
+    with pytest.raises(UnreachableError, match='far more than it should|got more than 65536'):
+        cifar10_data.download(server.url(), str(tmp_path / 'file'))
+    assert not os.path.exists(tmp_path / 'file')
+
+
+def test_download_stops_at_its_bound_where_no_length_is_announced(
+    server: Server, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cifar10_data, 'MAX_ARCHIVE_BYTES', 300_000)
+    server.reply = itertools.chain([b'HTTP/1.0 200 OK\r\n\r\n'], itertools.repeat(b'x' * 10_000))
+    with pytest.raises(UnreachableError, match='sent more than 300,000 bytes.*deleted'):
+        cifar10_data.download(server.url(), str(tmp_path / 'file'))
+    assert tree(tmp_path) == set()
+    server.reply, server.announces_length = None, False
+    server.content = bytes(300_000)
+    cifar10_data.download(server.url(), str(tmp_path / 'file'))
+    assert read(tmp_path / 'file') == bytes(300_000)
+
+
+def test_download_reads_no_more_than_the_published_size(server: Server, tmp_path: Any) -> None:
+    server.reply = itertools.chain([b'HTTP/1.0 200 OK\r\n\r\n'], itertools.repeat(b'x' * 10_000))
+    found = hashlib.md5(b'x' * 256_000, usedforsecurity=False).hexdigest()
+    with pytest.raises(UnreachableError, match=f'found MD5 {found}; expected'):
+        cifar10_data.download(server.url(), str(tmp_path / 'file'), fingerprint(CONTENT))
+    assert tree(tmp_path) == set()
+
+
+@pytest.mark.parametrize('length', ['300001', '9' * 18])
+def test_download_refuses_too_great_a_length(
+    server: Server, tmp_path: Any, monkeypatch: pytest.MonkeyPatch, length: str
+) -> None:
+    monkeypatch.setattr(cifar10_data, 'MAX_ARCHIVE_BYTES', 300_000)
+    server.reply = [HEADERS.replace(b'256000', length.encode())]
+    with pytest.raises(UnreachableError, match=f'has {int(length):,} bytes; expected at most 300,'):
+        cifar10_data.download(server.url(), str(tmp_path / 'file'))
+    assert tree(tmp_path) == set()
+
+
+def test_download_survives_a_length_that_is_no_number(server: Server, tmp_path: Any) -> None:
+    server.reply = [HEADERS.replace(b'256000', b'9' * 5000), CONTENT]
+    cifar10_data.download(server.url(), str(tmp_path / 'file'), fingerprint(CONTENT))
+    assert read(tmp_path / 'file') == CONTENT
+
+
+def chunked(content: bytes) -> bytes:
+    return f'{len(content):x}\r\n'.encode() + content + b'\r\n'
+
+
+def test_download_takes_chunks(server: Server, tmp_path: Any) -> None:
+    server.reply = [CHUNKED, chunked(CONTENT[:1000]), chunked(CONTENT[1000:]), b'0\r\n\r\n']
+    cifar10_data.download(server.url(), str(tmp_path / 'file'))
+    assert read(tmp_path / 'file') == CONTENT
+
+
+@pytest.mark.parametrize('rest', [b'', b'ff', chunked(CONTENT[1000:])[:1000], b'no number\r\n'])
+@pytest.mark.parametrize('is_known', [True, False])
+def test_download_goes_on_after_broken_chunks(
+    server: Server, tmp_path: Any, rest: bytes, is_known: bool
+) -> None:
+    path = str(tmp_path / 'file')
+    expected = fingerprint(CONTENT) if is_known else None
+    server.reply = [CHUNKED, chunked(CONTENT[:1000]), rest]
+    with pytest.raises(UnreachableError, match=r'the connection dropped after [12],.* is kept'):
+        cifar10_data.download(server.url(), path, expected)
+    size = os.path.getsize(path + '.part')
+    assert size in (1000, 1993) and tree(tmp_path) == {'file.part'}
+    server.reply = None
+    cifar10_data.download(server.url(), path, expected)
+    assert server.ranges == [None, f'bytes={size}-']
+    assert read(path) == CONTENT
+
+
+def test_download_keeps_its_part_where_no_length_is_announced(
+    server: Server, tmp_path: Any
+) -> None:
+    path = str(tmp_path / 'file')
+    server.announces_length, server.sends_at_most = False, 100_000
+    with pytest.raises(UnreachableError, match='dropped after 100,000 of 256,000 .* is kept'):
+        cifar10_data.download(server.url(), path, fingerprint(CONTENT))
+    server.sends_at_most = sys.maxsize
+    cifar10_data.download(server.url(), path, fingerprint(CONTENT))
+    assert server.ranges == [None, 'bytes=100000-']
+
+
+def test_download_does_not_go_round_in_a_circle(server: Server, tmp_path: Any) -> None:
+    server.redirect = server.url()
+    with pytest.raises(UnreachableError, match='HTTP 302 redirects that lead in a circle') as e:
+        cifar10_data.download(server.url(), str(tmp_path / 'file'))
+    assert '\n' not in str(e.value)
+    assert len(server.ranges) < 12
+
+
+def test_download_prints_no_commands_to_the_terminal(server: Server, tmp_path: Any) -> None:
+    server.reply = [b'HTTP/1.1 404 Gone\x1b[2J\x07away\r\n\r\n']
+    with pytest.raises(UnreachableError, match=r'HTTP 404 Gone\?\[2J\?away$'):
+        cifar10_data.download(server.url(), str(tmp_path / 'file'))
+
+
+@contextlib.contextmanager
+def full_disk(size: int) -> Iterator[None]:
+    """No file can grow beyond `size` bytes."""
+    resource = pytest.importorskip('resource')
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_download_keeps_its_part_where_the_disk_is_full(server: Server, tmp_path: Any) -> None:
+    path = str(tmp_path / 'file')
+    with (
+        full_disk(100_000),
+        pytest.raises(UserError, match=f'{path}.part: File too large; once that .* goes on') as e,
+    ):
+        cifar10_data.download(server.url(), path)
+    assert not isinstance(e.value, UnreachableError)
+    assert read(path + '.part') == CONTENT[:100_000]
+    cifar10_data.download(server.url(), path, fingerprint(CONTENT))
+    assert server.ranges == [None, 'bytes=100000-']
+    assert read(path) == CONTENT
+
+
 # ------------------------------------------------------------------------------
 # Unpacking.
 
@@ -443,6 +636,158 @@ def test_unpack_refuses_enormous_members(tmp_path: Any, monkeypatch: pytest.Monk
     monkeypatch.setattr(cifar10_data, 'MAX_MEMBER_BYTES', 30_729)
     with pytest.raises(UserError, match="data_batch_1.bin' has 30,730 bytes, more than 30,729"):
         cifar10_data.unpack(path, str(tmp_path))
+    assert tree(tmp_path) == {'archive'}
+
+
+def claiming(name: str, size: int, kind: bytes = tarfile.REGTYPE) -> bytes:
+    """A header that claims `size` bytes of content, which may not follow."""
+    info, _ = member(name, b'', kind)
+    info.size = size
+    return info.tobuf(tarfile.GNU_FORMAT)
+
+
+def plain(*pieces: bytes) -> bytes:
+    """An uncompressed archive of `pieces`, then the six record files."""
+    return b''.join(pieces) + archive_of(mode='w')
+
+
+def padded(content: bytes) -> bytes:
+    return content + bytes(-len(content) % 512)
+
+
+def pax(records: dict[str, str], kind: bytes = tarfile.XHDTYPE) -> bytes:
+    """A pax header of `records` about what follows."""
+    content = b''.join(
+        f'{len(key) + len(value) + 5 + (len(key) + len(value) > 94)} {key}={value}\n'.encode()
+        for key, value in records.items()
+    )
+    return claiming('pax', len(content), kind) + padded(content)
+
+
+FIRST = 'cifar-10-batches-bin/data_batch_1.bin'
+HUGE = 10**13
+
+# What lies before six sound record files, and what is said about it.
+HARMFUL: dict[str, tuple[bytes, str]] = {
+    'claims to be huge': (claiming(FIRST, HUGE), 'data_batch_1.bin. has 10,000,000,000,000 bytes'),
+    'claims to be huge, passed over': (claiming('other', HUGE), 'other. has 10,000,0'),
+    'claims more than there is': (claiming(FIRST, 300_000_000), 'data_batch_1.bin. breaks off'),
+    'claims more, passed over': (claiming('other', 300_000_000), 'unexpected end of data'),
+    'less than nothing': (claiming('other', -512), 'other. has -512 bytes'),
+    'goes back': (claiming('a', 0) + claiming('b', -1024), 'b. has -1,024 bytes'),
+    'sparse': (claiming('other', 512, tarfile.GNUTYPE_SPARSE) + bytes(512), 'not a plain file'),
+    'long name': (claiming('n', HUGE, tarfile.GNUTYPE_LONGNAME), 'headers too long'),
+    'long name of zeros': (
+        claiming('n', 10**6, tarfile.GNUTYPE_LONGNAME) + bytes(10**6),
+        'headers too long',
+    ),
+    'long names without end': (
+        (claiming('n', 512, tarfile.GNUTYPE_LONGNAME) + bytes(512)) * 1000,
+        'recursion|headers too long or too many',
+    ),
+    'name of less than nothing': (
+        claiming('n', -(10**9), tarfile.GNUTYPE_LONGNAME),
+        'headers too long',
+    ),
+    'thousands of members': (claiming('other', 0) * 3000, 'headers too long or too many'),
+    'pax name': (pax({'path': '../evil'}) + claiming('good', 0), "'../evil' leads out"),
+    'pax name for all': (
+        pax({'path': '/evil'}, tarfile.XGLTYPE) + pax({'a': 'b'}) + claiming('good', 0),
+        "'/evil' leads out",
+    ),
+    'pax size': (pax({'size': str(HUGE)}) + claiming('a', 0), "'a' has 10,000,0"),
+    'pax size below zero': (pax({'size': '-512'}) + claiming('a', 0), "'a' has -512 bytes"),
+    'pax attributes': (claiming('pax', HUGE, tarfile.XHDTYPE), 'headers too long'),
+    'pax sparse 0.0': (
+        pax({'GNU.sparse.size': '9', 'GNU.sparse.numblocks': '0'}) + claiming('a', 0),
+        'not a plain file',
+    ),
+    'pax sparse 0.1': (
+        pax({'GNU.sparse.map': '0,1', 'GNU.sparse.size': '9'}) + claiming('a', 0),
+        'not a plain file',
+    ),
+    'pax sparse 1.0': (
+        pax({'GNU.sparse.major': '1', 'GNU.sparse.minor': '0'}) + claiming('a', 512) + b'9' * 512,
+        'not a whole tar archive',
+    ),
+    'no number': (claiming('a', 0)[:124] + b'no number', 'not a whole tar archive|missing'),
+}
+
+
+@pytest.mark.parametrize('harm', HARMFUL)
+def test_unpack_refuses_harmful_headers(tmp_path: Any, harm: str) -> None:
+    pieces, message = HARMFUL[harm]
+    path = write(tmp_path / 'archive', plain(pieces))
+    start = time.monotonic()
+    with pytest.raises(UserError, match=message):
+        cifar10_data.unpack(path, str(tmp_path))
+    assert time.monotonic() - start < 5
+    assert tree(tmp_path) == {'archive'}
+
+
+def test_unpack_takes_pax_names(tmp_path: Any) -> None:
+    content = records(7)
+    renamed = pax({'path': FIRST, 'mtime': '1.5'}) + claiming('x', len(content)) + padded(content)
+    rest = archive_of(mode='w', without='data_batch_1.bin')
+    directory = cifar10_data.unpack(write(tmp_path / 'archive', renamed + rest), str(tmp_path))
+    assert read(os.path.join(directory, 'data_batch_1.bin')) == content
+
+
+@pytest.mark.parametrize('name', [FIRST, './' + FIRST, 'cifar-10-batches-bin//data_batch_1.bin'])
+def test_unpack_refuses_a_file_that_comes_twice(tmp_path: Any, name: str) -> None:
+    path = write(tmp_path / 'archive', archive_of(member(name, records(3))))
+    with pytest.raises(UserError, match=f'refused, because it holds {name!r} twice'):
+        cifar10_data.unpack(path, str(tmp_path))
+    assert tree(tmp_path) == {'archive'}
+
+
+ZEROS = bytes(1_000_000)
+
+
+@pytest.mark.parametrize('compress', [gzip.compress, bz2.compress, lzma.compress])
+@pytest.mark.parametrize(
+    'content',
+    [
+        plain(claiming('zeros', len(ZEROS)), padded(ZEROS)),
+        archive_of(member('zeros', ZEROS), mode='w'),
+        archive_of(mode='w') + ZEROS,
+    ],
+    ids=['before', 'after', 'behind the end'],
+)
+def test_unpack_refuses_bombs(
+    tmp_path: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    compress: Callable[[bytes], bytes],
+    content: bytes,
+) -> None:
+    path = write(tmp_path / 'archive', compress(content))
+    monkeypatch.setattr(cifar10_data, 'MAX_ARCHIVE_BYTES', 500_000)
+    with pytest.raises(UserError, match='refused, because it unpacks to more than 500,000 bytes'):
+        cifar10_data.unpack(path, str(tmp_path))
+    assert tree(tmp_path) == {'archive'}
+
+
+def test_unpack_refuses_an_enormous_archive(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / 'archive', archive_of(mode='w'))
+    monkeypatch.setattr(cifar10_data, 'MAX_ARCHIVE_BYTES', 100_000)
+    with pytest.raises(UserError, match='refused, because it has .* bytes, more than 100,000'):
+        cifar10_data.unpack(path, str(tmp_path))
+
+
+def test_unpack_limits_the_memory_of_xz(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path / 'archive', lzma.compress(archive_of(mode='w'), preset=6))
+    monkeypatch.setattr(cifar10_data, 'MAX_XZ_MEMORY_BYTES', 1 << 20)
+    with pytest.raises(UserError, match='not a whole tar archive: Memory usage limit exceeded'):
+        cifar10_data.unpack(path, str(tmp_path))
+
+
+def test_a_full_disk_leaves_nothing_half_unpacked(tmp_path: Any) -> None:
+    path = write(tmp_path / 'archive', archive_of())
+    with full_disk(20_000), pytest.raises(UserError, match='data_batch_1.bin: File too large'):
+        cifar10_data.unpack(path, str(tmp_path))
+    assert tree(tmp_path) == {'archive'}
+    with full_disk(20_000), pytest.raises(UserError, match='set.*: File too large'):
+        cifar10_data.generate_synthetic(str(tmp_path / 'set'), 50, 10)
     assert tree(tmp_path) == {'archive'}
 
 
