@@ -97,7 +97,7 @@ MAX_ARCHIVE_BYTES = 2_000_000_000
 
 # One header of names or attributes in a tar archive, and all headers together.
 MAX_TAR_HEADER_BYTES = 8 << 10
-MAX_TAR_HEADERS_BYTES = 1 << 20
+MAX_TAR_HEADERS_BYTES = 256 << 10
 
 # xz -9 takes 65 MiB; a file may ask for 4 GiB.
 MAX_XZ_MEMORY_BYTES = 256 << 20
@@ -648,10 +648,11 @@ def download(
                 'on from what is there'
             ) from error
     with _os_errors_named(part):
-        if total is None and os.path.getsize(part) > MAX_ARCHIVE_BYTES:
+        mismatch = ''
+        if fingerprint:
+            mismatch = _mismatch(part, fingerprint)
+        elif os.path.getsize(part) > MAX_ARCHIVE_BYTES:
             mismatch = f'sent more than {MAX_ARCHIVE_BYTES:,} bytes, the most for an archive'
-        else:
-            mismatch = _mismatch(part, fingerprint) if fingerprint else ''
         if mismatch:
             os.remove(part)
             raise UnreachableError(
@@ -714,8 +715,8 @@ class _SafeRedirects(urllib.request.HTTPRedirectHandler):
 class _Paced(io.RawIOBase):
     """The bytes of one reply, as long as they come fast enough and are not too many."""
 
-    def __init__(self, socket: io.RawIOBase, pace: _Pace) -> None:
-        self._socket, self._pace = socket, pace
+    def __init__(self, socket: io.RawIOBase, handler: _PacedHandler) -> None:
+        self._socket, self._handler = socket, handler
         self._since: float | None = None
         self._received = 0
 
@@ -724,13 +725,13 @@ class _Paced(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         received = self._socket.readinto(buffer) or 0
-        self._pace.spend(received)
+        self._handler.spend(received)
         # The wait for the first byte is the server's to use, within the timeout.
         now = time.monotonic()
         self._since = self._since or now
         self._received += received
         seconds = now - self._since
-        if received and seconds >= self._pace.window:
+        if received and seconds >= self._handler.window:
             if self._received < MIN_BYTES_PER_SECOND * seconds:
                 raise OSError(f'only {self._received:,} bytes came in {seconds:.1f} seconds')
             self._since, self._received = now, 0
@@ -748,12 +749,12 @@ class _PacedResponse(http.client.HTTPResponse):
     send trailers or replies of '100 Continue' without end.
     """
 
-    def __init__(self, pace: _Pace, sock: Any, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, handler: _PacedHandler, sock: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
-        self.fp = io.BufferedReader(_Paced(cast(io.BufferedReader, self.fp).detach(), pace))
+        self.fp = io.BufferedReader(_Paced(cast(io.BufferedReader, self.fp).detach(), handler))
 
 
-class _Pace(urllib.request.HTTPHandler):
+class _PacedHandler(urllib.request.HTTPHandler):
     """Opens http and https URLs, and limits what the servers may send.
 
     Attributes:
@@ -800,12 +801,11 @@ def _open(url: str, start: int, timeout: float, window: float) -> tuple[Any, int
       the server does not say.
     """
     request_headers = {'Range': f'bytes={start}-'} if start else {}
-    pace = _Pace(window)
-    opener = urllib.request.build_opener(_SafeRedirects, pace)
+    handler = _PacedHandler(window)
+    opener = urllib.request.build_opener(_SafeRedirects, handler)
     try:
         request = urllib.request.Request(url, headers=request_headers)
-        if request.type == 'file':
-            _regular_size(urllib.request.url2pathname(request.selector), 'expected an archive')
+        _check_local(url, request)
         body = opener.open(request, timeout=timeout)
     except urllib.error.HTTPError as error:
         error.close()
@@ -815,12 +815,10 @@ def _open(url: str, start: int, timeout: float, window: float) -> tuple[Any, int
                 return io.BytesIO(), start, start
             return _open(url, 0, timeout, window)
         raise UnreachableError(f'{url}: HTTP {error.code} {_reason(error)}') from error
-    except UserError as error:
-        raise UnreachableError(f'{url}: {error}') from error
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise UnreachableError(f'{url}: {_reason(error)}') from error
     # Twice, for the lengths and line ends between the chunks of a chunked body.
-    pace.allowance = 2 * MAX_ARCHIVE_BYTES
+    handler.allowance = 2 * MAX_ARCHIVE_BYTES
     if body.status != 206:
         length = body.headers.get('Content-Length') or ''
         return body, 0, int(length) if re.fullmatch('[0-9]{1,18}', length) else None
@@ -832,6 +830,16 @@ def _open(url: str, start: int, timeout: float, window: float) -> tuple[Any, int
     if not start:
         raise UnreachableError(f'{url}: sent {content_range!r}, and was asked for the whole file')
     return _open(url, 0, timeout, window)
+
+
+def _check_local(url: str, request: Any) -> None:
+    """Raises UnreachableError for a file URL of anything but a regular file."""
+    if request.type != 'file':
+        return
+    try:
+        _regular_size(urllib.request.url2pathname(request.selector), 'expected an archive')
+    except UserError as error:
+        raise UnreachableError(f'{url}: {error}') from error
 
 
 def _length_of_whole(content_range: str, start: int) -> int | None:
