@@ -1,0 +1,97 @@
+"""Training in TensorFlow's own session, as its documentation shows it.
+
+    python -m benchmarks.monitored_session_train --data_dir=DIRECTORY --train_dir=FOLDER
+
+A peer for `faults.py`: this project's network and distortions, and around them nothing
+but tf.train.MonitoredTrainingSession. `--start_over --stop_on_nan` make it what the
+tutorial's trainer was: the folder deleted at every start, and a hook that looks at the
+loss.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+
+import tensorflow
+import tensorflow.compat.v1 as tf
+
+import cifar10
+import cifar10_input
+
+SEED = 0
+
+
+def peer_parser(description: str | None) -> argparse.ArgumentParser:
+    """The options of every peer that is put through faults."""
+    parser = argparse.ArgumentParser(description=(description or '').partition('\n')[0])
+    add = parser.add_argument
+    add('--data_dir', required=True, help='directory that holds the record files')
+    add('--train_dir', required=True, help='folder for what is saved')
+    add('--max_steps', type=int, default=100, help='steps to take, earlier runs included')
+    add('--batch_size', type=int, default=50, help='images in a batch')
+    add('--save_checkpoint_steps', type=int, default=10, help='steps between checkpoints')
+    add('--learning_rate', type=float, default=0.1, help='of plain gradient descent')
+    return parser
+
+
+def print_step(step: int, loss: float) -> None:
+    """The line that tells of a step which is done."""
+    print(f'step {step} loss {loss:.4f}', flush=True)
+
+
+def training_batches(data_dir: str, batch_size: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """Images float32 [batch_size, 24, 24, 3], distorted; labels int32 [batch_size].
+
+    The stream begins at its beginning at every start: no position is saved.
+    """
+
+    def decode_and_distort(index: tf.Tensor, records: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        images, labels = cifar10_input.decode_records(records)
+        numbers = cifar10_input.random_numbers(SEED, index * batch_size, batch_size)
+        return cifar10_input.distort(images, numbers), labels
+
+    files = cifar10_input.train_files(data_dir)
+    records = tf.data.FixedLengthRecordDataset(files, cifar10_input.CIFAR10_RECORD.record_bytes)
+    stream = records.shuffle(cifar10_input.SHUFFLE_WINDOW, seed=SEED).repeat()
+    batches = stream.batch(batch_size, drop_remainder=True).enumerate().map(decode_and_distort)
+    return tf.data.make_one_shot_iterator(batches.prefetch(2)).get_next()
+
+
+def train(options: argparse.Namespace) -> None:
+    """Trains until `options.max_steps`."""
+    tf.set_random_seed(SEED)
+    images, labels = training_batches(options.data_dir, options.batch_size)
+    total_loss = cifar10.loss(cifar10.inference(images, seed=SEED, summaries=False), labels)
+    optimizer = tf.train.GradientDescentOptimizer(options.learning_rate)
+    train_op = optimizer.minimize(total_loss, tf.train.get_or_create_global_step())
+    with tf.control_dependencies([train_op]):
+        step = tf.train.get_global_step().read_value()
+    hooks = [tf.train.StopAtStepHook(last_step=options.max_steps)]
+    if options.stop_on_nan:
+        hooks.append(tf.train.NanTensorHook(total_loss))
+    with tf.train.MonitoredTrainingSession(
+        checkpoint_dir=options.train_dir,
+        save_checkpoint_steps=options.save_checkpoint_steps,
+        hooks=hooks,
+    ) as session:
+        while not session.should_stop():
+            print_step(*session.run([step, total_loss]))
+
+
+def main() -> None:
+    """Trains as the command line says."""
+    parser = peer_parser(__doc__)
+    parser.add_argument('--start_over', action='store_true', help='first delete --train_dir')
+    parser.add_argument('--stop_on_nan', action='store_true', help='look at the loss')
+    options = parser.parse_args()
+    if options.start_over:
+        shutil.rmtree(options.train_dir, ignore_errors=True)
+        tf.gfile.MakeDirs(options.train_dir)
+    tensorflow.config.experimental.enable_op_determinism()
+    with tf.Graph().as_default():
+        train(options)
+
+
+if __name__ == '__main__':
+    main()
