@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 from benchmarks.run import REPOSITORY, child_environment
+from cifar10_settings import UserError
 
 NUM_IMAGES = 500
 BATCH_SIZE = 25
@@ -35,8 +36,8 @@ _DIVERGING = (
 Tensors = dict[str, np.ndarray]
 
 
-class NotRun(Exception):
-    """A fault can't be brought about here; says why."""
+class NotRun(UserError):
+    """A fault can't be brought about here; says why, in place of what was seen."""
 
 
 @dataclasses.dataclass(frozen=True)
