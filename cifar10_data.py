@@ -49,6 +49,7 @@ import numpy as np
 from six.moves import urllib
 from tqdm import tqdm
 
+import cifar10_files
 import cifar10_synthetic
 from cifar10_input import (
     CIFAR10_RECORD,
@@ -60,7 +61,7 @@ from cifar10_input import (
     test_files,
     train_files,
 )
-from cifar10_settings import UserError, run_script, setting
+from cifar10_settings import LARGEST_SEED, UserError, run_script, setting
 
 try:
     import fcntl
@@ -102,6 +103,9 @@ MAX_TAR_HEADERS_BYTES = 256 << 10
 # xz -9 takes 65 MiB; a file may ask for 4 GiB.
 MAX_XZ_MEMORY_BYTES = 256 << 20
 
+# Of a synthetic set: 3 GB, which take two minutes to draw.
+MAX_IMAGES = 1_000_000
+
 # For class names, digests and the synthetic set's marker, which have a few hundred bytes.
 MAX_TEXT_BYTES = 1 << 20
 
@@ -135,9 +139,11 @@ class DataSettings:
         choices=DATASETS,
     )
     data_url: str = setting(DATA_URL, 'http, https or file URL of the CIFAR-10 archive.')
-    num_train: int = setting(50000, 'Synthetic training images, a multiple of 5.', at_least=5)
-    num_test: int = setting(10000, 'Synthetic test images.', at_least=1)
-    seed: int = setting(0, 'Seed of the synthetic set.', at_least=0)
+    num_train: int = setting(
+        50000, 'Synthetic training images, a multiple of 5.', at_least=5, at_most=MAX_IMAGES
+    )
+    num_test: int = setting(10000, 'Synthetic test images.', at_least=1, at_most=MAX_IMAGES)
+    seed: int = setting(0, 'Seed of the synthetic set.', at_least=0, at_most=LARGEST_SEED)
 
 
 class Prepared(NamedTuple):
@@ -539,11 +545,8 @@ def sha256_of(path: str) -> str:
       UserError: names the file that is missing, not regular or cannot be read.
     """
     _regular_size(path, 'expected a file')
-    sha256 = hashlib.sha256()
-    with _os_errors_named(path), open(path, 'rb') as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            sha256.update(chunk)
-    return sha256.hexdigest()
+    with _os_errors_named(path):
+        return cifar10_files.sha256_of(path)
 
 
 def _check_synthetic(directory: str, wanted: SyntheticSet | None) -> None:
