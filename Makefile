@@ -1,6 +1,8 @@
 # make train   environment, data, 2,000 steps of training, one evaluation
 # make test    environment, lint, types and all tests
 # make lint    environment, lint and types
+# make faults  environment, the long versions of the tests of faults: 50 kills of a
+#              trainer, 20,000 corrupted inputs a test; half an hour
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -9,7 +11,7 @@ STEPS ?= 2000
 # TensorFlow's start-up notes; 0 shows them.
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: train test lint
+.PHONY: train test lint faults
 
 train: .venv/runtime
 	$(BIN)/python cifar10_train.py --dataset=auto --max_steps=$(STEPS)
@@ -20,6 +22,11 @@ train: .venv/runtime
 
 test: lint
 	$(BIN)/python -m pytest
+
+faults: .venv/development
+	CIFAR10_FAULT_KILLS=50 CIFAR10_FUZZ_EXAMPLES=20000 \
+	    $(BIN)/python -m pytest -s tests/test_faults.py tests/test_fuzz_data.py \
+	    tests/test_fuzz_checkpoints.py
 
 lint: .venv/development
 	$(BIN)/ruff check .

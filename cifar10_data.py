@@ -250,6 +250,15 @@ def prepare(
     return prepared
 
 
+def refuse_unused_url(dataset: str, data_url: str) -> None:
+    """Raises UserError where a URL was asked for, and nothing will be downloaded."""
+    if dataset == 'synthetic' and data_url != DATA_URL:
+        raise UserError(
+            f'--data_url={data_url}: --dataset=synthetic is drawn, not downloaded; give one of '
+            'the two'
+        )
+
+
 def _find(data_dir: str, dataset: str) -> Prepared | None:
     """The data set that `data_dir` holds already, not yet checked."""
     directories = [os.path.join(data_dir, CIFAR10_DIRECTORY), data_dir]
@@ -1161,6 +1170,7 @@ def generate_synthetic(
 
 
 def main(settings: DataSettings) -> None:
+    refuse_unused_url(settings.dataset, settings.data_url)
     wanted = SyntheticSet(settings.num_train, settings.num_test, settings.seed)
     directory, dataset = prepare(settings.data_dir, settings.dataset, settings.data_url, wanted)
     num_train = count_examples(train_files(directory))

@@ -191,6 +191,7 @@ def begin(settings: TrainSettings, global_batch_size: int) -> Iterator[Run]:
 def _prepare_data(settings: TrainSettings, stored: str | None) -> cifar10_data.Prepared:
     """The data set, the one that the run in --train_dir began with."""
     dataset = settings.dataset
+    cifar10_data.refuse_unused_url(dataset, settings.data_url)
     if dataset == 'auto' and stored:
         dataset = stored
     if stored and dataset != stored:

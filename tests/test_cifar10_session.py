@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
+import shutil
 import signal
 import types
 from pathlib import Path
@@ -214,6 +216,39 @@ def test_weights_that_are_not_finite_are_not_saved(
     )
     assert re.fullmatch(pattern, str(error.value))
     assert not list(tmp_path.glob('model.ckpt-1*'))
+
+
+def test_checkpoints_go_on_where_the_clock_is_set_back(
+    synthetic_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The time of day goes back an hour at each look, the time since the start goes on."""
+    seconds = itertools.count()
+    monkeypatch.setattr(cifar10_session.time, 'time', lambda: 2e9 - 3600 * next(seconds))
+    monkeypatch.setattr(cifar10_session.time, 'monotonic', lambda: next(seconds))
+    train(synthetic_data, tmp_path, max_steps=4, save_checkpoint_secs=1, max_to_keep=0)
+    saved = sorted(path.stem for path in tmp_path.glob('*.index'))
+    assert saved == [f'model.ckpt-{step}' for step in range(5)]
+    assert checkpoint_values(tmp_path)['global_step'] == 4
+
+
+def test_checkpoints_come_every_so_many_steps_and_some_are_kept(
+    synthetic_data: Path, tmp_path: Path
+) -> None:
+    train(synthetic_data, tmp_path, max_steps=8, save_checkpoint_steps=3, max_to_keep=2)
+    saved = sorted(path.stem for path in tmp_path.glob('*.index'))
+    assert saved == ['model.ckpt-6', 'model.ckpt-8']
+
+
+def test_other_training_files_than_before_are_pointed_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed in (0, 1):
+        directory = tmp_path / 'data' / 'synthetic-batches-bin'
+        cifar10_data.generate_synthetic(str(directory), 20, 5, seed)
+        train(tmp_path / 'data', tmp_path / 'run', max_steps=1 + seed)
+        shutil.rmtree(directory)
+        warned = 'Warning: the training files are not those of the last run'
+        assert (warned in capsys.readouterr().err) == (seed == 1)
 
 
 # ------------------------------------------------------------------------ refusals
