@@ -61,11 +61,15 @@ def main() -> None:
         save_freq=options.save_checkpoint_steps,
         double_checkpoint=options.double_checkpoint,
     )
+    # The backup holds the learning rate too, and would put its own in the place of the option.
+    keep_rate = keras.callbacks.LambdaCallback(
+        on_train_begin=lambda logs: setattr(model.optimizer, 'learning_rate', options.learning_rate)
+    )
     model.fit(
         keras_train.training_batches(options.data_dir, options.batch_size),
         steps_per_epoch=steps_per_epoch,
         epochs=options.max_steps // steps_per_epoch,
-        callbacks=[backup, StepPrinter()],
+        callbacks=[backup, keep_rate, StepPrinter()],
         verbose=0,
     )
     model.save_weights(os.path.join(options.train_dir, FINAL_WEIGHTS))

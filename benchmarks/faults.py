@@ -352,7 +352,9 @@ def circumstances() -> str:
         f'batch {BATCH_SIZE}, {MAX_STEPS} steps, a checkpoint every {SAVE_STEPS}, the fault at '
         f'the first step seen from {FAULT_STEP} on. Seeds are fixed, and {deterministic} ran '
         'with deterministic operations. Weights, with all else that is saved, are compared '
-        'with those of the same program undisturbed.'
+        'with those of the same program undisturbed. For Keras, index and state file are its '
+        'training_metadata.json. A full disk is kept full by another program until the run '
+        'ends. Of two trainers, the second ends last.'
     )
 
 
