@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import glob
 import os
+import sys
 
 import tensorflow.compat.v1 as tf
 from matplotlib.axes import Axes
@@ -49,7 +50,7 @@ def read_scalars(directory: str, tags: tuple[str, ...]) -> dict[str, Curve]:
       that was taken twice, before and after a crash, the later value.
 
     Raises:
-      UserError: an event file is damaged, or there is no such scalar.
+      UserError: there is no such scalar.
     """
     curves: dict[str, Curve] = {tag: {} for tag in tags}
     files = glob.glob(os.path.join(glob.escape(directory), 'events.out.tfevents.*'))
@@ -60,7 +61,8 @@ def read_scalars(directory: str, tags: tuple[str, ...]) -> dict[str, Curve]:
                     if value.tag in curves:
                         curves[value.tag][event.step] = value.simple_value
         except tf.errors.DataLossError as error:
-            raise UserError(f'{file}: damaged: {error.message}') from error
+            # As a killed run leaves the file, and one that is being written to.
+            print(f'Warning: {file}: breaks off: {error.message}', file=sys.stderr)
     for tag, curve in curves.items():
         if not curve:
             raise UserError(f'{directory}: found no summary of {tag!r} in {len(files)} event files')

@@ -168,7 +168,9 @@ def load(directory: str) -> dict[str, Any]:
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, ValueError) as error:
-        raise UserError(f'{path}: cannot be read as settings: {error}') from error
+        raise UserError(
+            f'{path}: cannot be read as settings: {error}; move it away to go on without'
+        ) from error
     if not isinstance(stored, dict):
         raise UserError(f'{path}: expected a JSON object, found {type(stored).__name__}')
     return stored
