@@ -206,16 +206,16 @@ class CheckpointFolder:
           UserError: there are checkpoints, or there were, and none is whole.
         """
         problems = []
-        named: list[str] = []
         try:
             named = self._named()
         except DamagedError as error:
+            named = []
             problems.append(str(error))
         for checkpoint in self._newest_first(named):
             try:
                 open_checkpoint(checkpoint)
             except DamagedError as error:
-                if named and self._named()[-1] != named[-1]:
+                if named and self._named()[-1:] != named[-1:]:
                     # A trainer has added one, and dropped this one, in the meantime.
                     return self.newest_whole()
                 self._damaged.add(checkpoint)

@@ -9,6 +9,9 @@ import os
 
 _CHUNK_BYTES = 1 << 20
 
+# There, a folder can't be opened, nor a file be synced that is only read.
+_ON_WINDOWS = os.name == 'nt'
+
 
 def sync(*paths: str) -> None:
     """Has the files and folders on the disk, not just on their way to it.
@@ -17,7 +20,9 @@ def sync(*paths: str) -> None:
       OSError: one is missing or cannot be written.
     """
     for path in paths:
-        descriptor = os.open(path, os.O_RDONLY)
+        if _ON_WINDOWS and os.path.isdir(path):
+            continue
+        descriptor = os.open(path, os.O_RDWR if _ON_WINDOWS else os.O_RDONLY)
         try:
             os.fsync(descriptor)
         finally:
