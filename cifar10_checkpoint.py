@@ -349,11 +349,25 @@ class CheckpointFolder:
             named = self._newest_first([])[::-1]
         kept = [path for path in named if path != newest and self._may_drop(path)] + [newest]
         dropped = kept[: -self._max_to_keep] if self._max_to_keep else []
-        names = [os.path.basename(path) for path in kept[len(dropped) :]]
-        state = tf.train.generate_checkpoint_state_proto('.', names[-1], names)
-        cifar10_files.replace_text(os.path.join(self.directory, STATE_FILE), str(state))
+        self._write_state(kept[len(dropped) :])
         for path in dropped:
             tf.train.remove_checkpoint(path)
+
+    def _write_state(self, checkpoints: list[str]) -> None:
+        """Names checkpoints of this folder in the state file, the newest last."""
+        names = [os.path.basename(path) for path in checkpoints]
+        state = tf.train.generate_checkpoint_state_proto('.', names[-1], names)
+        cifar10_files.replace_text(os.path.join(self.directory, STATE_FILE), str(state))
+
+    def pass_over(self, checkpoint: str) -> None:
+        """No longer names a checkpoint, which stays as it is; unless it is the only one.
+
+        Raises:
+          OSError: the state file can't be written.
+        """
+        others = [path for path in self._named() if path != checkpoint and self._may_drop(path)]
+        if others:
+            self._write_state(others)
 
     def _may_drop(self, checkpoint: str) -> bool:
         """Whether it is here, and whole as far as is known."""

@@ -357,6 +357,8 @@ class CheckpointHook(tf.train.SessionRunHook):
         self._run = run
         self._step = step
         self._saved_step = -1
+        self.unproven: str | None = None
+        """Path of the checkpoint after which no step has been taken yet."""
         # Not the time of day, which may be set back.
         self._saved_time = time.monotonic()
 
@@ -377,6 +379,7 @@ class CheckpointHook(tf.train.SessionRunHook):
     def after_run(
         self, run_context: tf.train.SessionRunContext, run_values: tf.train.SessionRunValues
     ) -> None:
+        self.unproven = None
         self._run.data.check_now_and_then()
         if self._is_due(run_values.results):
             self._save(run_context.session, run_values.results)
@@ -403,10 +406,16 @@ class CheckpointHook(tf.train.SessionRunHook):
                 f'{_newest_note(self._run.folder)}'
             )
         try:
-            self._run.folder.save(self._saver, session, step)
+            self.unproven = self._run.folder.save(self._saver, session, step)
         except UserError as error:
             raise UserError(f'{error}{_newest_note(self._run.folder)}') from error
         self._saved_step, self._saved_time = step, time.monotonic()
+
+    def pass_over_unproven(self) -> None:
+        """Where no step could be taken from the last checkpoint, names the one before."""
+        if self.unproven:
+            with _writing_to(self._run.settings.train_dir):
+                self._run.folder.pass_over(self.unproven)
 
 
 def _newest_note(folder: CheckpointFolder) -> str:
@@ -474,12 +483,13 @@ def run(this_run: Run, training: Training, global_batch_size: int, config: tf.Co
         step = tf.train.get_global_step().read_value()
     console = ConsoleHook(step, training.total_loss, global_batch_size, settings.log_frequency)
     console.step = start.step
+    checkpoints = CheckpointHook(this_run, step)
     with StopSignalHook() as stop, _explained(this_run):
         hooks = [
             tf.train.StopAtStepHook(last_step=settings.max_steps),
             console,
             stop,
-            CheckpointHook(this_run, step),
+            checkpoints,
             *_summary_hooks(settings, start),
         ]
         with tf.train.MonitoredTrainingSession(
@@ -489,8 +499,14 @@ def run(this_run: Run, training: Training, global_batch_size: int, config: tf.Co
                 try:
                     session.run(training.train_op)
                 except tf.errors.InvalidArgumentError:
-                    _explain_not_finite(session, this_run, training, console.step + 1)
-                    raise
+                    bad = _find_not_finite(session, this_run, training)
+                    if bad is None:
+                        raise
+                    checkpoints.pass_over_unproven()
+                    raise UserError(
+                        f'step {console.step + 1}: {bad.in_words()}; the step was not taken'
+                        f'{_newest_note(this_run.folder)}'
+                    ) from None
                 except tf.errors.OutOfRangeError as error:
                     # The session would take it for the end of the input, which has none: it
                     # comes from a file that grows beyond what is allowed.
@@ -498,10 +514,10 @@ def run(this_run: Run, training: Training, global_batch_size: int, config: tf.Co
     _print_end(settings, console.step, stop.received)
 
 
-def _explain_not_finite(
-    session: tf.train.MonitoredSession, this_run: Run, training: Training, step: int
-) -> None:
-    """Takes a failed step again, and raises UserError if a tensor of it is not finite."""
+def _find_not_finite(
+    session: tf.train.MonitoredSession, this_run: Run, training: Training
+) -> cifar10_finite.NotFinite | None:
+    """Takes a step that failed again; its first tensor that is not finite."""
 
     def find(step_context: Any) -> cifar10_finite.NotFinite | None:
         raw_session = step_context.session
@@ -509,11 +525,7 @@ def _explain_not_finite(
         images, labels = _batch_at(this_run, training, position)
         return cifar10_finite.first_not_finite(raw_session, training, images, labels)
 
-    bad = session.run_step_fn(find)
-    if bad:
-        raise UserError(
-            f'step {step}: {bad.in_words()}; the step was not taken{_newest_note(this_run.folder)}'
-        )
+    return session.run_step_fn(find)
 
 
 def _batch_at(this_run: Run, training: Training, position: int) -> tuple[np.ndarray, np.ndarray]:

@@ -203,6 +203,29 @@ def test_a_step_that_is_not_finite_is_not_taken_and_names_the_first_bad_tensor(
     assert not list(tmp_path.glob('model.ckpt-[23]*'))
 
 
+def test_a_checkpoint_from_which_no_step_can_be_taken_is_passed_over(
+    synthetic_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(synthetic_data, tmp_path, max_steps=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(cifar10_session.cifar10, 'INITIAL_LEARNING_RATE', 1e30)
+        with pytest.raises(UserError, match=r'step 3: .*last whole checkpoint is .*ckpt-1$'):
+            train(synthetic_data, tmp_path, max_steps=50, save_checkpoint_steps=1)
+    # What step 2 led to is still there, and no longer the newest.
+    assert list(tmp_path.glob('model.ckpt-2.index'))
+    train(synthetic_data, tmp_path, max_steps=4)
+    values = checkpoint_values(tmp_path)
+    assert values['global_step'] == 4 and all(np.isfinite(v).all() for v in values.values())
+
+
+def test_the_only_checkpoint_is_never_passed_over(
+    synthetic_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cifar10_session.cifar10, 'INITIAL_LEARNING_RATE', 1e30)
+    with pytest.raises(UserError, match=r'step 2: .*last whole checkpoint is .*ckpt-1$'):
+        train(synthetic_data, tmp_path, max_steps=9, save_checkpoint_steps=1, max_to_keep=1)
+
+
 def test_weights_that_are_not_finite_are_not_saved(
     synthetic_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
