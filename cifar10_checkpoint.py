@@ -30,6 +30,10 @@ STATE_FILE = 'checkpoint'
 # Inside a folder of checkpoints: where one is written until it is whole.
 UNFINISHED = 'unfinished'
 
+# What TensorFlow raises for damaged checkpoints. It runs out of memory where a length is
+# damaged.
+_DAMAGE = (tf.errors.OpError, ValueError, IndexError, RuntimeError, MemoryError)
+
 _AVERAGE_SUFFIX = '/ExponentialMovingAverage'
 
 
@@ -70,7 +74,7 @@ def open_checkpoint(checkpoint: str) -> tf.train.NewCheckpointReader:
         # Reading is what compares lengths and checksums.
         for name in reader.get_variable_to_shape_map():
             reader.get_tensor(name)
-    except (tf.errors.OpError, ValueError, IndexError, RuntimeError) as error:
+    except _DAMAGE as error:
         reason = reason_of(error)
         raise DamagedError(f'{checkpoint}: not a readable checkpoint: {reason}') from error
     return reader

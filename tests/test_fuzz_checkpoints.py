@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from test_cifar10_checkpoint import save
 
@@ -143,7 +143,16 @@ def untouched_steps(directory: Path, clean: Path) -> list[int]:
     return [step for step in STEPS if all(after.get(name) == before[name] for name in files[step])]
 
 
+# Lengths in the index that ask for more memory than there is.
+ENORMOUS = [
+    ('model.ckpt-10.index', inserted(0.84375, b'\x80\x80\x80\x80_\x00')),
+    ('model.ckpt-10.index', inserted(0.875, bytes(7))),
+    ('model.ckpt-10.index', inserted(0.875, bytes(7))),
+]
+
+
 @FUZZ
+@example(ENORMOUS)
 @given(st.lists(st.tuples(st.sampled_from(FILES), corruptions), min_size=1, max_size=4))
 def test_a_corrupted_folder_gives_a_clean_checkpoint_or_a_clear_error(
     clean: Path, corrupted: list[tuple[str, Corruption]]
