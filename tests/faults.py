@@ -46,6 +46,21 @@ def train_command(data_dir: Path, train_dir: Path, *options: str) -> list[str]:
     )
 
 
+def evaluate_command(
+    data_dir: Path, checkpoint_dir: Path, eval_dir: Path, *options: str
+) -> list[str]:
+    """An evaluation on all test images of the small synthetic set."""
+    return script_command(
+        'cifar10_eval.py',
+        f'--data_dir={data_dir}',
+        '--dataset=synthetic',
+        f'--checkpoint_dir={checkpoint_dir}',
+        f'--eval_dir={eval_dir}',
+        '--num_examples=60',
+        *options,
+    )
+
+
 class Process:
     """A running script, its output in files."""
 

@@ -96,14 +96,8 @@ def test_killed_at_random_moments_it_always_goes_on(synthetic_data: Path, tmp_pa
     moments = random.Random(seed)
     train_dir, killed = tmp_path / 'run', []
     command = train_command(synthetic_data, train_dir, *ONE_DEVICE)
-    evaluate = script_command(
-        'cifar10_eval.py',
-        f'--checkpoint_dir={train_dir}',
-        f'--eval_dir={tmp_path / "eval"}',
-        f'--data_dir={synthetic_data}',
-        '--dataset=synthetic',
-        '--num_examples=60',
-        '--eval_interval_secs=1',
+    evaluate = evaluate_command(
+        synthetic_data, train_dir, tmp_path / 'eval', '--eval_interval_secs=1'
     )
     with started(evaluate) as evaluator:
         for _ in range(NUM_KILLS):
@@ -140,14 +134,7 @@ def test_training_and_evaluation_fall_back_from_a_damaged_checkpoint(
     train_dir = tmp_path / 'run'
     shutil.copytree(unbroken, train_dir)
     damage(train_dir, 60)
-    evaluate = script_command(
-        'cifar10_eval.py',
-        '--run_once',
-        f'--checkpoint_dir={train_dir}',
-        f'--eval_dir={tmp_path / "eval"}',
-        f'--data_dir={synthetic_data}',
-        '--num_examples=60',
-    )
+    evaluate = evaluate_command(synthetic_data, train_dir, tmp_path / 'eval', '--run_once')
     warning = (
         rf'Warning: {train_dir}/model\.ckpt-60: not a readable checkpoint: .*; '
         rf'falling back to {train_dir}/model\.ckpt-56'
@@ -313,14 +300,8 @@ def test_an_evaluator_outlives_the_checkpoints_it_reads(
 ) -> None:
     """Each checkpoint is there for a moment only."""
     train_dir = tmp_path / 'run'
-    evaluate = script_command(
-        'cifar10_eval.py',
-        f'--checkpoint_dir={train_dir}',
-        f'--eval_dir={tmp_path / "eval"}',
-        f'--data_dir={synthetic_data}',
-        '--dataset=synthetic',
-        '--num_examples=60',
-        '--eval_interval_secs=1',
+    evaluate = evaluate_command(
+        synthetic_data, train_dir, tmp_path / 'eval', '--eval_interval_secs=1'
     )
     with started(evaluate) as evaluator:
         for _ in range(4):
