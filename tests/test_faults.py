@@ -12,10 +12,18 @@ from pathlib import Path
 
 import faults
 import pytest
-from faults import ONE_DEVICE, TWO_TOWERS, finish, newest_step, started, train_command
+from faults import (
+    ONE_DEVICE,
+    TWO_TOWERS,
+    evaluate_command,
+    finish,
+    newest_step,
+    started,
+    train_command,
+)
 
 from cifar10_checkpoint import CheckpointFolder
-from conftest import script_command, script_environment
+from conftest import script_environment
 
 # How often a trainer is killed; `make faults` takes 50.
 NUM_KILLS = int(os.environ.get('CIFAR10_FAULT_KILLS', '6'))
