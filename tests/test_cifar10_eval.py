@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import tensorflow.compat.v1 as tf
-from test_cifar10_checkpoint import save
 
 import cifar10_checkpoint
 from cifar10_eval import Best, EvalSettings, Result
 from cifar10_settings import UserError
+from test_cifar10_checkpoint import save
 
 
 @pytest.fixture

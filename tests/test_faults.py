@@ -10,8 +10,11 @@ import signal
 import subprocess
 from pathlib import Path
 
-import faults
 import pytest
+
+import faults
+from cifar10_checkpoint import CheckpointFolder
+from conftest import script_environment
 from faults import (
     ONE_DEVICE,
     TWO_TOWERS,
@@ -21,9 +24,6 @@ from faults import (
     started,
     train_command,
 )
-
-from cifar10_checkpoint import CheckpointFolder
-from conftest import script_environment
 
 # How often a trainer is killed; `make faults` takes 50.
 NUM_KILLS = int(os.environ.get('CIFAR10_FAULT_KILLS', '6'))

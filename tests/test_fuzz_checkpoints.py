@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from test_cifar10_checkpoint import save
 
 import cifar10_checkpoint
 from cifar10_checkpoint import CheckpointFolder
 from cifar10_settings import UserError
+from test_cifar10_checkpoint import save
 
 # As in the other fuzz tests: set for a longer run, which is then a random one.
 EXAMPLES = os.environ.get('CIFAR10_FUZZ_EXAMPLES')
