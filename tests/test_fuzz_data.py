@@ -35,14 +35,14 @@ pytestmark = pytest.mark.skipif(os.name != 'posix', reason='needs the files of a
 
 EXAMPLES = os.environ.get('CIFAR10_FUZZ_EXAMPLES')
 fuzzed = settings(
-    max_examples=int(EXAMPLES or 600),
+    max_examples=int(EXAMPLES or 720),
     derandomize=not EXAMPLES,
     database=None,
     deadline=None,
     suppress_health_check=list(HealthCheck),
 )
 # Of each test's examples; the rest come twice, or leave all bytes as they were.
-CORRUPTED_SHARE = 0.6
+CORRUPTED_SHARE = 0.5
 
 FILES = (*TRAIN_FILES, *TEST_FILES)
 RECORD_BYTES = 3073
