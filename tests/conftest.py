@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 
 import cifar10_data
 from cifar10_input import TEST_FILES, TRAIN_FILES
+from samples import Server
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -51,6 +53,25 @@ def synthetic_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = data_dir / 'synthetic-batches-bin'
     cifar10_data.generate_synthetic(str(directory), num_train=200, num_test=60)
     return data_dir
+
+
+@pytest.fixture(scope='session')
+def small_set(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A synthetic set of 500 training and 100 test images; not to be written to."""
+    directory = str(tmp_path_factory.mktemp('small') / 'set')
+    cifar10_data.generate_synthetic(directory, 500, 100, seed=3)
+    return directory
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with Server() as running:
+        thread = threading.Thread(target=running.serve_forever, args=(0.01,))
+        thread.start()
+        yield running
+        running.released.set()
+        running.shutdown()
+        thread.join()
 
 
 @pytest.fixture(scope='session')

@@ -26,8 +26,9 @@ import tensorflow.compat.v1 as tf
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import cifar10_data
+import cifar10_archive
 import cifar10_input
+import cifar10_records
 from cifar10_input import TEST_FILES, TRAIN_FILES
 from cifar10_settings import UserError
 
@@ -270,16 +271,16 @@ def test_damaged_records_without_digests() -> None:
             if len(sound) == len(FILES):
                 num_train = sum(len(sound[name].labels) for name in TRAIN_FILES)
                 num_test = len(sound[TEST_FILES[0]].labels)
-                assert cifar10_data.check_directory(directory) == (num_train, num_test)
+                assert cifar10_records.check_directory(directory) == (num_train, num_test)
                 name = steps[0][1] if steps[0][1] in FILES else FILES[0]
                 reader.check_decoding(os.path.join(directory, name), sound[name])
                 if not outcomes[True] % 20:
                     reader.check_batches(sound)
             else:
                 with pytest.raises(UserError):
-                    cifar10_data.check_directory(directory)
+                    cifar10_records.check_directory(directory)
             with contextlib.suppress(UserError):
-                assert len(cifar10_data.class_names(directory)) == 10
+                assert len(cifar10_records.class_names(directory)) == 10
             assert snapshot(base) == before
             outcomes[len(sound) == len(FILES)] += 1
             seen.add(digest(before))
@@ -301,7 +302,7 @@ def test_damaged_records_with_digests() -> None:
             damage(directory, steps)
             before = snapshot(base)
             try:
-                cifar10_data.check_directory(directory)
+                cifar10_records.check_directory(directory)
             except UserError:
                 pass
             else:
@@ -391,14 +392,14 @@ def unpacked(archive: str, data_dir: str, content: bytes) -> dict[str, bytes] | 
     write_all(base, {'archive': content})
     before = snapshot(base)
     try:
-        directory = cifar10_data.unpack(archive, data_dir)
+        directory = cifar10_archive.unpack(archive, data_dir)
     except UserError:
         assert snapshot(base) == before
         return None
     assert directory == os.path.join(data_dir, FOLDER)
     result = {os.path.basename(path): file for path, file in snapshot(directory).items()}
     assert set(FILES) < set(result) <= ALLOWED
-    assert cifar10_data.check_directory(directory)
+    assert cifar10_records.check_directory(directory)
     shutil.rmtree(directory)
     assert snapshot(base) == before
     assert result.pop('SHA256SUMS').decode().splitlines()[: len(FILES)] == [
