@@ -25,7 +25,7 @@ import tensorflow.compat.v1 as tf
 
 import cifar10_data
 import cifar10_ops
-from cifar10_data import DATA_URL
+from cifar10_download import DATA_URL
 from cifar10_input import (
     IMAGE_SIZE,
     NUM_CLASSES,
