@@ -34,7 +34,7 @@ UNFINISHED = 'unfinished'
 # damaged.
 _DAMAGE = (tf.errors.OpError, ValueError, IndexError, RuntimeError, MemoryError)
 
-_AVERAGE_SUFFIX = '/ExponentialMovingAverage'
+AVERAGE_SUFFIX = '/ExponentialMovingAverage'
 
 
 class Start(NamedTuple):
@@ -144,7 +144,7 @@ def initialize_from(checkpoint: str) -> None:
     for variable in tf.global_variables():
         name = variable.op.name
         if not reader.has_tensor(name):
-            name = name.removesuffix(_AVERAGE_SUFFIX)
+            name = name.removesuffix(AVERAGE_SUFFIX)
         if name not in counters and reader.has_tensor(name):
             tf.train.init_from_checkpoint(checkpoint, {name: variable})
 
@@ -156,7 +156,7 @@ def holds_averages(checkpoint: str) -> bool:
       UserError: it can't be read.
     """
     names = open_checkpoint(checkpoint).get_variable_to_shape_map()
-    return any(name.endswith(_AVERAGE_SUFFIX) for name in names)
+    return any(name.endswith(AVERAGE_SUFFIX) for name in names)
 
 
 def check_shapes(checkpoint: str, variables: dict[str, tf.Variable]) -> None:

@@ -84,7 +84,7 @@ def _check_file(path: str, record: RecordFormat, num_classes: int) -> int:
             f'expected {record.record_bytes:,}, and the file a whole number of records'
             f'{_likeness(path, size, record)}'
         )
-    labels = _read_labels(path, record)
+    labels = read_labels(path, record)
     wrong = np.flatnonzero(labels >= num_classes)
     if wrong.size:
         byte = wrong[0] * record.record_bytes + record.label_index % record.label_bytes
@@ -97,7 +97,7 @@ def _check_file(path: str, record: RecordFormat, num_classes: int) -> int:
     return num_records
 
 
-def _read_labels(path: str, record: RecordFormat) -> np.ndarray:
+def read_labels(path: str, record: RecordFormat) -> np.ndarray:
     """Labels of the whole records in a file: uint8 [records]."""
     labels = [np.empty(0, np.uint8)]
     # Not mapped into memory, where a fault of the disk would end the process.
