@@ -363,6 +363,9 @@ Device = str | Callable[[tf.Operation], str] | None
 
 GradientsAndVariables = list[tuple[tf.Tensor, tf.Variable]]
 
+# From a loss and its gradients to their means over several processes.
+Reduction = Callable[[tf.Tensor, GradientsAndVariables], tuple[tf.Tensor, GradientsAndVariables]]
+
 
 def compute_gradients(total_loss: tf.Tensor, use_fp16: bool = False) -> GradientsAndVariables:
     """Gradients of the loss for every trainable variable.
@@ -407,6 +410,7 @@ def tower_gradients(
     devices: Sequence[Device],
     seed: int = 0,
     use_fp16: bool = False,
+    reduction: Reduction | None = None,
 ) -> tuple[tf.Tensor, GradientsAndVariables]:
     """Loss and gradients of a batch, computed by one tower for each device.
 
@@ -420,6 +424,8 @@ def tower_gradients(
       devices: of each tower, as tf.device takes it; their number divides the batch.
       seed: int; the first weights derive from it.
       use_fp16: compute in float16.
+      reduction: where other processes compute the rest of the batch, gives the means over
+        all of them.
 
     Returns:
       total_loss: float32 [], mean cross entropy over the towers plus the weight decay.
@@ -438,9 +444,12 @@ def tower_gradients(
             logits = inference(tower_images, seed=seed, use_fp16=use_fp16, summaries=i == 0)
             losses.append(cross_entropy(logits, tower_labels))
             gradients.append(compute_gradients(losses[-1], use_fp16))
+    mean_loss, mean_gradients = tf.reduce_mean(tf.stack(losses)), average_gradients(gradients)
+    if reduction:
+        mean_loss, mean_gradients = reduction(mean_loss, mean_gradients)
     weight_losses = tf.losses.get_regularization_losses()
-    total_loss = tf.add_n([tf.reduce_mean(tf.stack(losses)), *weight_losses], name='total_loss')
-    return total_loss, _add_weight_decay(average_gradients(gradients))
+    total_loss = tf.add_n([mean_loss, *weight_losses], name='total_loss')
+    return total_loss, _add_weight_decay(mean_gradients)
 
 
 def _add_weight_decay(gradients: GradientsAndVariables) -> GradientsAndVariables:

@@ -273,15 +273,22 @@ def distorted_inputs(
     seed: int = 0,
     start_example: int = 0,
     record: RecordFormat = CIFAR10_RECORD,
+    share: int = 0,
+    num_shares: int = 1,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Training batches, distorted, without end.
+
+    Several readers can share the stream: of every `num_shares` batches each takes the one at
+    its own place, and the records of the others are read but not decoded.
 
     Args:
       data_dir: directory that holds the five training files.
       batch_size: number of images in a batch.
       seed: 0 to 2**63 - 1; decides order and distortions.
-      start_example: position in the stream of the first batch's first example.
+      start_example: position in the stream of the first example, of all readers together.
       record: the records' format.
+      share: this reader's place, 0 to num_shares - 1.
+      num_shares: number of readers.
 
     Returns:
       images: float32 [batch_size, 24, 24, depth], each of mean 0 and variance 1.
@@ -294,8 +301,8 @@ def distorted_inputs(
         return distort(images, numbers), labels
 
     stream = record_stream(train_files(data_dir), seed, start_example, record)
-    batches = stream.batch(batch_size, drop_remainder=True).enumerate().map(decode_and_distort)
-    return _next_batch(batches)
+    batches = stream.batch(batch_size, drop_remainder=True).enumerate()
+    return _next_batch(batches.shard(num_shares, share).map(decode_and_distort))
 
 
 def inputs(

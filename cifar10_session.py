@@ -117,6 +117,53 @@ class TrainSettings:
     start_over: bool = setting(False, 'First remove the run that --train_dir holds.')
 
 
+class Worker:
+    """A process that trains: here the only one of its run.
+
+    `cifar10_cluster.ClusterWorker` is one of several, which take each step together.
+    """
+
+    index = 0
+    num_workers = 1
+    target = ''
+    """Of the session, as tf.Session takes it."""
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether it is the one that finds the start, prints, saves and writes summaries."""
+        return self.index == 0
+
+    def join(
+        self, settings: TrainSettings, facts: dict[str, Any], start: cifar10_checkpoint.Start | None
+    ) -> cifar10_checkpoint.Start:
+        """Meets the other workers, and agrees with them where the run starts.
+
+        Args:
+          settings: as the flags gave them, with `dataset` decided.
+          facts: by name, what else must be the same on all workers.
+          start: what the chief has found; None on the others.
+        """
+        del settings, facts
+        assert start
+        return start
+
+    def hooks(self, own: list[tf.train.SessionRunHook]) -> list[tf.train.SessionRunHook]:
+        """`own`, of this worker's role, with what the workers do together before and after."""
+        return own
+
+    def stop_hook(self) -> StopSignalHook:
+        """What ends the run at a signal."""
+        return StopSignalHook()
+
+    def own_part(self, training: Training) -> Training:
+        """The part of the step that this worker can take again alone."""
+        return training
+
+    def together(self) -> contextlib.AbstractContextManager[None]:
+        """Around what can't be done without the other workers."""
+        return contextlib.nullcontext()
+
+
 class Run(NamedTuple):
     """A run that is about to begin."""
 
@@ -126,14 +173,16 @@ class Run(NamedTuple):
     """Directory that holds the record files."""
     num_examples: int
     """Size of the training set."""
-    folder: CheckpointFolder
-    """Where its checkpoints lie."""
+    folder: CheckpointFolder | None
+    """Where its checkpoints lie; None on a worker that isn't the chief."""
     start: cifar10_checkpoint.Start
     """Where it goes on from."""
     data: cifar10_guard.Watch
     """Sees when the training files change."""
     check_folder: Callable[[], None]
     """Raises UserError if the train_dir isn't there any more."""
+    worker: Worker
+    """The process's part in it."""
 
 
 def data_note(dataset: str) -> str:
@@ -142,14 +191,17 @@ def data_note(dataset: str) -> str:
 
 
 @contextlib.contextmanager
-def begin(settings: TrainSettings, global_batch_size: int) -> Iterator[Run]:
+def begin(
+    settings: TrainSettings, global_batch_size: int, worker: Worker | None = None
+) -> Iterator[Run]:
     """Gets the data and the folder ready, and prints what is about to happen.
 
     Until the end of `with`, no other run can begin in the folder.
 
     Args:
       settings: as the flags gave them.
-      global_batch_size: number of examples in a step, all towers together.
+      global_batch_size: number of examples in a step, all towers and workers together.
+      worker: this process's part in the run; None: it is the only one.
 
     Yields:
       The run. The current graph is a new one, for it.
@@ -158,7 +210,9 @@ def begin(settings: TrainSettings, global_batch_size: int) -> Iterator[Run]:
       UserError: data, folder and settings don't go together, or another run is under way
         in the folder.
     """
-    stored = cifar10_settings.load(settings.train_dir) if not settings.start_over else {}
+    worker = worker or Worker()
+    goes_on = worker.is_chief and not settings.start_over
+    stored = cifar10_settings.load(settings.train_dir) if goes_on else {}
     prepared = _prepare_data(settings, stored.get('dataset'))
     settings = dataclasses.replace(settings, dataset=prepared.dataset)
     num_examples = count_examples(train_files(prepared.directory))
@@ -172,10 +226,15 @@ def begin(settings: TrainSettings, global_batch_size: int) -> Iterator[Run]:
         f'Data: {num_examples} training images in {prepared.directory}{data_note(prepared.dataset)}'
     )
     data = cifar10_guard.Watch(train_files(prepared.directory))
-    with _hold_train_dir(settings) as check_folder:
-        _store_settings(settings, stored, data)
-        folder = CheckpointFolder(settings.train_dir, settings.max_to_keep)
-        start = cifar10_checkpoint.find_start(folder)
+    with contextlib.ExitStack() as held:
+        folder, found, check_folder = None, None, _nothing_to_check
+        if worker.is_chief:
+            check_folder = held.enter_context(_hold_train_dir(settings))
+            _store_settings(settings, stored, data)
+            folder = CheckpointFolder(settings.train_dir, settings.max_to_keep)
+            found = cifar10_checkpoint.find_start(folder)
+        facts = {'training images': num_examples, 'training files': data.digest()}
+        start = worker.join(settings, facts, found)
         if start.checkpoint:
             print(f'Going on from {start.checkpoint} at step {start.step}')
         if settings.use_fp16:
@@ -185,7 +244,20 @@ def begin(settings: TrainSettings, global_batch_size: int) -> Iterator[Run]:
         with tf.Graph().as_default():
             # What tf.data asks for before it is deterministic; no operation here draws from it.
             tf.set_random_seed(settings.seed)
-            yield Run(settings, prepared.directory, num_examples, folder, start, data, check_folder)
+            yield Run(
+                settings,
+                prepared.directory,
+                num_examples,
+                folder,
+                start,
+                data,
+                check_folder,
+                worker,
+            )
+
+
+def _nothing_to_check() -> None:
+    """Of a folder that is not used."""
 
 
 def _prepare_data(settings: TrainSettings, stored: str | None) -> cifar10_data.Prepared:
@@ -268,14 +340,18 @@ class ConsoleHook(tf.train.SessionRunHook):
     """
 
     def __init__(
-        self, step: tf.Tensor, total_loss: tf.Tensor, batch_size: int, log_frequency: int
+        self,
+        step: tf.Tensor,
+        total_loss: tf.Tensor,
+        batch_size: int,
+        log_frequency: int | None,
     ) -> None:
         """
         Args:
           step: int64 [], the global_step once the update is done.
           total_loss: float32 [].
-          batch_size: number of examples in a step, all towers together.
-          log_frequency: steps between lines.
+          batch_size: number of examples in a step, all towers and workers together.
+          log_frequency: steps between lines; None: prints none.
         """
         self._fetches = [step, total_loss]
         self._batch_size = batch_size
@@ -293,7 +369,7 @@ class ConsoleHook(tf.train.SessionRunHook):
         now = time.perf_counter()
         if self._last is None:
             self._last = self.step, now
-        elif self.step % self._log_frequency == 0:
+        elif self._log_frequency and self.step % self._log_frequency == 0:
             last_step, last_time = self._last
             seconds = (now - last_time) / (self.step - last_step)
             print(
@@ -351,7 +427,7 @@ class CheckpointHook(tf.train.SessionRunHook):
     def __init__(self, run: Run, step: tf.Tensor) -> None:
         """
         Args:
-          run: whose settings say when.
+          run: the chief's; its settings say when.
           step: int64 [], the global_step once the update is done.
         """
         self._run = run
@@ -406,6 +482,7 @@ class CheckpointHook(tf.train.SessionRunHook):
                 f'{_newest_note(self._run.folder)}'
             )
         try:
+            assert self._run.folder
             self.unproven = self._run.folder.save(self._saver, session, step)
         except UserError as error:
             raise UserError(f'{error}{_newest_note(self._run.folder)}') from error
@@ -413,18 +490,32 @@ class CheckpointHook(tf.train.SessionRunHook):
 
     def pass_over_unproven(self) -> None:
         """Where no step could be taken from the last checkpoint, names the one before."""
-        if self.unproven:
+        if self.unproven and self._run.folder:
             with _writing_to(self._run.settings.train_dir):
                 self._run.folder.pass_over(self.unproven)
 
 
-def _newest_note(folder: CheckpointFolder) -> str:
+def _newest_note(folder: CheckpointFolder | None) -> str:
     """For an error that ends a run: what there is to go on from."""
+    if folder is None:
+        return ''
     try:
         newest = folder.newest_whole()
     except UserError:
         newest = None
     return f'; the last whole checkpoint is {newest}' if newest else '; there is no checkpoint'
+
+
+class WatchDataHook(tf.train.SessionRunHook):
+    """Ends the run, with UserError, where the training files change."""
+
+    def __init__(self, run: Run) -> None:
+        self._data = run.data
+
+    def after_run(
+        self, run_context: tf.train.SessionRunContext, run_values: tf.train.SessionRunValues
+    ) -> None:
+        self._data.check_now_and_then()
 
 
 def _summary_hooks(
@@ -460,20 +551,38 @@ def session_config(settings: TrainSettings, num_cpu_devices: int = 1) -> tf.Conf
     )
 
 
+def _hooks_of_role(
+    this_run: Run, checkpoints: CheckpointHook | None
+) -> list[tf.train.SessionRunHook]:
+    """What the chief alone does beside training, or the others."""
+    if checkpoints:
+        return [checkpoints, *_summary_hooks(this_run.settings, this_run.start)]
+    return [WatchDataHook(this_run)]
+
+
+def _open_session(
+    worker: Worker, hooks: list[tf.train.SessionRunHook], config: tf.ConfigProto
+) -> tf.train.MonitoredSession:
+    if worker.num_workers > 1:
+        # One that doesn't take up again what other workers have broken off: it can't.
+        return tf.train.SingularMonitoredSession(hooks=hooks, config=config, master=worker.target)
+    return tf.train.MonitoredTrainingSession(hooks=hooks, config=config, log_step_count_steps=None)
+
+
 def run(this_run: Run, training: Training, global_batch_size: int, config: tf.ConfigProto) -> None:
     """Takes steps until the last one or a signal, and prints how to go on.
 
     Args:
       this_run: as `begin` gave it.
       training: the graph's parts.
-      global_batch_size: number of examples in a step, all towers together.
+      global_batch_size: number of examples in a step, all towers and workers together.
       config: of the session.
 
     Raises:
       UserError: a tensor is not finite, the training files have changed, or the folder
         can't be written any more; the message says which, and what there is to go on from.
     """
-    settings, start = this_run.settings, this_run.start
+    settings, start, worker = this_run.settings, this_run.start, this_run.worker
     if start.step >= settings.max_steps:
         print(f'Nothing to do: step {start.step} has reached --max_steps={settings.max_steps}')
         return
@@ -481,51 +590,57 @@ def run(this_run: Run, training: Training, global_batch_size: int, config: tf.Co
         cifar10_checkpoint.initialize_from(start.checkpoint)
     with tf.control_dependencies([training.train_op]):
         step = tf.train.get_global_step().read_value()
-    console = ConsoleHook(step, training.total_loss, global_batch_size, settings.log_frequency)
+    log_frequency = settings.log_frequency if worker.is_chief else None
+    console = ConsoleHook(step, training.total_loss, global_batch_size, log_frequency)
     console.step = start.step
-    checkpoints = CheckpointHook(this_run, step)
-    with StopSignalHook() as stop, _explained(this_run):
+    checkpoints = CheckpointHook(this_run, step) if worker.is_chief else None
+    with worker.stop_hook() as stop, _explained(this_run):
         hooks = [
             tf.train.StopAtStepHook(last_step=settings.max_steps),
             console,
             stop,
-            checkpoints,
-            *_summary_hooks(settings, start),
+            *worker.hooks(_hooks_of_role(this_run, checkpoints)),
         ]
-        with tf.train.MonitoredTrainingSession(
-            hooks=hooks, config=config, log_step_count_steps=None
-        ) as session:
+        with _open_session(worker, hooks, config) as session:
             while not session.should_stop():
                 try:
-                    session.run(training.train_op)
+                    with worker.together():
+                        session.run(training.train_op)
                 except tf.errors.InvalidArgumentError:
-                    bad = _find_not_finite(session, this_run, training)
-                    if bad is None:
+                    reason = _why_not_finite(session, this_run, training)
+                    if reason is None:
                         raise
-                    checkpoints.pass_over_unproven()
+                    if checkpoints:
+                        checkpoints.pass_over_unproven()
                     raise UserError(
-                        f'step {console.step + 1}: {bad.in_words()}; the step was not taken'
+                        f'step {console.step + 1}: {reason}; the step was not taken'
                         f'{_newest_note(this_run.folder)}'
                     ) from None
                 except tf.errors.OutOfRangeError as error:
                     # The session would take it for the end of the input, which has none: it
                     # comes from a file that grows beyond what is allowed.
                     raise _as_user_error(error, this_run) from error
-    _print_end(settings, console.step, stop.received)
+    _print_end(settings, console.step, stop.received, worker)
 
 
-def _find_not_finite(
+def _why_not_finite(
     session: tf.train.MonitoredSession, this_run: Run, training: Training
-) -> cifar10_finite.NotFinite | None:
-    """Takes a step that failed again; its first tensor that is not finite."""
+) -> str | None:
+    """Takes a step that failed again, and says what of it is not finite."""
+    own_part = this_run.worker.own_part(training)
 
     def find(step_context: Any) -> cifar10_finite.NotFinite | None:
         raw_session = step_context.session
         position = int(raw_session.run(training.examples_seen))
         images, labels = _batch_at(this_run, training, position)
-        return cifar10_finite.first_not_finite(raw_session, training, images, labels)
+        return cifar10_finite.first_not_finite(raw_session, own_part, images, labels)
 
-    return session.run_step_fn(find)
+    bad = session.run_step_fn(find)
+    if bad:
+        return bad.in_words()
+    if this_run.worker.num_workers > 1:
+        return 'what another worker has computed is not finite, as it says itself'
+    return None
 
 
 def _batch_at(this_run: Run, training: Training, position: int) -> tuple[np.ndarray, np.ndarray]:
@@ -537,6 +652,8 @@ def _batch_at(this_run: Run, training: Training, position: int) -> tuple[np.ndar
             training.images.shape.as_list()[0],
             this_run.settings.seed,
             position,
+            share=this_run.worker.index,
+            num_shares=this_run.worker.num_workers,
         )
         return session.run(batch)
 
@@ -563,12 +680,15 @@ def _explained(this_run: Run) -> Iterator[None]:
         threading.excepthook = excepthook
 
 
-def _print_end(settings: TrainSettings, step: int, received: signal.Signals | None) -> None:
+def _print_end(
+    settings: TrainSettings, step: int, received: signal.Signals | None, worker: Worker
+) -> None:
     """Says why the run ended, and the command that goes on."""
-    print(
-        f'{"Stopped by " + received.name if received else "Finished"} at step {step}, '
-        f'saved in {settings.train_dir}{data_note(settings.dataset)}'
-    )
+    end = f'{"Stopped by " + received.name if received else "Finished"} at step {step}'
+    if not worker.is_chief:
+        print(f'{end}, saved by the chief')
+        return
+    print(f'{end}, saved in {settings.train_dir}{data_note(settings.dataset)}')
     settings = dataclasses.replace(settings, start_over=False)
     if step >= settings.max_steps:
         settings = dataclasses.replace(settings, max_steps=max(100_000, 2 * step))
