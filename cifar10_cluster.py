@@ -328,7 +328,15 @@ class ClusterWorker(cifar10_session.Worker):
         with tf.Graph().as_default():
             everyones = self.sum_over_workers(tf.constant(rows), _MEETING)
             with self.together(), tf.Session(self.target, config=self._config) as session:
-                rows = session.run(everyones)
+                try:
+                    rows = session.run(everyones)
+                except tf.errors.DeadlineExceededError as error:
+                    raise UserError(
+                        f'{self.cluster.describe(self.index)}: the port of each of '
+                        f'{", ".join(self.cluster.addresses)} is open, but not every worker has '
+                        f'answered within --wait_secs={self._wait_secs} seconds: one hangs, or '
+                        'was started with another TF_CONFIG'
+                    ) from error
         return [json.loads(row.astype(np.uint8).tobytes().rstrip(b'\0')) for row in rows]
 
     # ------------------------------------------------------------------- in the graph

@@ -89,6 +89,7 @@ class WorkerProcess:
             # Ctrl-C reaches it through this process alone, once.
             start_new_session=True,
         )
+        say('cluster', f'{self.name} is process {self._process.pid}')
         assert self._process.stdout
         self._reader = threading.Thread(
             target=self._print_all, args=[self._process.stdout], daemon=True

@@ -563,7 +563,7 @@ def _hooks_of_role(
 def _open_session(
     worker: Worker, hooks: list[tf.train.SessionRunHook], config: tf.ConfigProto
 ) -> tf.train.MonitoredSession:
-    if worker.num_workers > 1:
+    if worker.target:
         # One that doesn't take up again what other workers have broken off: it can't.
         return tf.train.SingularMonitoredSession(hooks=hooks, config=config, master=worker.target)
     return tf.train.MonitoredTrainingSession(hooks=hooks, config=config, log_step_count_steps=None)
