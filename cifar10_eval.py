@@ -21,8 +21,10 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Iterator
 from typing import NamedTuple
 
+import numpy as np
 import tensorflow.compat.v1 as tf
 
 import cifar10
@@ -31,12 +33,22 @@ import cifar10_files
 import cifar10_guard
 import cifar10_settings
 from cifar10_checkpoint import CheckpointFolder, reason_of
-from cifar10_input import count_examples, evaluation_files
+from cifar10_input import (
+    NUM_VIEWS,
+    count_examples,
+    evaluation_crop,
+    evaluation_files,
+    evaluation_views,
+)
 from cifar10_session import data_note, timestamp
 from cifar10_settings import UserError, run_script, setting
 
-# Largest batch; it changes speed and memory, not the result.
+# Largest number of crops that the network sees together; it changes speed and memory, not
+# the result.
 BATCH_SIZE = 250
+
+# What a result says of itself where the probabilities of the views were averaged.
+VIEWS_NOTE = f' [averaged over {NUM_VIEWS} views]'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +67,11 @@ class EvalSettings:
         False,
         'Keep a copy of the checkpoint of the best precision so far in the folder best of '
         '--eval_dir.',
+    )
+    average_views: bool = setting(
+        False,
+        'Average the probabilities over centre, corners and their mirror images: ten views, ten '
+        'times the work.',
     )
     num_examples: int = setting(10_000, 'How many images to score.', at_least=1)
     run_once: bool = setting(False, 'Evaluate the newest checkpoint and exit.')
@@ -79,6 +96,43 @@ class Result(NamedTuple):
         return self.num_correct / self.num_examples
 
 
+class Restorer:
+    """Gives the current graph's weights the moving averages of one checkpoint after another."""
+
+    def __init__(self) -> None:
+        self._weights = cifar10_checkpoint.weights_by_name()
+        self._averages = cifar10.variable_averages().variables_to_restore(tf.trainable_variables())
+        self._weights_saver = tf.train.Saver(self._weights)
+        self._averages_saver = tf.train.Saver(self._averages)
+
+    def restore(self, session: tf.Session, checkpoint: str) -> None:
+        """Restores a checkpoint: the averages, or with a warning the weights where it has none.
+
+        Raises:
+          UserError: it can't be read, or is of another network.
+          tf.errors.OpError: it went away while it was read.
+        """
+        if cifar10_checkpoint.holds_averages(checkpoint):
+            variables, saver = self._averages, self._averages_saver
+        else:
+            print(
+                f'Warning: {checkpoint} holds no moving averages; its raw weights are used',
+                file=sys.stderr,
+            )
+            variables, saver = self._weights, self._weights_saver
+        cifar10_checkpoint.check_shapes(checkpoint, variables)
+        saver.restore(session, checkpoint)
+
+
+def class_probabilities(logits: tf.Tensor, average_views: bool = False) -> tf.Tensor:
+    """float32 [images, classes] of logits [images, classes], or [views of images, classes]."""
+    probabilities = tf.nn.softmax(logits)
+    if not average_views:
+        return probabilities
+    of_views = tf.reshape(probabilities, [-1, NUM_VIEWS, logits.shape.as_list()[-1]])
+    return tf.reduce_mean(of_views, axis=1)
+
+
 class Evaluator:
     """The evaluation graph, ready for one checkpoint after another."""
 
@@ -99,17 +153,18 @@ class Evaluator:
             )
         self.graph = tf.Graph()
         with self.graph.as_default():
-            images, labels = cifar10.inputs(
-                settings.eval_data, data_dir, BATCH_SIZE, settings.num_examples
+            images, self._labels = cifar10.inputs(
+                settings.eval_data,
+                data_dir,
+                BATCH_SIZE // NUM_VIEWS if settings.average_views else BATCH_SIZE,
+                settings.num_examples,
+                crop=evaluation_views if settings.average_views else evaluation_crop,
             )
             logits = cifar10.inference(images, summaries=False)
-            self._hits = tf.nn.in_top_k(logits, labels, k=1)
-            self._weights = cifar10_checkpoint.weights_by_name()
-            self._averages = cifar10.variable_averages().variables_to_restore(
-                tf.trainable_variables()
-            )
-            self._weights_saver = tf.train.Saver(self._weights)
-            self._averages_saver = tf.train.Saver(self._averages)
+            self._probabilities = class_probabilities(logits, settings.average_views)
+            scores = self._probabilities if settings.average_views else logits
+            self._hits = tf.nn.in_top_k(scores, self._labels, k=1)
+            self._restorer = Restorer()
 
     def evaluate(self, checkpoint: str) -> Result:
         """Scores a checkpoint.
@@ -118,29 +173,42 @@ class Evaluator:
           UserError: it can't be read, or is of another network.
           tf.errors.OpError: it went away while it was read.
         """
-        if cifar10_checkpoint.holds_averages(checkpoint):
-            variables, saver = self._averages, self._averages_saver
-        else:
-            print(
-                f'Warning: {checkpoint} holds no moving averages; its raw weights are scored',
-                file=sys.stderr,
-            )
-            variables, saver = self._weights, self._weights_saver
-        cifar10_checkpoint.check_shapes(checkpoint, variables)
         with tf.Session(graph=self.graph) as session:
-            saver.restore(session, checkpoint)
+            self._restorer.restore(session, checkpoint)
             num_correct, num_examples = self._count_hits(session)
         return Result(cifar10_checkpoint.step_of(checkpoint), num_correct, num_examples)
 
     def _count_hits(self, session: tf.Session) -> tuple[int, int]:
         num_correct = num_examples = 0
-        while True:
-            try:
-                hits = session.run(self._hits)
-            except tf.errors.OutOfRangeError:
-                return num_correct, num_examples
+        for (hits,) in _until_the_end(session, self._hits):
             num_correct += int(hits.sum())
             num_examples += hits.size
+        return num_correct, num_examples
+
+    def probabilities(self, checkpoint: str) -> tuple[np.ndarray, np.ndarray]:
+        """What the network takes each image for.
+
+        Returns:
+          probabilities: float32 [images, classes], in the order of the files.
+          labels: int32 [images].
+
+        Raises:
+          UserError, tf.errors.OpError: as `evaluate`.
+        """
+        with tf.Session(graph=self.graph) as session:
+            self._restorer.restore(session, checkpoint)
+            batches = list(_until_the_end(session, self._probabilities, self._labels))
+        probabilities, labels = zip(*batches, strict=True)
+        return np.concatenate(probabilities), np.concatenate(labels)
+
+
+def _until_the_end(session: tf.Session, *tensors: tf.Tensor) -> Iterator[list[np.ndarray]]:
+    """Their values, one batch after another."""
+    while True:
+        try:
+            yield session.run(list(tensors))
+        except tf.errors.OutOfRangeError:
+            return
 
 
 def _summary_writer(eval_dir: str, graph: tf.Graph) -> tf.summary.FileWriter:
@@ -152,21 +220,28 @@ def _summary_writer(eval_dir: str, graph: tf.Graph) -> tf.summary.FileWriter:
         raise UserError(f'--eval_dir={eval_dir}: cannot be written: {reason_of(error)}') from error
 
 
-def _report(result: Result, dataset: str, writer: tf.summary.FileWriter) -> None:
+def _report(
+    result: Result, dataset: str, average_views: bool, writer: tf.summary.FileWriter
+) -> None:
     """Prints the precision, and writes it as a summary."""
+    note = VIEWS_NOTE if average_views else ''
     print(
         f'{timestamp()}: precision @ 1 = {result.precision:.3f} '
-        f'(step {result.step}, {result.num_examples} images){data_note(dataset)}',
+        f'(step {result.step}, {result.num_examples} images){note}{data_note(dataset)}',
         flush=True,
     )
     summary = tf.Summary()
-    summary.value.add(tag='Precision @ 1', simple_value=result.precision)
+    summary.value.add(tag=f'Precision @ 1{note}', simple_value=result.precision)
     writer.add_summary(summary, result.step)
     writer.flush()
 
 
-def _dataset(settings: EvalSettings) -> str:
-    """The data set to score on, the one that the checkpoints were trained on."""
+def dataset_of(settings: EvalSettings) -> str:
+    """The data set to score on, the one that the checkpoints were trained on.
+
+    Raises:
+      UserError: another one is asked for, or the settings of the training can't be read.
+    """
     stored = cifar10_settings.load(settings.checkpoint_dir).get('dataset')
     if settings.dataset and stored and settings.dataset != stored:
         raise UserError(
@@ -187,12 +262,17 @@ class Best:
         self._settings = settings
         self._directory = os.path.join(settings.eval_dir, 'best')
         self._file = os.path.join(self._directory, 'best.json')
-        self._chosen_on = {'eval_data': settings.eval_data, 'num_examples': settings.num_examples}
+        self._chosen_on = {
+            'eval_data': settings.eval_data,
+            'num_examples': settings.num_examples,
+            'average_views': settings.average_views,
+        }
         try:
             with open(self._file, encoding='utf-8') as file:
                 kept = json.load(file)
             self._precision = float(kept['precision'])
-            kept_on = {name: kept[name] for name in self._chosen_on}
+            kept_on = {name: kept[name] for name in ('eval_data', 'num_examples')}
+            kept_on['average_views'] = kept.get('average_views', False)
         except FileNotFoundError:
             self._precision = -1.0
             return
@@ -233,7 +313,8 @@ class _Evaluation:
     """What it takes to score one checkpoint after another."""
 
     def __init__(self, settings: EvalSettings) -> None:
-        self._dataset = _dataset(settings)
+        self._dataset = dataset_of(settings)
+        self._average_views = settings.average_views
         prepared = cifar10.maybe_download_and_extract(settings.data_dir, self._dataset)
         self._data = cifar10_guard.Watch(evaluation_files(settings.eval_data, prepared.directory))
         self._evaluator = Evaluator(settings, prepared.directory)
@@ -244,26 +325,35 @@ class _Evaluation:
         """Scores a checkpoint, reports it, and keeps it if it is to be kept."""
         self._data.check()
         result = self._evaluator.evaluate(checkpoint)
-        _report(result, self._dataset, self._writer)
+        _report(result, self._dataset, self._average_views, self._writer)
         if self._best:
             self._best.offer(checkpoint, result)
 
 
-def _newest(folder: CheckpointFolder, run_once: bool) -> str | None:
-    """The newest whole checkpoint, or None; a damaged folder may yet get a whole one."""
-    try:
-        newest = folder.newest_whole()
-    except UserError as error:
-        if run_once:
-            raise
-        print(f'Warning: {error}', file=sys.stderr)
-        return None
-    if newest is None and run_once:
+def newest_checkpoint(folder: CheckpointFolder) -> str:
+    """Path of the newest whole checkpoint.
+
+    Raises:
+      UserError: there is none.
+    """
+    newest = folder.newest_whole()
+    if newest is None:
         raise UserError(
             f'--checkpoint_dir={folder.directory}: found no checkpoint; '
             'train first, for example with python cifar10_train.py'
         )
     return newest
+
+
+def _newest(folder: CheckpointFolder, run_once: bool) -> str | None:
+    """The newest whole checkpoint, or None; a damaged folder may yet get a whole one."""
+    if run_once:
+        return newest_checkpoint(folder)
+    try:
+        return folder.newest_whole()
+    except UserError as error:
+        print(f'Warning: {error}', file=sys.stderr)
+        return None
 
 
 def _identity(checkpoint: str) -> tuple[str, float]:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import tensorflow.compat.v1 as tf
 
@@ -27,6 +27,9 @@ NUM_EXAMPLES_PER_EPOCH_FOR_EVAL = 10000
 
 TRAIN_FILES = tuple(f'data_batch_{i}.bin' for i in range(1, 6))
 TEST_FILES = ('test_batch.bin',)
+
+# Of an image, that `evaluation_views` gives.
+NUM_VIEWS = 10
 
 # Records held while an epoch is shuffled: at 3,073 bytes each, all of CIFAR-10
 # takes 154 MB. A larger data set is shuffled within a window of this many.
@@ -226,6 +229,28 @@ def evaluation_crop(images: tf.Tensor) -> tf.Tensor:
     return tf.image.per_image_standardization(tf.cast(images, tf.float32))
 
 
+def evaluation_views(images: tf.Tensor) -> tf.Tensor:
+    """The centre and the four corners of each image, each also mirrored, standardised.
+
+    Krizhevsky et al., "ImageNet classification with deep convolutional neural
+    networks", NIPS 2012, sec. 4.1, average the network's probabilities over these ten.
+
+    Args:
+      images: uint8 [batch, height, width, depth], 0 to 255.
+
+    Returns:
+      float32 [batch * NUM_VIEWS, 24, 24, depth], the views of an image side by side, each
+      of mean 0 and variance 1.
+    """
+    _, height, width, depth = images.shape.as_list()
+    down, right = height - IMAGE_SIZE, width - IMAGE_SIZE
+    corners = [(down // 2, right // 2), (0, 0), (0, right), (down, 0), (down, right)]
+    crops = [images[:, top : top + IMAGE_SIZE, left : left + IMAGE_SIZE] for top, left in corners]
+    views = tf.stack([*crops, *(tf.reverse(crop, [2]) for crop in crops)], axis=1)
+    views = tf.reshape(views, [-1, IMAGE_SIZE, IMAGE_SIZE, depth])
+    return tf.image.per_image_standardization(tf.cast(views, tf.float32))
+
+
 def record_stream(
     files: Sequence[str],
     seed: int,
@@ -311,6 +336,7 @@ def inputs(
     batch_size: int,
     num_examples: int = -1,
     record: RecordFormat = CIFAR10_RECORD,
+    crop: Callable[[tf.Tensor], tf.Tensor] = evaluation_crop,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Evaluation batches: each image once, in the order of the files, undistorted.
 
@@ -323,9 +349,11 @@ def inputs(
       batch_size: largest number of images in a batch.
       num_examples: how many images to give; -1 for all.
       record: the records' format.
+      crop: `evaluation_crop`, or `evaluation_views` for all views of each image.
 
     Returns:
-      images: float32 [batch, 24, 24, depth], each of mean 0 and variance 1.
+      images: float32 [batch, 24, 24, depth], each of mean 0 and variance 1; of views,
+        NUM_VIEWS for each label.
       labels: int32 [batch], 0 to 255.
 
     Raises:
@@ -336,7 +364,7 @@ def inputs(
 
     def decode_and_crop(records: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         images, labels = decode_records(records, record)
-        return evaluation_crop(images), labels
+        return crop(images), labels
 
     return _next_batch(records.batch(batch_size).map(decode_and_crop))
 

@@ -53,7 +53,8 @@ def test_the_best_is_kept_alone(trained: Path, capsys: pytest.CaptureFixture[str
     offer(trained, {1: 5, 2: 7, 3: 7})
     step, why = kept(trained)
     assert step == 2
-    assert why == {'eval_data': 'test', 'num_examples': 10, 'precision': 0.7, 'step': 2}
+    chosen_on = {'eval_data': 'test', 'num_examples': 10, 'average_views': False}
+    assert why == {**chosen_on, 'precision': 0.7, 'step': 2}
     best = trained.with_name('eval') / 'best'
     assert f'Best so far: kept as {best}/model.ckpt-2' in capsys.readouterr().out
     assert (best / 'settings.json').read_text() == '{"dataset": "synthetic"}'
