@@ -174,25 +174,26 @@ def sha256_of(path: str) -> str:
         return cifar10_files.sha256_of(path)
 
 
-def class_names(directory: str) -> list[str]:
-    """Names of the ten classes, in the order of their labels.
+def class_names(directory: str, num_classes: int = NUM_CLASSES) -> list[str]:
+    """Names of the classes, in the order of their labels.
 
     Args:
       directory: may hold batches.meta.txt, one name a line.
+      num_classes: how many there are.
 
     Returns:
-      Ten names; the labels '0' to '9' where there is no batches.meta.txt.
+      `num_classes` names; the labels, from '0' on, where there is no batches.meta.txt.
 
     Raises:
-      UserError: batches.meta.txt does not hold ten names that can be printed.
+      UserError: batches.meta.txt does not hold that many names that can be printed.
     """
     path = os.path.join(directory, CLASS_NAMES_FILE)
     if not os.path.lexists(path):
-        return [str(label) for label in range(NUM_CLASSES)]
-    text = read_text(path, f'expected {NUM_CLASSES} class names')
+        return [str(label) for label in range(num_classes)]
+    text = read_text(path, f'expected {num_classes} class names')
     names = [line.strip() for line in text.split('\n') if line.strip()]
-    if len(names) != NUM_CLASSES:
-        raise UserError(f'{path}: found {len(names)} class names; expected {NUM_CLASSES}')
+    if len(names) != num_classes:
+        raise UserError(f'{path}: found {len(names)} class names; expected {num_classes}')
     for name in names:
         if not name.isprintable():
             raise UserError(f'{path}: found the class name {name!r}; expected printable text')

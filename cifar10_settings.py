@@ -65,11 +65,27 @@ def setting(
     )
 
 
+def arguments() -> Any:
+    """A dataclass field that takes what the command line holds beside flags: tuple[str, ...].
+
+    A script without such a field refuses what is no flag.
+    """
+    return dataclasses.field(default=(), metadata={'arguments': True})
+
+
+def _takes_arguments(field: dataclasses.Field) -> bool:
+    return 'arguments' in field.metadata
+
+
 def define_flags(settings_class: type) -> None:
     """Defines one absl flag for each field of a dataclass of `setting`s."""
     # The flags belong to the script that is run, so that its --help lists them.
     flags.disclaim_key_flags()
     for field in dataclasses.fields(settings_class):
+        if _takes_arguments(field):
+            # Flags may follow arguments, as they may in most commands.
+            flags.FLAGS.set_gnu_getopt()
+            continue
         name, default, metadata = field.name, field.default, field.metadata
         help_text = metadata['help']
         if isinstance(default, bool):
@@ -101,11 +117,7 @@ def run_script(main: Callable[[S], None], settings_class: type[S]) -> None:
     def call_main(argv: list[str]) -> None:
         script = os.path.basename(argv[0])
         try:
-            if argv[1:]:
-                raise UserError(f'unexpected argument {argv[1]!r}: options start with --')
-            values = flags.FLAGS.flag_values_dict()
-            names = [field.name for field in dataclasses.fields(settings_class)]  # type: ignore[arg-type]
-            main(settings_class(**{name: values[name] for name in names}))
+            main(_settings(settings_class, tuple(argv[1:])))
         except UserError as error:
             sys.exit(f'{script}: error: {error}')
         except KeyboardInterrupt:
@@ -116,6 +128,17 @@ def run_script(main: Callable[[S], None], settings_class: type[S]) -> None:
     logging.getLogger('tensorflow').setLevel(logging.ERROR)
     define_flags(settings_class)
     app.run(call_main)
+
+
+def _settings(settings_class: type[S], rest: tuple[str, ...]) -> S:
+    """What the flags and the `rest` of the command line ask for."""
+    values = flags.FLAGS.flag_values_dict()
+    fields = dataclasses.fields(settings_class)  # type: ignore[arg-type]
+    if rest and not any(map(_takes_arguments, fields)):
+        raise UserError(f'unexpected argument {rest[0]!r}: options start with --')
+    return settings_class(
+        **{field.name: rest if _takes_arguments(field) else values[field.name] for field in fields}
+    )
 
 
 def describe(settings: Any) -> str:
