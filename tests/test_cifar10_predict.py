@@ -35,7 +35,7 @@ def save_network(
         for variable in tf.trainable_variables():
             shape = variable.shape.as_list()
             # Large enough for probabilities far from equal, small enough to stay off 1.
-            value = rng.normal(0, 2 * np.prod(shape[:-1]) ** -0.5, shape).astype(np.float32)
+            value = rng.normal(0, 1.4 * np.prod(shape[:-1]) ** -0.5, shape).astype(np.float32)
             name = f'{variable.op.name}/ExponentialMovingAverage'
             if averages:
                 tf.get_variable(name, initializer=value, trainable=False)
