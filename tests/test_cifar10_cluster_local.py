@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from faults import started
 
 import cifar10_cluster_local
+from faults import started
 
 # In place of the trainer: index says which worker it is.
 PROLOGUE = """

@@ -17,7 +17,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
-from faults import Process, assert_bit_identical, finish, newest_step, started
 
 import cifar10_cluster_local
 import cifar10_distributed_train
@@ -26,6 +25,7 @@ import cifar10_train
 from cifar10_settings import UserError
 from cifar10_train import OneDeviceTrainSettings
 from conftest import script_command
+from faults import Process, assert_bit_identical, finish, newest_step, started
 
 MAX_STEPS = 60
 
