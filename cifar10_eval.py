@@ -21,10 +21,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator
-from typing import NamedTuple
 
-import numpy as np
 import tensorflow.compat.v1 as tf
 
 import cifar10
@@ -33,22 +30,12 @@ import cifar10_files
 import cifar10_guard
 import cifar10_settings
 from cifar10_checkpoint import CheckpointFolder, reason_of
+from cifar10_classifier import VIEWS_NOTE, Evaluator, Result, newest_checkpoint
 from cifar10_input import (
-    NUM_VIEWS,
-    count_examples,
-    evaluation_crop,
     evaluation_files,
-    evaluation_views,
 )
 from cifar10_session import data_note, timestamp
 from cifar10_settings import UserError, run_script, setting
-
-# Largest number of crops that the network sees together; it changes speed and memory, not
-# the result.
-BATCH_SIZE = 250
-
-# What a result says of itself where the probabilities of the views were averaged.
-VIEWS_NOTE = f' [averaged over {NUM_VIEWS} views]'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,134 +70,6 @@ class EvalSettings:
     )
 
 
-class Result(NamedTuple):
-    """What an evaluation found."""
-
-    step: int
-    num_correct: int
-    num_examples: int
-
-    @property
-    def precision(self) -> float:
-        """Fraction of the images whose most likely class is the true one."""
-        return self.num_correct / self.num_examples
-
-
-class Restorer:
-    """Gives the current graph's weights the moving averages of one checkpoint after another."""
-
-    def __init__(self) -> None:
-        self._weights = cifar10_checkpoint.weights_by_name()
-        self._averages = cifar10.variable_averages().variables_to_restore(tf.trainable_variables())
-        self._weights_saver = tf.train.Saver(self._weights)
-        self._averages_saver = tf.train.Saver(self._averages)
-
-    def restore(self, session: tf.Session, checkpoint: str) -> None:
-        """Restores a checkpoint: the averages, or with a warning the weights where it has none.
-
-        Raises:
-          UserError: it can't be read, or is of another network.
-          tf.errors.OpError: it went away while it was read.
-        """
-        if cifar10_checkpoint.holds_averages(checkpoint):
-            variables, saver = self._averages, self._averages_saver
-        else:
-            print(
-                f'Warning: {checkpoint} holds no moving averages; its raw weights are used',
-                file=sys.stderr,
-            )
-            variables, saver = self._weights, self._weights_saver
-        cifar10_checkpoint.check_shapes(checkpoint, variables)
-        saver.restore(session, checkpoint)
-
-
-def class_probabilities(logits: tf.Tensor, average_views: bool = False) -> tf.Tensor:
-    """float32 [images, classes] of logits [images, classes], or [views of images, classes]."""
-    probabilities = tf.nn.softmax(logits)
-    if not average_views:
-        return probabilities
-    of_views = tf.reshape(probabilities, [-1, NUM_VIEWS, logits.shape.as_list()[-1]])
-    return tf.reduce_mean(of_views, axis=1)
-
-
-class Evaluator:
-    """The evaluation graph, ready for one checkpoint after another."""
-
-    def __init__(self, settings: EvalSettings, data_dir: str) -> None:
-        """
-        Args:
-          settings: what to evaluate.
-          data_dir: directory that holds the record files.
-
-        Raises:
-          UserError: there are fewer images than asked for.
-        """
-        available = count_examples(evaluation_files(settings.eval_data, data_dir))
-        if settings.num_examples > available:
-            raise UserError(
-                f'--num_examples={settings.num_examples}: --eval_data={settings.eval_data} '
-                f'in {data_dir} holds only {available}'
-            )
-        self.graph = tf.Graph()
-        with self.graph.as_default():
-            images, self._labels = cifar10.inputs(
-                settings.eval_data,
-                data_dir,
-                BATCH_SIZE // NUM_VIEWS if settings.average_views else BATCH_SIZE,
-                settings.num_examples,
-                crop=evaluation_views if settings.average_views else evaluation_crop,
-            )
-            logits = cifar10.inference(images, summaries=False)
-            self._probabilities = class_probabilities(logits, settings.average_views)
-            scores = self._probabilities if settings.average_views else logits
-            self._hits = tf.nn.in_top_k(scores, self._labels, k=1)
-            self._restorer = Restorer()
-
-    def evaluate(self, checkpoint: str) -> Result:
-        """Scores a checkpoint.
-
-        Raises:
-          UserError: it can't be read, or is of another network.
-          tf.errors.OpError: it went away while it was read.
-        """
-        with tf.Session(graph=self.graph) as session:
-            self._restorer.restore(session, checkpoint)
-            num_correct, num_examples = self._count_hits(session)
-        return Result(cifar10_checkpoint.step_of(checkpoint), num_correct, num_examples)
-
-    def _count_hits(self, session: tf.Session) -> tuple[int, int]:
-        num_correct = num_examples = 0
-        for (hits,) in _until_the_end(session, self._hits):
-            num_correct += int(hits.sum())
-            num_examples += hits.size
-        return num_correct, num_examples
-
-    def probabilities(self, checkpoint: str) -> tuple[np.ndarray, np.ndarray]:
-        """What the network takes each image for.
-
-        Returns:
-          probabilities: float32 [images, classes], in the order of the files.
-          labels: int32 [images].
-
-        Raises:
-          UserError, tf.errors.OpError: as `evaluate`.
-        """
-        with tf.Session(graph=self.graph) as session:
-            self._restorer.restore(session, checkpoint)
-            batches = list(_until_the_end(session, self._probabilities, self._labels))
-        probabilities, labels = zip(*batches, strict=True)
-        return np.concatenate(probabilities), np.concatenate(labels)
-
-
-def _until_the_end(session: tf.Session, *tensors: tf.Tensor) -> Iterator[list[np.ndarray]]:
-    """Their values, one batch after another."""
-    while True:
-        try:
-            yield session.run(list(tensors))
-        except tf.errors.OutOfRangeError:
-            return
-
-
 def _summary_writer(eval_dir: str, graph: tf.Graph) -> tf.summary.FileWriter:
     """Raises UserError if `eval_dir` can't be written."""
     try:
@@ -236,7 +95,7 @@ def _report(
     writer.flush()
 
 
-def dataset_of(settings: EvalSettings) -> str:
+def _dataset(settings: EvalSettings) -> str:
     """The data set to score on, the one that the checkpoints were trained on.
 
     Raises:
@@ -313,11 +172,13 @@ class _Evaluation:
     """What it takes to score one checkpoint after another."""
 
     def __init__(self, settings: EvalSettings) -> None:
-        self._dataset = dataset_of(settings)
+        self._dataset = _dataset(settings)
         self._average_views = settings.average_views
         prepared = cifar10.maybe_download_and_extract(settings.data_dir, self._dataset)
         self._data = cifar10_guard.Watch(evaluation_files(settings.eval_data, prepared.directory))
-        self._evaluator = Evaluator(settings, prepared.directory)
+        self._evaluator = Evaluator(
+            prepared.directory, settings.num_examples, settings.eval_data, settings.average_views
+        )
         self._best = Best(settings) if settings.keep_best else None
         self._writer = _summary_writer(settings.eval_dir, self._evaluator.graph)
 
@@ -328,21 +189,6 @@ class _Evaluation:
         _report(result, self._dataset, self._average_views, self._writer)
         if self._best:
             self._best.offer(checkpoint, result)
-
-
-def newest_checkpoint(folder: CheckpointFolder) -> str:
-    """Path of the newest whole checkpoint.
-
-    Raises:
-      UserError: there is none.
-    """
-    newest = folder.newest_whole()
-    if newest is None:
-        raise UserError(
-            f'--checkpoint_dir={folder.directory}: found no checkpoint; '
-            'train first, for example with python cifar10_train.py'
-        )
-    return newest
 
 
 def _newest(folder: CheckpointFolder, run_once: bool) -> str | None:

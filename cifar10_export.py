@@ -33,7 +33,15 @@ import cifar10
 import cifar10_checkpoint
 import cifar10_settings
 from cifar10_checkpoint import CheckpointFolder, reason_of
-from cifar10_eval import EvalSettings, Evaluator, Restorer, dataset_of, newest_checkpoint
+from cifar10_classifier import (
+    Evaluator,
+    Predictor,
+    Restorer,
+    class_names,
+    newest_checkpoint,
+    num_classes_of,
+    picture_placeholder,
+)
 from cifar10_input import (
     CIFAR10_RECORD,
     IMAGE_SIZE,
@@ -42,7 +50,6 @@ from cifar10_input import (
     test_files,
 )
 from cifar10_paths import filled_directory
-from cifar10_predict import Predictor, class_names, num_classes_of, picture_placeholder
 from cifar10_session import data_note
 from cifar10_settings import UserError, run_script, setting
 
@@ -206,12 +213,12 @@ def _test_images(
     settings: ExportSettings, checkpoint: str
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The test images, their probabilities by evaluation, and their labels."""
-    trained_on = cifar10_settings.load(settings.checkpoint_dir).get('data_dir')
-    data_dir = settings.data_dir or str(trained_on or EvalSettings.data_dir)
-    dataset = dataset_of(EvalSettings(checkpoint_dir=settings.checkpoint_dir))
+    stored = cifar10_settings.load(settings.checkpoint_dir)
+    data_dir = settings.data_dir or str(stored.get('data_dir', 'cifar10_data'))
+    dataset = str(stored.get('dataset', 'cifar10'))
     directory = cifar10.maybe_download_and_extract(data_dir, dataset).directory
     files = test_files(directory)
-    evaluator = Evaluator(EvalSettings(num_examples=count_examples(files)), directory)
+    evaluator = Evaluator(directory, count_examples(files))
     return read_images(files), *evaluator.probabilities(checkpoint)
 
 

@@ -21,51 +21,26 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
-import tensorflow.compat.v1 as tf
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-import cifar10
-import cifar10_checkpoint
-import cifar10_data
-import cifar10_records
 import cifar10_settings
-from cifar10_archive import CIFAR10_DIRECTORY
 from cifar10_checkpoint import CheckpointFolder
-from cifar10_eval import (
+from cifar10_classifier import (
     BATCH_SIZE,
     VIEWS_NOTE,
-    Restorer,
-    class_probabilities,
+    Predictor,
+    class_names,
     newest_checkpoint,
 )
 from cifar10_input import (
     CIFAR10_RECORD,
     IMAGE_SIZE,
-    NUM_CLASSES,
-    NUM_VIEWS,
-    evaluation_crop,
-    evaluation_views,
 )
 from cifar10_pictures import DRAWN_SIZE, Picture, Reader
-from cifar10_records import CLASS_NAMES_FILE
 from cifar10_session import data_note
 from cifar10_settings import UserError, arguments, run_script, setting
-
-# By https://www.cs.toronto.edu/~kriz/cifar.html, in the order of the labels.
-CIFAR10_CLASS_NAMES = (
-    'airplane',
-    'automobile',
-    'bird',
-    'cat',
-    'deer',
-    'dog',
-    'frog',
-    'horse',
-    'ship',
-    'truck',
-)
 
 # How many of the likeliest classes are shown.
 TOP = 3
@@ -94,90 +69,6 @@ class PredictSettings:
     average_views: bool = setting(
         False, 'Average the probabilities over centre, corners and their mirror images.'
     )
-
-
-class Predictor:
-    """The network with the weights of one checkpoint, ready for pictures."""
-
-    def __init__(self, checkpoint: str, average_views: bool = False) -> None:
-        """
-        Args:
-          checkpoint: its path.
-          average_views: average the probabilities over ten views of each picture.
-
-        Raises:
-          UserError: it can't be read, or is of another network.
-        """
-        self.num_classes = num_classes_of(checkpoint)
-        self._batch_size = BATCH_SIZE // NUM_VIEWS if average_views else BATCH_SIZE
-        with tf.Graph().as_default():
-            self._pictures = picture_placeholder()
-            crop = evaluation_views if average_views else evaluation_crop
-            logits = cifar10.inference(crop(self._pictures), self.num_classes, summaries=False)
-            self._probabilities = class_probabilities(logits, average_views)
-            self._session = tf.Session()
-            Restorer().restore(self._session, checkpoint)
-
-    def probabilities(self, pictures: np.ndarray) -> np.ndarray:
-        """float32 [pictures, classes] of uint8 [pictures, 32, 32, 3]."""
-        starts = range(0, len(pictures), self._batch_size)
-        batches = [pictures[start : start + self._batch_size] for start in starts]
-        run = self._session.run
-        return np.concatenate([run(self._probabilities, {self._pictures: b}) for b in batches])
-
-
-def picture_placeholder() -> tf.Tensor:
-    """uint8 [batch, 32, 32, 3]: `images` of any batch size, in a record's size."""
-    shape = [None, CIFAR10_RECORD.height, CIFAR10_RECORD.width, CIFAR10_RECORD.depth]
-    return tf.placeholder(tf.uint8, shape, name='images')
-
-
-def num_classes_of(checkpoint: str) -> int:
-    """Size of the checkpoint's last layer; the ten of CIFAR-10 where it has none of that name."""
-    shapes = cifar10_checkpoint.open_checkpoint(checkpoint).get_variable_to_shape_map()
-    (size,) = shapes.get('softmax_linear/biases') or [NUM_CLASSES]
-    return size
-
-
-# ------------------------------------------------------------------ names of classes
-
-
-def class_names(checkpoint_dir: str, data_dir: str | None, num_classes: int) -> list[str]:
-    """Names of the classes that the checkpoints were trained on.
-
-    They are those of batches.meta.txt in `data_dir`, or where none is given in the folder
-    that the settings beside the checkpoints name. Where that is gone, the ten classes of
-    the data set cifar10 have the names that it was published with, and those of any other
-    their labels, with a warning.
-
-    Raises:
-      UserError: there are no names where `data_dir` should have them, or not as many as
-        classes, or the settings can't be read.
-    """
-    stored = cifar10_settings.load(checkpoint_dir)
-    dataset = stored.get('dataset', 'cifar10')
-    named = _names_directory(data_dir or str(stored.get('data_dir', '')), dataset)
-    if named:
-        return cifar10_records.class_names(named, num_classes)
-    if data_dir:
-        raise UserError(f'--data_dir={data_dir}: found no {CLASS_NAMES_FILE}')
-    if dataset == 'cifar10' and num_classes == len(CIFAR10_CLASS_NAMES):
-        return list(CIFAR10_CLASS_NAMES)
-    print(
-        f'Warning: found no {CLASS_NAMES_FILE} of the training images, so classes go by their '
-        'labels; --data_dir names the folder that has it',
-        file=sys.stderr,
-    )
-    return [str(label) for label in range(num_classes)]
-
-
-def _names_directory(data_dir: str, dataset: str) -> str | None:
-    """The folder in or under `data_dir` that holds the data set's class names."""
-    below = {'cifar10': CIFAR10_DIRECTORY, 'synthetic': cifar10_data.SYNTHETIC_DIRECTORY}
-    for directory in (os.path.join(data_dir, below.get(dataset, '')), data_dir):
-        if data_dir and os.path.lexists(os.path.join(directory, CLASS_NAMES_FILE)):
-            return directory
-    return None
 
 
 # ----------------------------------------------------------------------------- results

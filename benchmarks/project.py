@@ -27,7 +27,7 @@ from benchmarks.worker import (
     parse_options,
 )
 from cifar10_checkpoint import Start
-from cifar10_eval import EvalSettings, Evaluator
+from cifar10_classifier import Evaluator
 from cifar10_input import count_examples, test_files
 
 
@@ -84,8 +84,7 @@ def evaluate(options: Options) -> None:
     num_examples = count_examples(test_files(options.data_dir))
     with tempfile.TemporaryDirectory() as directory:
         checkpoint = save_first_weights(directory)
-        settings = EvalSettings(num_examples=num_examples)
-        evaluator = Evaluator(settings, options.data_dir)
+        evaluator = Evaluator(options.data_dir, num_examples)
         ticker = Ticker(num_examples)
         for _ in options.steps:
             evaluator.evaluate(checkpoint)

@@ -9,7 +9,8 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 import cifar10_checkpoint
-from cifar10_eval import Best, EvalSettings, Result
+from cifar10_classifier import Result
+from cifar10_eval import Best, EvalSettings
 from cifar10_settings import UserError
 from test_cifar10_checkpoint import save
 

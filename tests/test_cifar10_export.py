@@ -11,14 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
-from test_cifar10_predict import save_network
 
 import cifar10_export
-from cifar10_eval import EvalSettings, Evaluator
+from cifar10_classifier import CIFAR10_CLASS_NAMES, Evaluator
 from cifar10_export import ExportSettings
-from cifar10_predict import CIFAR10_CLASS_NAMES
 from cifar10_settings import UserError
 from conftest import Script, script_environment
+from test_cifar10_predict import save_network
 
 # What a user writes who has TensorFlow and nothing else.
 USER_PROGRAM = """
@@ -68,7 +67,7 @@ def exported(trained: ExportSettings, tmp_path_factory: pytest.TempPathFactory) 
 
 
 def expected_probabilities(trained: ExportSettings, records: Path) -> np.ndarray:
-    evaluator = Evaluator(EvalSettings(num_examples=25), str(records))
+    evaluator = Evaluator(str(records), 25)
     probabilities, _ = evaluator.probabilities(f'{trained.checkpoint_dir}/model.ckpt-7')
     return probabilities
 

@@ -12,10 +12,13 @@ import tensorflow.compat.v1 as tf
 from PIL import Image
 
 import cifar10
+import cifar10_classifier
 import cifar10_eval
 import cifar10_predict
-from cifar10_eval import EvalSettings, Evaluator
-from cifar10_predict import CIFAR10_CLASS_NAMES, Predictor, PredictSettings
+import cifar10_records
+from cifar10_classifier import CIFAR10_CLASS_NAMES, Evaluator, Predictor
+from cifar10_eval import EvalSettings
+from cifar10_predict import PredictSettings
 from cifar10_settings import UserError
 from conftest import Script
 
@@ -69,8 +72,8 @@ def test_pictures_of_records_are_predicted_as_evaluation_does(
 ) -> None:
     # So that the 25 pictures are read in three parts.
     monkeypatch.setattr(cifar10_predict, 'BATCH_SIZE', 10)
-    settings = EvalSettings(num_examples=25, average_views=average_views)
-    expected, _ = Evaluator(settings, str(records)).probabilities(checkpoint)
+    evaluator = Evaluator(str(records), 25, average_views=average_views)
+    expected, _ = evaluator.probabilities(checkpoint)
     assert np.ptp(expected, axis=0).max() > 0.1
 
     unreadable: list[str] = []
@@ -108,7 +111,8 @@ def test_eval_averages_views(
         run_once=True,
         average_views=True,
     )
-    probabilities, labels = Evaluator(settings, str(records)).probabilities(checkpoint)
+    evaluator = Evaluator(str(records), 25, average_views=True)
+    probabilities, labels = evaluator.probabilities(checkpoint)
     precision = (probabilities.argmax(axis=1) == labels).mean()
     cifar10_eval.evaluate(settings)
     line = capsys.readouterr().out
@@ -132,7 +136,7 @@ def test_another_number_of_classes(tmp_path: Path) -> None:
 
 def names_of(directory: Path, num_classes: int = 10, data_dir: Path | None = None) -> list[str]:
     data = str(data_dir) if data_dir else None
-    return cifar10_predict.class_names(str(directory), data, num_classes)
+    return cifar10_classifier.class_names(str(directory), data, num_classes)
 
 
 def test_names_come_from_the_data_that_training_used(tmp_path: Path, synthetic_data: Path) -> None:
@@ -159,7 +163,7 @@ def test_names_where_the_data_is_gone(tmp_path: Path, capsys: pytest.CaptureFixt
 
 
 def test_published_names_are_those_of_the_published_files(real_data: str) -> None:
-    assert cifar10_predict.cifar10_records.class_names(real_data) == list(CIFAR10_CLASS_NAMES)
+    assert cifar10_records.class_names(real_data) == list(CIFAR10_CLASS_NAMES)
 
 
 # ------------------------------------------------------------------------ the script
@@ -194,8 +198,7 @@ def test_json_holds_the_same_numbers(
     cifar10_predict.predict(PredictSettings(tuple(paths), folder, format='json'))
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line['file'] for line in lines] == paths
-    settings = EvalSettings(num_examples=3)
-    expected, _ = Evaluator(settings, str(records)).probabilities(checkpoint)
+    expected, _ = Evaluator(str(records), 3).probabilities(checkpoint)
     for line, probabilities in zip(lines, expected, strict=True):
         labels = [entry['label'] for entry in line['top']]
         assert labels == np.argsort(-probabilities)[:3].tolist()

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-import cifar10_eval
+import cifar10
+import cifar10_classifier
 from conftest import Script, script_command, script_environment
 
 TIME = r'\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{6}'
@@ -159,10 +160,9 @@ def test_eval_waits_for_checkpoints_and_scores_each_once(
 
 def test_eval_scores_each_image_once(synthetic_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # A batch that does not divide the number of images.
-    monkeypatch.setattr(cifar10_eval, 'BATCH_SIZE', 25)
+    monkeypatch.setattr(cifar10_classifier, 'BATCH_SIZE', 25)
     directory = str(synthetic_data / 'synthetic-batches-bin')
-    settings = cifar10_eval.EvalSettings(num_examples=60)
-    evaluator = cifar10_eval.Evaluator(settings, directory)
+    evaluator = cifar10_classifier.Evaluator(directory, 60)
     with evaluator.graph.as_default(), tf.Session() as session:
         session.run(tf.global_variables_initializer())
         _, num_examples = evaluator._count_hits(session)
@@ -175,7 +175,7 @@ def test_eval_restores_averages_or_warns(
 ) -> None:
     """Biases of the last layer decide every guess: 5 by the averages, 3 by the weights."""
     with tf.Graph().as_default():
-        cifar10_eval.cifar10.inference(tf.zeros([1, 24, 24, 3]))
+        cifar10.inference(tf.zeros([1, 24, 24, 3]))
         weights = tf.trainable_variables()
         for variable in weights if averages else []:
             zeros = np.zeros(variable.shape.as_list(), np.float32)

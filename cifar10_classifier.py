@@ -1,0 +1,291 @@
+"""How does a checkpoint become a classifier?
+
+An `Evaluator` scores it on a data set, a `Predictor` classifies pictures; both see an image
+as training's evaluation does, and take the moving averages as the weights.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+import cifar10
+import cifar10_checkpoint
+import cifar10_data
+import cifar10_records
+import cifar10_settings
+from cifar10_archive import CIFAR10_DIRECTORY
+from cifar10_checkpoint import CheckpointFolder
+from cifar10_input import (
+    CIFAR10_RECORD,
+    NUM_CLASSES,
+    NUM_VIEWS,
+    count_examples,
+    evaluation_crop,
+    evaluation_files,
+    evaluation_views,
+)
+from cifar10_records import CLASS_NAMES_FILE
+from cifar10_settings import UserError
+
+# Largest number of crops that the network sees together; it changes speed and memory, not
+# the result.
+BATCH_SIZE = 250
+
+# What a result says of itself where the probabilities of the views were averaged.
+VIEWS_NOTE = f' [averaged over {NUM_VIEWS} views]'
+
+
+# By https://www.cs.toronto.edu/~kriz/cifar.html, in the order of the labels.
+CIFAR10_CLASS_NAMES = (
+    'airplane',
+    'automobile',
+    'bird',
+    'cat',
+    'deer',
+    'dog',
+    'frog',
+    'horse',
+    'ship',
+    'truck',
+)
+
+
+def newest_checkpoint(folder: CheckpointFolder) -> str:
+    """Path of the newest whole checkpoint.
+
+    Raises:
+      UserError: there is none.
+    """
+    newest = folder.newest_whole()
+    if newest is None:
+        raise UserError(
+            f'--checkpoint_dir={folder.directory}: found no checkpoint; '
+            'train first, for example with python cifar10_train.py'
+        )
+    return newest
+
+
+class Result(NamedTuple):
+    """What an evaluation found."""
+
+    step: int
+    num_correct: int
+    num_examples: int
+
+    @property
+    def precision(self) -> float:
+        """Fraction of the images whose most likely class is the true one."""
+        return self.num_correct / self.num_examples
+
+
+class Restorer:
+    """Gives the current graph's weights the moving averages of one checkpoint after another."""
+
+    def __init__(self) -> None:
+        self._weights = cifar10_checkpoint.weights_by_name()
+        self._averages = cifar10.variable_averages().variables_to_restore(tf.trainable_variables())
+        self._weights_saver = tf.train.Saver(self._weights)
+        self._averages_saver = tf.train.Saver(self._averages)
+
+    def restore(self, session: tf.Session, checkpoint: str) -> None:
+        """Restores a checkpoint: the averages, or with a warning the weights where it has none.
+
+        Raises:
+          UserError: it can't be read, or is of another network.
+          tf.errors.OpError: it went away while it was read.
+        """
+        if cifar10_checkpoint.holds_averages(checkpoint):
+            variables, saver = self._averages, self._averages_saver
+        else:
+            print(
+                f'Warning: {checkpoint} holds no moving averages; its raw weights are used',
+                file=sys.stderr,
+            )
+            variables, saver = self._weights, self._weights_saver
+        cifar10_checkpoint.check_shapes(checkpoint, variables)
+        saver.restore(session, checkpoint)
+
+
+def class_probabilities(logits: tf.Tensor, average_views: bool = False) -> tf.Tensor:
+    """float32 [images, classes] of logits [images, classes], or [views of images, classes]."""
+    probabilities = tf.nn.softmax(logits)
+    if not average_views:
+        return probabilities
+    of_views = tf.reshape(probabilities, [-1, NUM_VIEWS, logits.shape.as_list()[-1]])
+    return tf.reduce_mean(of_views, axis=1)
+
+
+class Evaluator:
+    """The evaluation graph, ready for one checkpoint after another."""
+
+    def __init__(
+        self,
+        data_dir: str,
+        num_examples: int,
+        eval_data: str = 'test',
+        average_views: bool = False,
+    ) -> None:
+        """
+        Args:
+          data_dir: directory that holds the record files.
+          num_examples: how many images to score.
+          eval_data: 'test' or 'train_eval'.
+          average_views: average the probabilities over ten views of each image.
+
+        Raises:
+          UserError: there are fewer images than asked for.
+        """
+        available = count_examples(evaluation_files(eval_data, data_dir))
+        if num_examples > available:
+            raise UserError(
+                f'--num_examples={num_examples}: --eval_data={eval_data} '
+                f'in {data_dir} holds only {available}'
+            )
+        self.graph = tf.Graph()
+        with self.graph.as_default():
+            images, self._labels = cifar10.inputs(
+                eval_data,
+                data_dir,
+                BATCH_SIZE // NUM_VIEWS if average_views else BATCH_SIZE,
+                num_examples,
+                crop=evaluation_views if average_views else evaluation_crop,
+            )
+            logits = cifar10.inference(images, summaries=False)
+            self._probabilities = class_probabilities(logits, average_views)
+            scores = self._probabilities if average_views else logits
+            self._hits = tf.nn.in_top_k(scores, self._labels, k=1)
+            self._restorer = Restorer()
+
+    def evaluate(self, checkpoint: str) -> Result:
+        """Scores a checkpoint.
+
+        Raises:
+          UserError: it can't be read, or is of another network.
+          tf.errors.OpError: it went away while it was read.
+        """
+        with tf.Session(graph=self.graph) as session:
+            self._restorer.restore(session, checkpoint)
+            num_correct, num_examples = self._count_hits(session)
+        return Result(cifar10_checkpoint.step_of(checkpoint), num_correct, num_examples)
+
+    def _count_hits(self, session: tf.Session) -> tuple[int, int]:
+        num_correct = num_examples = 0
+        for (hits,) in _until_the_end(session, self._hits):
+            num_correct += int(hits.sum())
+            num_examples += hits.size
+        return num_correct, num_examples
+
+    def probabilities(self, checkpoint: str) -> tuple[np.ndarray, np.ndarray]:
+        """What the network takes each image for.
+
+        Returns:
+          probabilities: float32 [images, classes], in the order of the files.
+          labels: int32 [images].
+
+        Raises:
+          UserError, tf.errors.OpError: as `evaluate`.
+        """
+        with tf.Session(graph=self.graph) as session:
+            self._restorer.restore(session, checkpoint)
+            batches = list(_until_the_end(session, self._probabilities, self._labels))
+        probabilities, labels = zip(*batches, strict=True)
+        return np.concatenate(probabilities), np.concatenate(labels)
+
+
+def _until_the_end(session: tf.Session, *tensors: tf.Tensor) -> Iterator[list[np.ndarray]]:
+    """Their values, one batch after another."""
+    while True:
+        try:
+            yield session.run(list(tensors))
+        except tf.errors.OutOfRangeError:
+            return
+
+
+class Predictor:
+    """The network with the weights of one checkpoint, ready for pictures."""
+
+    def __init__(self, checkpoint: str, average_views: bool = False) -> None:
+        """
+        Args:
+          checkpoint: its path.
+          average_views: average the probabilities over ten views of each picture.
+
+        Raises:
+          UserError: it can't be read, or is of another network.
+        """
+        self.num_classes = num_classes_of(checkpoint)
+        self._batch_size = BATCH_SIZE // NUM_VIEWS if average_views else BATCH_SIZE
+        with tf.Graph().as_default():
+            self._pictures = picture_placeholder()
+            crop = evaluation_views if average_views else evaluation_crop
+            logits = cifar10.inference(crop(self._pictures), self.num_classes, summaries=False)
+            self._probabilities = class_probabilities(logits, average_views)
+            self._session = tf.Session()
+            Restorer().restore(self._session, checkpoint)
+
+    def probabilities(self, pictures: np.ndarray) -> np.ndarray:
+        """float32 [pictures, classes] of uint8 [pictures, 32, 32, 3]."""
+        starts = range(0, len(pictures), self._batch_size)
+        batches = [pictures[start : start + self._batch_size] for start in starts]
+        run = self._session.run
+        return np.concatenate([run(self._probabilities, {self._pictures: b}) for b in batches])
+
+
+def picture_placeholder() -> tf.Tensor:
+    """uint8 [batch, 32, 32, 3]: `images` of any batch size, in a record's size."""
+    shape = [None, CIFAR10_RECORD.height, CIFAR10_RECORD.width, CIFAR10_RECORD.depth]
+    return tf.placeholder(tf.uint8, shape, name='images')
+
+
+def num_classes_of(checkpoint: str) -> int:
+    """Size of the checkpoint's last layer; the ten of CIFAR-10 where it has none of that name."""
+    shapes = cifar10_checkpoint.open_checkpoint(checkpoint).get_variable_to_shape_map()
+    (size,) = shapes.get('softmax_linear/biases') or [NUM_CLASSES]
+    return size
+
+
+# ------------------------------------------------------------------ names of classes
+
+
+def class_names(checkpoint_dir: str, data_dir: str | None, num_classes: int) -> list[str]:
+    """Names of the classes that the checkpoints were trained on.
+
+    They are those of batches.meta.txt in `data_dir`, or where none is given in the folder
+    that the settings beside the checkpoints name. Where that is gone, the ten classes of
+    the data set cifar10 have the names that it was published with, and those of any other
+    their labels, with a warning.
+
+    Raises:
+      UserError: there are no names where `data_dir` should have them, or not as many as
+        classes, or the settings can't be read.
+    """
+    stored = cifar10_settings.load(checkpoint_dir)
+    dataset = stored.get('dataset', 'cifar10')
+    named = _names_directory(data_dir or str(stored.get('data_dir', '')), dataset)
+    if named:
+        return cifar10_records.class_names(named, num_classes)
+    if data_dir:
+        raise UserError(f'--data_dir={data_dir}: found no {CLASS_NAMES_FILE}')
+    if dataset == 'cifar10' and num_classes == len(CIFAR10_CLASS_NAMES):
+        return list(CIFAR10_CLASS_NAMES)
+    print(
+        f'Warning: found no {CLASS_NAMES_FILE} of the training images, so classes go by their '
+        'labels; --data_dir names the folder that has it',
+        file=sys.stderr,
+    )
+    return [str(label) for label in range(num_classes)]
+
+
+def _names_directory(data_dir: str, dataset: str) -> str | None:
+    """The folder in or under `data_dir` that holds the data set's class names."""
+    below = {'cifar10': CIFAR10_DIRECTORY, 'synthetic': cifar10_data.SYNTHETIC_DIRECTORY}
+    for directory in (os.path.join(data_dir, below.get(dataset, '')), data_dir):
+        if data_dir and os.path.lexists(os.path.join(directory, CLASS_NAMES_FILE)):
+            return directory
+    return None
