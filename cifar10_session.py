@@ -692,4 +692,5 @@ def _print_end(
     settings = dataclasses.replace(settings, start_over=False)
     if step >= settings.max_steps:
         settings = dataclasses.replace(settings, max_steps=max(100_000, 2 * step))
-    print(f'To go on: {cifar10_settings.command_line(settings)}', flush=True)
+    where = '' if worker.num_workers == 1 else ', on each worker with its TF_CONFIG'
+    print(f'To go on{where}: {cifar10_settings.command_line(settings)}', flush=True)
