@@ -23,12 +23,10 @@ import tensorflow.compat.v1 as tf
 import cifar10
 import cifar10_cluster
 import cifar10_session
-import cifar10_train
 from cifar10_cluster import ClusterWorker
 from cifar10_finite import Training
-from cifar10_session import Run
+from cifar10_session import OneDeviceTrainSettings, Run
 from cifar10_settings import run_script, setting
-from cifar10_train import OneDeviceTrainSettings
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +75,7 @@ def build(settings: DistributedTrainSettings, run: Run, worker: ClusterWorker) -
     total_loss, gradients = cifar10.tower_gradients(
         images,
         labels,
-        [None] * cifar10_train.num_splits(settings),
+        [None] * cifar10_session.num_splits(settings),
         settings.seed,
         settings.use_fp16,
         worker.mean_over_workers,

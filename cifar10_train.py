@@ -15,50 +15,14 @@ goes on after an interruption. `cifar10_eval.py` says how good they are.
 
 from __future__ import annotations
 
-import dataclasses
-import os
-
 import tensorflow.compat.v1 as tf
 
 import cifar10
 import cifar10_session
 from cifar10_checkpoint import Start
 from cifar10_finite import Training
-from cifar10_session import TrainSettings
-from cifar10_settings import UserError, run_script, setting
-
-
-@dataclasses.dataclass(frozen=True)
-class OneDeviceTrainSettings(TrainSettings):
-    """What a training run on one device is asked to do."""
-
-    batch_splits: int = setting(
-        0,
-        'Parts of the batch that the device works on side by side; 0: two on a CPU of two or '
-        'more cores, else one.',
-        at_least=0,
-    )
-
-
-def num_splits(settings: OneDeviceTrainSettings) -> int:
-    """In how many parts the device works on a batch.
-
-    On a CPU, operations of one half fill the cores while those of the other wait
-    for each other. A GPU is better filled by one large batch.
-
-    Raises:
-      UserError: the parts that were asked for don't divide the batch.
-    """
-    if not settings.batch_splits:
-        on_gpu = bool(tf.config.list_physical_devices('GPU'))
-        halves = not on_gpu and (os.cpu_count() or 1) > 1 and settings.batch_size % 2 == 0
-        return 2 if halves else 1
-    if settings.batch_size % settings.batch_splits:
-        raise UserError(
-            f'--batch_splits={settings.batch_splits}: expected a divisor of '
-            f'--batch_size={settings.batch_size}'
-        )
-    return settings.batch_splits
+from cifar10_session import OneDeviceTrainSettings, num_splits
+from cifar10_settings import run_script
 
 
 def build(
