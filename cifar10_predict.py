@@ -133,8 +133,10 @@ def in_json(prediction: Prediction, names: Sequence[str]) -> str:
     return json.dumps({'file': prediction.path, 'top': classes})
 
 
-def draw(some: Sequence[Prediction], names: Sequence[str], title: str) -> Figure:
-    """Each picture, with a frame around what the network looks at, beside its bars."""
+def draw(
+    some: Sequence[Prediction], names: Sequence[str], title: str, framed: bool = True
+) -> Figure:
+    """Each picture, `framed` where the network sees its centre alone, beside its bars."""
     num_columns = min(len(some), 1 + len(some) // 6, 3)
     num_rows = -(-len(some) // num_columns)
     figure = Figure(figsize=(5 * num_columns, 1.7 * num_rows + 0.5), layout='constrained')
@@ -144,19 +146,24 @@ def draw(some: Sequence[Prediction], names: Sequence[str], title: str) -> Figure
     )
     panels = grid.reshape(-1, 2)
     for prediction, (left, right) in zip(some, panels, strict=False):
-        _draw_picture(left, prediction)
+        _draw_picture(left, prediction, framed)
         _draw_bars(right, prediction, names)
     for axes in panels[len(some) :].flat:
         axes.set_axis_off()
     return figure
 
 
-def _draw_picture(axes: Axes, prediction: Prediction) -> None:
+def _draw_picture(axes: Axes, prediction: Prediction, framed: bool) -> None:
     axes.imshow(prediction.picture.drawn)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    axes.spines[:].set_color('#cccccc')
     seen = DRAWN_SIZE * IMAGE_SIZE / CIFAR10_RECORD.height
     corner = ((DRAWN_SIZE - seen) / 2,) * 2
-    axes.add_patch(Rectangle(corner, seen, seen, fill=False, edgecolor='white', linewidth=1))
-    axes.set_axis_off()
+    # White in black, to be seen on any picture.
+    for colour, width in (('black', 2), ('white', 1)) if framed else ():
+        frame = Rectangle(corner, seen, seen, fill=False, edgecolor=colour, linewidth=width)
+        axes.add_patch(frame)
 
 
 def _draw_bars(axes: Axes, prediction: Prediction, names: Sequence[str]) -> None:
@@ -208,7 +215,8 @@ def predict(settings: PredictSettings) -> None:
         if settings.output:
             drawn.append(prediction)
     if drawn:
-        _write(draw(drawn, names, f'{checkpoint}{note}'), settings.output)
+        title = f'{checkpoint}{note}'
+        _write(draw(drawn, names, title, framed=not settings.average_views), settings.output)
     if unreadable:
         raise UserError(f'{len(unreadable)} of {len(settings.pictures)} pictures were skipped')
 

@@ -3,7 +3,8 @@
 A script declares its settings as a frozen dataclass whose fields are made by
 `setting`, and hands it to `run_script` with its `main`. Each field becomes one
 absl flag of the same name, type, default and range, so flags, settings and the
-JSON beside the checkpoints can't drift apart.
+JSON beside the checkpoints can't drift apart. A field made by `arguments` takes
+what the command line holds beside flags.
 """
 
 from __future__ import annotations

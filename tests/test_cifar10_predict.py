@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
+from matplotlib.patches import Rectangle
 from PIL import Image
 
 import cifar10
@@ -216,6 +217,11 @@ def test_the_drawing_shows_pictures_and_probabilities(checkpoint: str, records: 
     assert len(shown) == 14
     left, right = shown[:2]
     assert (np.asarray(left.images[0].get_array()) == 9).all()
+    # The central 24 of 32 pixels.
+    frame = left.patches[-1]
+    assert isinstance(frame, Rectangle) and frame.get_bbox().bounds == (24, 24, 144, 144)
+    unframed = cifar10_predict.draw(some, ['ant', 'bee', 'cow'], 'title', framed=False)
+    assert len(unframed.axes[0].patches) == 0
     assert [text.get_text() for text in right.texts] == ['50.0%', '30.0%', '20.0%']
     assert [label.get_text() for label in right.get_yticklabels()] == ['ant', 'bee', 'cow']
     assert right.get_title(loc='left') == '0.png'
