@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import tensorflow.compat.v1 as tf
 
@@ -49,6 +50,7 @@ __all__ = [
     'NUM_EXAMPLES_PER_EPOCH_FOR_EVAL',
     'NUM_EXAMPLES_PER_EPOCH_FOR_TRAIN',
     'TOWER_NAME',
+    'all_reduce_gradients',
     'apply_gradients',
     'average_gradients',
     'compute_gradients',
@@ -61,6 +63,7 @@ __all__ = [
     'learning_rate_after',
     'loss',
     'maybe_download_and_extract',
+    'mirrored_tower_gradients',
     'tower_gradients',
     'train',
     'variable_averages',
@@ -361,23 +364,26 @@ def learning_rate_after(
 # What tf.device takes.
 Device = str | Callable[[tf.Operation], str] | None
 
-GradientsAndVariables = list[tuple[tf.Tensor, tf.Variable]]
+GradientsAndVariables = Sequence[tuple[tf.Tensor, tf.Variable]]
 
 # From a loss and its gradients to their means over several processes.
 Reduction = Callable[[tf.Tensor, GradientsAndVariables], tuple[tf.Tensor, GradientsAndVariables]]
 
 
-def compute_gradients(total_loss: tf.Tensor, use_fp16: bool = False) -> GradientsAndVariables:
+def compute_gradients(
+    total_loss: tf.Tensor, use_fp16: bool = False, variables: Sequence[tf.Variable] | None = None
+) -> GradientsAndVariables:
     """Gradients of the loss for every trainable variable.
 
     Args:
       total_loss: float32 [].
       use_fp16: the network computes in float16: keep small gradients from vanishing.
+      variables: for these instead.
 
     Returns:
-      (gradient float32, variable) for each trainable variable.
+      (gradient float32, variable) for each variable.
     """
-    variables = tf.trainable_variables()
+    variables = variables or tf.trainable_variables()
     if use_fp16:
         scaled = tf.gradients(total_loss * LOSS_SCALE, variables)
         gradients = [gradient / LOSS_SCALE for gradient in scaled]
@@ -402,6 +408,45 @@ def average_gradients(tower_gradients: Sequence[GradientsAndVariables]) -> Gradi
         gradients = [gradient for gradient, _ in of_variable]
         averages.append((tf.add_n(gradients) * scale, of_variable[0][1]))
     return averages
+
+
+def all_reduce_gradients(
+    tower_gradients: Sequence[GradientsAndVariables],
+) -> list[GradientsAndVariables]:
+    """Sum over the towers of each variable's gradient, on every tower's device.
+
+    Each variable's sum begins when the towers have its gradient, while they still compute
+    those of earlier layers. On GPUs NCCL adds, on CPUs a ring of copies; either leaves the
+    same bits on all devices. Each sum waits for all towers, so whoever fetches one tower's
+    must have the others' computed in the same run, as a training step does.
+
+    Args:
+      tower_gradients: of each tower, for its own copies of the variables.
+
+    Returns:
+      For each tower: (summed gradient float32, variable) for each of its variables.
+    """
+    return [
+        [
+            (_all_reduce(gradient, number, len(tower_gradients)), variable)
+            for number, (gradient, variable) in enumerate(gradients)
+        ]
+        for gradients in tower_gradients
+    ]
+
+
+def _all_reduce(tensor: tf.Tensor, number: int, num_towers: int) -> tf.Tensor:
+    """The sum of the towers' tensors of a number, on the tensor's device."""
+    with tf.device(tensor.device):
+        return tf.raw_ops.CollectiveReduceV2(
+            input=tensor,
+            group_size=num_towers,
+            group_key=1,
+            instance_key=number,
+            ordering_token=[],
+            merge_op='Add',
+            final_op='Id',
+        )
 
 
 def tower_gradients(
@@ -431,25 +476,88 @@ def tower_gradients(
       total_loss: float32 [], mean cross entropy over the towers plus the weight decay.
       gradients: of that loss; (mean gradient float32, variable) for each trainable variable.
     """
+    losses, gradients = _towers(images, labels, devices, seed, use_fp16, mirrored=False)
+    mean_loss, mean_gradients = tf.reduce_mean(tf.stack(losses)), average_gradients(gradients)
+    if reduction:
+        mean_loss, mean_gradients = reduction(mean_loss, mean_gradients)
+    return _total_loss(mean_loss), _add_weight_decay(mean_gradients)
+
+
+def mirrored_tower_gradients(
+    images: tf.Tensor,
+    labels: tf.Tensor,
+    devices: Sequence[Device],
+    seed: int = 0,
+    use_fp16: bool = False,
+) -> tuple[tf.Tensor, list[GradientsAndVariables]]:
+    """As `tower_gradients`, but each tower has its own copy of the variables on its device.
+
+    The copies are local variables: they start from the first tower's variables, once those
+    have their values, and no checkpoint holds them.
+
+    Returns:
+      total_loss: float32 [], mean cross entropy over the towers plus the weight decay.
+      gradients: for each tower, (gradient float32, variable) for each of its variables;
+        their sum over the towers is the gradient of that loss.
+    """
+    losses, gradients = _towers(images, labels, devices, seed, use_fp16, mirrored=True)
+    scale = 1.0 / len(devices)
+    for i, device in enumerate(devices):
+        with tf.device(device):
+            gradients[i] = [(gradient * scale, variable) for gradient, variable in gradients[i]]
+            if i == 0:
+                gradients[0] = _add_weight_decay(gradients[0])
+    return _total_loss(tf.reduce_mean(tf.stack(losses))), gradients
+
+
+def _towers(
+    images: tf.Tensor,
+    labels: tf.Tensor,
+    devices: Sequence[Device],
+    seed: int,
+    use_fp16: bool,
+    mirrored: bool,
+) -> tuple[list[tf.Tensor], list[GradientsAndVariables]]:
+    """Cross entropy of each tower, and its gradients, without the weight decay."""
     losses, gradients = [], []
-    shares = zip(
-        devices, tf.split(images, len(devices)), tf.split(labels, len(devices)), strict=True
-    )
-    for i, (device, tower_images, tower_labels) in enumerate(shares):
+    # Where the batch is, so that a tower is sent its share and nothing else.
+    with tf.device(images.device):
+        parts = tf.split(images, len(devices)), tf.split(labels, len(devices))
+    for i, (device, tower_images, tower_labels) in enumerate(zip(devices, *parts, strict=True)):
+        copies: list[tf.Variable] = []
+        getter = _copying_getter(copies) if mirrored and i > 0 else None
         with (
             tf.device(device),
-            tf.variable_scope(tf.get_variable_scope(), reuse=i > 0),
+            tf.variable_scope(tf.get_variable_scope(), reuse=i > 0, custom_getter=getter),
             tf.name_scope(f'{TOWER_NAME}_{i}'),
         ):
             logits = inference(tower_images, seed=seed, use_fp16=use_fp16, summaries=i == 0)
             losses.append(cross_entropy(logits, tower_labels))
-            gradients.append(compute_gradients(losses[-1], use_fp16))
-    mean_loss, mean_gradients = tf.reduce_mean(tf.stack(losses)), average_gradients(gradients)
-    if reduction:
-        mean_loss, mean_gradients = reduction(mean_loss, mean_gradients)
+            gradients.append(compute_gradients(losses[-1], use_fp16, copies))
+    return losses, gradients
+
+
+def _copying_getter(copies: list[tf.Variable]) -> Callable[..., tf.Variable]:
+    """Has tf.get_variable give a copy of each variable, which is added to `copies`."""
+
+    def get(getter: Callable[..., tf.Variable], name: str, *args: Any, **kwargs: Any):
+        variable = getter(name, *args, **kwargs)
+        copy = tf.Variable(
+            variable.read_value(),
+            trainable=False,
+            collections=[tf.GraphKeys.LOCAL_VARIABLES],
+            name=f'{variable.op.name}/copy',
+        )
+        copies.append(copy)
+        return copy
+
+    return get
+
+
+def _total_loss(mean_cross_entropy: tf.Tensor) -> tf.Tensor:
+    """The mean cross entropy plus the weight decay."""
     weight_losses = tf.losses.get_regularization_losses()
-    total_loss = tf.add_n([mean_loss, *weight_losses], name='total_loss')
-    return total_loss, _add_weight_decay(mean_gradients)
+    return tf.add_n([mean_cross_entropy, *weight_losses], name='total_loss')
 
 
 def _add_weight_decay(gradients: GradientsAndVariables) -> GradientsAndVariables:
@@ -503,6 +611,7 @@ def apply_gradients(
     examples_seen: tf.Variable,
     batch_size: int,
     num_examples_per_epoch: int = NUM_EXAMPLES_PER_EPOCH_FOR_TRAIN,
+    copies: GradientsAndVariables = (),
 ) -> tf.Operation:
     """One step of gradient descent, then the moving averages of the new weights.
 
@@ -513,6 +622,8 @@ def apply_gradients(
       examples_seen: int64 [], grows by `batch_size`.
       batch_size: number of examples in the whole batch, all towers together.
       num_examples_per_epoch: size of the training set.
+      copies: (gradient, variable) pairs of the other towers' copies, which take the same
+        step and have no averages.
 
     Returns:
       The operation that does it all. Where loss or gradients are not finite it changes
@@ -527,7 +638,7 @@ def apply_gradients(
     optimizer = tf.train.GradientDescentOptimizer(learning_rate)
     with tf.control_dependencies([_check_finite(gradients, total_loss)]):
         update_loss_averages = _loss_summaries(total_loss)
-        update_weights = optimizer.apply_gradients(gradients, global_step=global_step)
+        update_weights = optimizer.apply_gradients([*gradients, *copies], global_step)
     with tf.control_dependencies([update_weights]):
         update_averages = variable_averages(global_step).apply(
             [variable for _, variable in gradients]

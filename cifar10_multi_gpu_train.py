@@ -7,6 +7,9 @@ updates the one set of variables. So N towers of batch b take the steps of one
 device with batch N * b. Output, checkpoints and resuming are those of
 `cifar10_train.py`: either script goes on from the other's checkpoints.
 
+The variables are on the first tower by default; --variables=cpu keeps them on the CPU, and
+--variables=mirrored a copy on every tower. docs/scaling.md says which pays where.
+
 Without GPUs, --tower_device=cpu runs the towers on virtual CPU devices: two towers of
 64 images train at 3,160 to 3,240 examples a second on 2 CPU cores with AVX-512 (medians
 of 2 runs). Speed on GPUs has not been measured.
@@ -15,12 +18,14 @@ of 2 runs). Speed on GPUs has not been measured.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Sequence
 
 import tensorflow.compat.v1 as tf
 
 import cifar10
 import cifar10_session
+from cifar10 import GradientsAndVariables
 from cifar10_checkpoint import Start
 from cifar10_finite import Training
 from cifar10_session import TrainSettings
@@ -28,6 +33,9 @@ from cifar10_settings import UserError, run_script, setting
 
 # More than any machine has GPUs; each is a copy of the network in the graph.
 MAX_TOWERS = 256
+
+# Homes of the variables.
+CPU, FIRST, MIRRORED = 'cpu', 'first', 'mirrored'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +45,12 @@ class MultiGpuTrainSettings(TrainSettings):
     num_gpus: int = setting(1, 'Number of towers.', at_least=1, at_most=MAX_TOWERS)
     tower_device: str = setting(
         'gpu', 'Kind of device of the towers; cpu: virtual CPU devices.', choices=('gpu', 'cpu')
+    )
+    variables: str = setting(
+        FIRST,
+        'Where the variables are and the gradients are added: cpu; first, the first tower; '
+        'mirrored, a copy on each tower, gradients added by all-reduce.',
+        choices=(CPU, FIRST, MIRRORED),
     )
 
 
@@ -92,17 +106,50 @@ def build(
     )
     tf.summary.image('images', images)
 
-    total_loss, gradients = cifar10.tower_gradients(
-        images,
-        labels,
-        [variables_on_cpu(device) for device in devices],
-        settings.seed,
-        settings.use_fp16,
-    )
-    train_op = cifar10.apply_gradients(
-        gradients, total_loss, global_step, examples_seen, global_batch_size, num_examples
-    )
-    return Training(images, labels, total_loss, gradients, examples_seen, train_op)
+    # What is done once for all towers is done where the variables are.
+    with tf.device('/cpu:0' if settings.variables == CPU else devices[0]):
+        total_loss, of_towers, reduced = tower_gradients(settings, devices, images, labels)
+        train_op = cifar10.apply_gradients(
+            reduced[0],
+            total_loss,
+            global_step,
+            examples_seen,
+            global_batch_size,
+            num_examples,
+            copies=list(itertools.chain(*reduced[1:])),
+        )
+    return Training(images, labels, total_loss, of_towers, examples_seen, train_op)
+
+
+def tower_gradients(
+    settings: MultiGpuTrainSettings, devices: Sequence[str], images: tf.Tensor, labels: tf.Tensor
+) -> tuple[tf.Tensor, GradientsAndVariables, Sequence[GradientsAndVariables]]:
+    """Loss and gradients of a batch, the variables where the settings want them.
+
+    Args:
+      settings: what was asked for.
+      devices: of each tower.
+      images: float32 [batch, 24, 24, depth], one batch for all towers.
+      labels: int32 [batch].
+
+    Returns:
+      total_loss: float32 [].
+      computed: the gradients that can be computed again by themselves, one at a time, when
+        a step has failed; one tower's part of an all-reduce waits for the others.
+      reduced: for each copy of the variables, the gradients of that loss for it.
+    """
+    arguments = settings.seed, settings.use_fp16
+    if settings.variables == MIRRORED and len(devices) > 1:
+        total_loss, of_towers = cifar10.mirrored_tower_gradients(
+            images, labels, devices, *arguments
+        )
+        computed = list(itertools.chain(*of_towers))
+        return total_loss, computed, cifar10.all_reduce_gradients(of_towers)
+    placed: Sequence[cifar10.Device] = devices
+    if settings.variables == CPU:
+        placed = [variables_on_cpu(device) for device in devices]
+    total_loss, gradients = cifar10.tower_gradients(images, labels, placed, *arguments)
+    return total_loss, gradients, [gradients]
 
 
 def train(settings: MultiGpuTrainSettings) -> None:

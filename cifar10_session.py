@@ -378,6 +378,7 @@ class ConsoleHook(tf.train.SessionRunHook):
         total_loss: tf.Tensor,
         batch_size: int,
         log_frequency: int | None,
+        num_towers: int = 1,
     ) -> None:
         """
         Args:
@@ -385,10 +386,12 @@ class ConsoleHook(tf.train.SessionRunHook):
           total_loss: float32 [].
           batch_size: number of examples in a step, all towers and workers together.
           log_frequency: steps between lines; None: prints none.
+          num_towers: with more than one, their speed is printed after that of all.
         """
         self._fetches = [step, total_loss]
         self._batch_size = batch_size
         self._log_frequency = log_frequency
+        self._num_towers = num_towers
         self._last: tuple[int, float] | None = None
         self.step = 0
 
@@ -407,10 +410,17 @@ class ConsoleHook(tf.train.SessionRunHook):
             seconds = (now - last_time) / (self.step - last_step)
             print(
                 f'{timestamp()}: step {self.step}, loss = {loss:.2f} '
-                f'({self._batch_size / seconds:.1f} examples/sec; {seconds:.3f} sec/batch)',
+                f'({self._batch_size / seconds:.1f} examples/sec; {seconds:.3f} sec/batch)'
+                f'{self._tower_note(seconds)}',
                 flush=True,
             )
             self._last = self.step, now
+
+    def _tower_note(self, seconds: float) -> str:
+        if self._num_towers == 1:
+            return ''
+        rate = self._batch_size / self._num_towers / seconds
+        return f', {rate:.1f} examples/sec on each of {self._num_towers} towers'
 
 
 def timestamp() -> str:
@@ -623,8 +633,13 @@ def run(this_run: Run, training: Training, global_batch_size: int, config: tf.Co
         cifar10_checkpoint.initialize_from(start.checkpoint)
     with tf.control_dependencies([training.train_op]):
         step = tf.train.get_global_step().read_value()
-    log_frequency = settings.log_frequency if worker.is_chief else None
-    console = ConsoleHook(step, training.total_loss, global_batch_size, log_frequency)
+    console = ConsoleHook(
+        step,
+        training.total_loss,
+        global_batch_size,
+        log_frequency=settings.log_frequency if worker.is_chief else None,
+        num_towers=global_batch_size // (settings.batch_size * worker.num_workers),
+    )
     console.step = start.step
     checkpoints = CheckpointHook(this_run, step) if worker.is_chief else None
     with worker.stop_hook() as stop, _explained(this_run):
