@@ -1,0 +1,266 @@
+"""What do towers cost?
+
+    python -m benchmarks.towers
+
+Without GPUs, on virtual CPU devices that share two cores: nothing can become faster there,
+so whatever a step of N towers takes more than one device's step with the same batch is the
+price of splitting, copying and adding. Prints three tables: steps that took turns, graphs of
+1 to 16 towers, and what a trace of a step shows.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import statistics
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import tensorflow.compat.v1 as tf
+
+import cifar10
+import cifar10_multi_gpu_train
+import cifar10_train
+from benchmarks.report import markdown_table
+from cifar10_checkpoint import Start
+from cifar10_finite import Training
+from cifar10_input import count_examples, train_files
+from cifar10_multi_gpu_train import FIRST, MIRRORED, MultiGpuTrainSettings
+from cifar10_settings import UserError, run_script, setting
+from cifar10_train import OneDeviceTrainSettings
+
+NUM_CORES = 2
+
+# The first steps allocate memory and choose kernels.
+WARM_UP_STEPS = 10
+
+GRAPH_SIZES = (1, 2, 4, 8, 16)
+
+
+@dataclasses.dataclass(frozen=True)
+class TowersSettings:
+    """What to measure."""
+
+    data_dir: str = setting('cifar10_data', 'Folder of the data set.')
+    dataset: str = setting('cifar10', 'The images.', choices=('cifar10', 'synthetic', 'auto'))
+    batch_size: int = setting(192, 'Images in a step; a multiple of 12.', at_least=12)
+    rounds: int = setting(12, 'Turns of each variant.', at_least=1)
+    steps: int = setting(10, 'Steps in a turn.', at_least=1)
+
+
+class Variant(NamedTuple):
+    """One way to take a step."""
+
+    name: str
+    parts: int
+    """Of the batch; of towers, one each."""
+    home: str | None = None
+    """Of the towers' variables; None: one device."""
+
+
+VARIANTS = (
+    Variant('one device', 1),
+    Variant('one device, two parts', 2),
+    *(Variant(f'{n} towers', n, FIRST) for n in (2, 3, 4)),
+    *(Variant(f'{n} towers, mirrored', n, MIRRORED) for n in (2, 3, 4)),
+)
+
+
+def build(variant: Variant, data_dir: str, batch_size: int) -> Training:
+    """The trainers' own graph, in the current graph."""
+    num_examples, start = count_examples(train_files(data_dir)), Start(None, 0, 0)
+    if variant.home is None:
+        one = OneDeviceTrainSettings(batch_size=batch_size, batch_splits=variant.parts)
+        return cifar10_train.build(one, data_dir, num_examples, start)
+    settings = MultiGpuTrainSettings(
+        batch_size=batch_size // variant.parts, num_gpus=variant.parts, variables=variant.home
+    )
+    devices = cifar10_multi_gpu_train.tower_devices('cpu', variant.parts)
+    with tf.device('/cpu:0'):
+        return cifar10_multi_gpu_train.build(settings, devices, data_dir, num_examples, start)
+
+
+class Runner:
+    """A variant's graph and session, ready to take steps."""
+
+    def __init__(self, variant: Variant, data_dir: str, batch_size: int) -> None:
+        with tf.Graph().as_default():
+            self._train_op = build(variant, data_dir, batch_size).train_op
+            num_devices = variant.parts if variant.home else 1
+            config = tf.ConfigProto(device_count={'CPU': num_devices}, allow_soft_placement=True)
+            self._session = tf.Session(config=config)
+            self._session.run(tf.global_variables_initializer())
+            self._session.run(tf.local_variables_initializer())
+
+    def seconds_per_step(self, num_steps: int) -> float:
+        begin = time.perf_counter()
+        for _ in range(num_steps):
+            self._session.run(self._train_op)
+        return (time.perf_counter() - begin) / num_steps
+
+    def trace(self) -> tf.RunMetadata:
+        """Of one step."""
+        metadata = tf.RunMetadata()
+        options = tf.RunOptions(trace_level=tf.RunOptions.FULL_TRACE)
+        self._session.run(self._train_op, options=options, run_metadata=metadata)
+        return metadata
+
+
+# --------------------------------------------------------------------------- turns
+
+
+def take_turns(runners: Sequence[Runner], rounds: int, steps: int) -> list[list[float]]:
+    """Seconds a step of each runner in each round; the order is turned round after each."""
+    for runner in runners:
+        runner.seconds_per_step(WARM_UP_STEPS)
+    seconds: list[list[float]] = [[] for _ in runners]
+    order = list(zip(runners, seconds, strict=True))
+    for _ in range(rounds):
+        for runner, measured in order:
+            measured.append(runner.seconds_per_step(steps))
+        order.reverse()
+    return seconds
+
+
+def turns_table(names: Sequence[str], seconds: Sequence[Sequence[float]]) -> str:
+    """Step times, and their ratios to those of the first two variants in the same round."""
+    lines = []
+    for name, measured in zip(names, seconds, strict=True):
+        median, low, high = (1000 * f(measured) for f in (statistics.median, min, max))
+        ratios = [
+            statistics.median(own / other for own, other in zip(measured, reference, strict=True))
+            for reference in seconds[:2]
+        ]
+        lines.append(
+            (
+                name,
+                f'{median:.1f} ({low:.1f} to {high:.1f})',
+                *(f'{100 * ratio - 100:+.0f}%' for ratio in ratios),
+            )
+        )
+    header = ('variant', 'ms a step: median (min to max)', *(f'against {n}' for n in names[:2]))
+    return markdown_table(header, lines)
+
+
+# --------------------------------------------------------------------------- graphs
+
+
+class GraphSize(NamedTuple):
+    """What N towers make of a graph."""
+
+    seconds: float
+    """To build it."""
+    nodes: int
+    num_bytes: int
+    """Of its GraphDef."""
+    longest_path: int
+    """Operations in the longest chain, each waiting for the one before."""
+
+
+def graph_size(num_towers: int, home: str, data_dir: str) -> GraphSize:
+    """Builds the training graph of `num_towers` towers of 2 images."""
+    begin = time.perf_counter()
+    with tf.Graph().as_default() as graph:
+        train_op = build(Variant('', num_towers, home), data_dir, 2 * num_towers).train_op
+        seconds = time.perf_counter() - begin
+        definition = graph.as_graph_def()
+        return GraphSize(
+            seconds, len(definition.node), definition.ByteSize(), longest_path(train_op)
+        )
+
+
+def longest_path(target: tf.Operation) -> int:
+    """Operations in the longest chain that ends with `target`; the graph has no loops."""
+    lengths: dict[tf.Operation, int] = {}
+    # An operation is made after those that it needs.
+    for op in target.graph.get_operations():
+        needed = [*(tensor.op for tensor in op.inputs), *op.control_inputs]
+        lengths[op] = 1 + max((lengths[one] for one in needed), default=0)
+    return lengths[target]
+
+
+def graphs_table(home: str, data_dir: str) -> str:
+    """Sizes of the graphs of 1 to 16 towers."""
+    lines = []
+    for num_towers in GRAPH_SIZES:
+        size = graph_size(num_towers, home, data_dir)
+        lines.append(
+            (
+                f'{num_towers}',
+                f'{size.seconds:.2f} s',
+                f'{size.nodes:,}',
+                f'{size.num_bytes / 1000:,.0f} kB',
+                f'{size.longest_path}',
+            )
+        )
+    header = (f'towers, {home}', 'build', 'operations', 'GraphDef', 'longest chain')
+    return markdown_table(header, lines)
+
+
+# --------------------------------------------------------------------------- trace
+
+
+def tower_spans(metadata: tf.RunMetadata) -> dict[str, tuple[int, int]]:
+    """When each device's convolutions ran: start of the first and end of the last, in µs."""
+    spans = {}
+    for device in metadata.step_stats.dev_stats:
+        times = [
+            (node.all_start_micros, node.all_start_micros + node.all_end_rel_micros)
+            for node in device.node_stats
+            if 'Conv2D' in node.node_name
+        ]
+        if times:
+            begins, ends = zip(*times, strict=True)
+            spans[device.device] = min(begins), max(ends)
+    return spans
+
+
+def overlap(spans: Sequence[tuple[int, int]]) -> float:
+    """Of the time in which any tower is at work, the fraction in which all are."""
+    together = min(end for _, end in spans) - max(begin for begin, _ in spans)
+    whole = max(end for _, end in spans) - min(begin for begin, _ in spans)
+    return max(0, together) / whole
+
+
+def overlaps_table(variants: Sequence[Variant], runners: Sequence[Runner], steps: int) -> str:
+    """Median over several traces of the towers' overlap."""
+    lines = []
+    for variant, runner in zip(variants, runners, strict=True):
+        if variant.home:
+            traces = [tower_spans(runner.trace()) for _ in range(steps)]
+            median = statistics.median(overlap(list(spans.values())) for spans in traces)
+            lines.append((variant.name, f'{min(map(len, traces))}', f'{100 * median:.0f}%'))
+    return markdown_table(('variant', 'devices at work', 'time in which all are'), lines)
+
+
+# ----------------------------------------------------------------------------- main
+
+
+def pin_to_cores() -> None:
+    """Keeps this process, and all threads that it will start, on the same cores."""
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:NUM_CORES])
+
+
+def main(settings: TowersSettings) -> None:
+    """Measures, and prints the tables.
+
+    Raises:
+      UserError: the batch can't be split evenly.
+    """
+    if settings.batch_size % 12:
+        raise UserError(f'--batch_size={settings.batch_size}: expected a multiple of 12')
+    pin_to_cores()
+    prepared = cifar10.maybe_download_and_extract(settings.data_dir, settings.dataset)
+    load = os.getloadavg()[0]
+    for home in (FIRST, MIRRORED):
+        print(graphs_table(home, prepared.directory), end='\n\n')
+    runners = [Runner(v, prepared.directory, settings.batch_size) for v in VARIANTS]
+    seconds = take_turns(runners, settings.rounds, settings.steps)
+    print(turns_table([variant.name for variant in VARIANTS], seconds), end='\n\n')
+    print(overlaps_table(VARIANTS, runners, settings.steps), end='\n\n')
+    print(f'Load of the machine when this began: {load:.2f}')
+
+
+if __name__ == '__main__':
+    run_script(main, TowersSettings)
