@@ -244,7 +244,8 @@ def test_a_start_is_measured(command) -> None:
     start = turns.measure_start('a', command('a'), os.environ, steps=3)
     # From the process's start to the first line, whose step took half a second, it said.
     assert -0.5 < start.first_step_seconds < 5
-    assert 10**6 < start.peak_bytes < 10**9
+    # The peak is no less than that of this process, of which the program began as a copy.
+    assert 10**6 < start.peak_bytes < 10**10
 
 
 def test_lines_that_are_none() -> None:
