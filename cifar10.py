@@ -50,6 +50,7 @@ __all__ = [
     'NUM_EXAMPLES_PER_EPOCH_FOR_EVAL',
     'NUM_EXAMPLES_PER_EPOCH_FOR_TRAIN',
     'TOWER_NAME',
+    'all_reduce',
     'all_reduce_gradients',
     'apply_gradients',
     'average_gradients',
@@ -428,25 +429,38 @@ def all_reduce_gradients(
     """
     return [
         [
-            (_all_reduce(gradient, number, len(tower_gradients)), variable)
+            (_sum_on_its_device(gradient, number, len(tower_gradients)), variable)
             for number, (gradient, variable) in enumerate(gradients)
         ]
         for gradients in tower_gradients
     ]
 
 
-def _all_reduce(tensor: tf.Tensor, number: int, num_towers: int) -> tf.Tensor:
-    """The sum of the towers' tensors of a number, on the tensor's device."""
+def _sum_on_its_device(tensor: tf.Tensor, number: int, num_towers: int) -> tf.Tensor:
     with tf.device(tensor.device):
-        return tf.raw_ops.CollectiveReduceV2(
-            input=tensor,
-            group_size=num_towers,
-            group_key=1,
-            instance_key=number,
-            ordering_token=[],
-            merge_op='Add',
-            final_op='Id',
-        )
+        return all_reduce(tensor, number, num_towers)
+
+
+def all_reduce(tensor: tf.Tensor, key: int, group_size: int) -> tf.Tensor:
+    """The sum of the tensors that the members of a group give, with the same bits for each.
+
+    Args:
+      tensor: this member's, on its device; of one shape and type for all.
+      key: of this sum; the members take part in those of a key in the same order.
+      group_size: number of members, towers of a process or processes.
+
+    Returns:
+      The sum, of the shape and type of `tensor`.
+    """
+    return tf.raw_ops.CollectiveReduceV2(
+        input=tensor,
+        group_size=group_size,
+        group_key=1,
+        instance_key=key,
+        ordering_token=[],
+        merge_op='Add',
+        final_op='Id',
+    )
 
 
 def tower_gradients(

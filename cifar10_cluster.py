@@ -290,15 +290,7 @@ class ClusterWorker(cifar10_session.Worker):
           key: of this exchange; the workers make those of a key in the same order.
         """
         with tf.device(f'{self.device}/cpu:0'):
-            return tf.raw_ops.CollectiveReduceV2(
-                input=values,
-                group_size=self.num_workers,
-                group_key=1,
-                instance_key=key,
-                ordering_token=[],
-                merge_op='Add',
-                final_op='Id',
-            )
+            return cifar10.all_reduce(values, key, self.num_workers)
 
     # ----------------------------------------------------------------- at the start
 
