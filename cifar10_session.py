@@ -467,13 +467,15 @@ class CheckpointHook(tf.train.SessionRunHook):
     trained on changed files.
     """
 
-    def __init__(self, run: Run, step: tf.Tensor) -> None:
+    def __init__(self, run: Run, folder: CheckpointFolder, step: tf.Tensor) -> None:
         """
         Args:
-          run: the chief's; its settings say when.
+          run: whose settings say when.
+          folder: where to.
           step: int64 [], the global_step once the update is done.
         """
         self._run = run
+        self._folder = folder
         self._step = step
         self._saved_step = -1
         self.unproven: str | None = None
@@ -522,20 +524,19 @@ class CheckpointHook(tf.train.SessionRunHook):
         if bad:
             raise UserError(
                 f'after step {step}: {bad.in_words()}; no checkpoint of it was written'
-                f'{_newest_note(self._run.folder)}'
+                f'{_newest_note(self._folder)}'
             )
         try:
-            assert self._run.folder
-            self.unproven = self._run.folder.save(self._saver, session, step)
+            self.unproven = self._folder.save(self._saver, session, step)
         except UserError as error:
-            raise UserError(f'{error}{_newest_note(self._run.folder)}') from error
+            raise UserError(f'{error}{_newest_note(self._folder)}') from error
         self._saved_step, self._saved_time = step, time.monotonic()
 
     def pass_over_unproven(self) -> None:
         """Where no step could be taken from the last checkpoint, names the one before."""
-        if self.unproven and self._run.folder:
+        if self.unproven:
             with _writing_to(self._run.settings.train_dir):
-                self._run.folder.pass_over(self.unproven)
+                self._folder.pass_over(self.unproven)
 
 
 def _newest_note(folder: CheckpointFolder | None) -> str:
@@ -641,7 +642,8 @@ def run(this_run: Run, training: Training, global_batch_size: int, config: tf.Co
         num_towers=global_batch_size // (settings.batch_size * worker.num_workers),
     )
     console.step = start.step
-    checkpoints = CheckpointHook(this_run, step) if worker.is_chief else None
+    folder = this_run.folder
+    checkpoints = CheckpointHook(this_run, folder, step) if folder else None
     with worker.stop_hook() as stop, _explained(this_run):
         hooks = [
             tf.train.StopAtStepHook(last_step=settings.max_steps),
