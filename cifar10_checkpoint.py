@@ -95,7 +95,10 @@ def step_of(checkpoint: str) -> int:
     Raises:
       UserError: it has neither.
     """
-    reader = open_checkpoint(checkpoint)
+    return _step_in(open_checkpoint(checkpoint), checkpoint)
+
+
+def _step_in(reader: tf.train.NewCheckpointReader, checkpoint: str) -> int:
     if reader.has_tensor('global_step'):
         return int(reader.get_tensor('global_step'))
     step = _number(checkpoint)
@@ -116,8 +119,8 @@ def find_start(folder: CheckpointFolder) -> Start:
     checkpoint = folder.newest_whole()
     if checkpoint is None:
         return Start(None, 0, 0)
-    step = step_of(checkpoint)
     reader = open_checkpoint(checkpoint)
+    step = _step_in(reader, checkpoint)
     if reader.has_tensor('examples_seen'):
         return Start(checkpoint, step, int(reader.get_tensor('examples_seen')))
     return Start(checkpoint, step, step * cifar10.BATCH_SIZE)
