@@ -18,6 +18,7 @@ conv2/..., local3/..., local4/..., softmax_linear/..., each with its
 
 from __future__ import annotations
 
+import dataclasses
 import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -32,6 +33,8 @@ from cifar10_input import (
     NUM_CLASSES,
     NUM_EXAMPLES_PER_EPOCH_FOR_EVAL,
     NUM_EXAMPLES_PER_EPOCH_FOR_TRAIN,
+    TUTORIAL_DISTORTIONS,
+    Distortions,
     distorted_inputs,
     inputs,
 )
@@ -39,6 +42,7 @@ from cifar10_input import (
 __all__ = [
     'BATCH_SIZE',
     'DATA_URL',
+    'Distortions',
     'HISTOGRAMS',
     'IMAGE_SIZE',
     'INITIAL_LEARNING_RATE',
@@ -49,7 +53,10 @@ __all__ = [
     'NUM_EPOCHS_PER_DECAY',
     'NUM_EXAMPLES_PER_EPOCH_FOR_EVAL',
     'NUM_EXAMPLES_PER_EPOCH_FOR_TRAIN',
+    'Network',
     'TOWER_NAME',
+    'TUTORIAL_DISTORTIONS',
+    'TUTORIAL_NETWORK',
     'all_reduce',
     'all_reduce_gradients',
     'apply_gradients',
@@ -95,7 +102,7 @@ LOSS_SCALE = 128.0
 
 
 def maybe_download_and_extract(
-    data_dir: str, dataset: str = 'cifar10', data_url: str = DATA_URL
+    data_dir: str, dataset: str | None = None, data_url: str = DATA_URL
 ) -> cifar10_data.Prepared:
     """Makes sure that the record files are there and sound: `cifar10_data.prepare`."""
     return cifar10_data.prepare(data_dir, dataset, data_url)
@@ -279,6 +286,22 @@ def inference(
     if summaries:
         _activation_summaries(activations)
     return tf.cast(logits, tf.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Network:
+    """Which network towers compute: `inference` with these arguments."""
+
+    num_classes: int = NUM_CLASSES
+    seed: int = 0
+    use_fp16: bool = False
+
+    def logits(self, images: tf.Tensor, summaries: bool = True) -> tf.Tensor:
+        """float32 [batch, num_classes] of images float32 [batch, 24, 24, depth]."""
+        return inference(images, self.num_classes, self.seed, self.use_fp16, summaries)
+
+
+TUTORIAL_NETWORK = Network()
 
 
 def cross_entropy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
@@ -467,8 +490,7 @@ def tower_gradients(
     images: tf.Tensor,
     labels: tf.Tensor,
     devices: Sequence[Device],
-    seed: int = 0,
-    use_fp16: bool = False,
+    network: Network = TUTORIAL_NETWORK,
     reduction: Reduction | None = None,
 ) -> tuple[tf.Tensor, GradientsAndVariables]:
     """Loss and gradients of a batch, computed by one tower for each device.
@@ -481,8 +503,7 @@ def tower_gradients(
       images: float32 [batch, 24, 24, depth], one batch for all towers.
       labels: int32 [batch].
       devices: of each tower, as tf.device takes it; their number divides the batch.
-      seed: int; the first weights derive from it.
-      use_fp16: compute in float16.
+      network: what each of them computes.
       reduction: where other processes compute the rest of the batch, gives the means over
         all of them.
 
@@ -490,7 +511,7 @@ def tower_gradients(
       total_loss: float32 [], mean cross entropy over the towers plus the weight decay.
       gradients: of that loss; (mean gradient float32, variable) for each trainable variable.
     """
-    losses, gradients = _towers(images, labels, devices, seed, use_fp16, mirrored=False)
+    losses, gradients = _towers(images, labels, devices, network, mirrored=False)
     mean_loss, mean_gradients = tf.reduce_mean(tf.stack(losses)), average_gradients(gradients)
     if reduction:
         mean_loss, mean_gradients = reduction(mean_loss, mean_gradients)
@@ -501,8 +522,7 @@ def mirrored_tower_gradients(
     images: tf.Tensor,
     labels: tf.Tensor,
     devices: Sequence[Device],
-    seed: int = 0,
-    use_fp16: bool = False,
+    network: Network = TUTORIAL_NETWORK,
 ) -> tuple[tf.Tensor, list[GradientsAndVariables]]:
     """As `tower_gradients`, but each tower has its own copy of the variables on its device.
 
@@ -514,7 +534,7 @@ def mirrored_tower_gradients(
       gradients: for each tower, (gradient float32, variable) for each of its variables;
         their sum over the towers is the gradient of that loss.
     """
-    losses, gradients = _towers(images, labels, devices, seed, use_fp16, mirrored=True)
+    losses, gradients = _towers(images, labels, devices, network, mirrored=True)
     scale = 1.0 / len(devices)
     for i, device in enumerate(devices):
         with tf.device(device):
@@ -528,8 +548,7 @@ def _towers(
     images: tf.Tensor,
     labels: tf.Tensor,
     devices: Sequence[Device],
-    seed: int,
-    use_fp16: bool,
+    network: Network,
     mirrored: bool,
 ) -> tuple[list[tf.Tensor], list[GradientsAndVariables]]:
     """Cross entropy of each tower, and its gradients, without the weight decay."""
@@ -545,9 +564,9 @@ def _towers(
             tf.variable_scope(tf.get_variable_scope(), reuse=i > 0, custom_getter=getter),
             tf.name_scope(f'{TOWER_NAME}_{i}'),
         ):
-            logits = inference(tower_images, seed=seed, use_fp16=use_fp16, summaries=i == 0)
+            logits = network.logits(tower_images, summaries=i == 0)
             losses.append(cross_entropy(logits, tower_labels))
-            gradients.append(compute_gradients(losses[-1], use_fp16, copies))
+            gradients.append(compute_gradients(losses[-1], network.use_fp16, copies))
     return losses, gradients
 
 

@@ -25,12 +25,11 @@ from cifar10_input import (
     CIFAR10_RECORD,
     NUM_CLASSES,
     NUM_VIEWS,
-    count_examples,
     evaluation_crop,
-    evaluation_files,
+    evaluation_range,
     evaluation_views,
 )
-from cifar10_records import CLASS_NAMES_FILE
+from cifar10_records import CIFAR10_CLASS_NAMES, CLASS_NAMES_FILE
 from cifar10_settings import UserError
 
 # Largest number of crops that the network sees together; it changes speed and memory, not
@@ -39,21 +38,6 @@ BATCH_SIZE = 250
 
 # What a result says of itself where the probabilities of the views were averaged.
 VIEWS_NOTE = f' [averaged over {NUM_VIEWS} views]'
-
-
-# By https://www.cs.toronto.edu/~kriz/cifar.html, in the order of the labels.
-CIFAR10_CLASS_NAMES = (
-    'airplane',
-    'automobile',
-    'bird',
-    'cat',
-    'deer',
-    'dog',
-    'frog',
-    'horse',
-    'ship',
-    'truck',
-)
 
 
 def newest_checkpoint(folder: CheckpointFolder) -> str:
@@ -127,36 +111,42 @@ class Evaluator:
     def __init__(
         self,
         data_dir: str,
-        num_examples: int,
+        num_examples: int = 0,
         eval_data: str = 'test',
         average_views: bool = False,
+        num_classes: int = NUM_CLASSES,
+        num_held_out: int = 0,
     ) -> None:
         """
         Args:
           data_dir: directory that holds the record files.
-          num_examples: how many images to score.
-          eval_data: 'test' or 'train_eval'.
+          num_examples: how many images to score; 0: all.
+          eval_data: 'test', 'train_eval' or 'held_out'.
           average_views: average the probabilities over ten views of each image.
+          num_classes: size of the network's last layer.
+          num_held_out: how many of the last training images were held out of training.
 
         Raises:
-          UserError: there are fewer images than asked for.
+          UserError: there are fewer images than asked for, or none.
         """
-        available = count_examples(evaluation_files(eval_data, data_dir))
-        if num_examples > available:
+        _, available = evaluation_range(eval_data, data_dir, num_held_out)
+        if not max(num_examples, 1) <= available:
             raise UserError(
                 f'--num_examples={num_examples}: --eval_data={eval_data} '
                 f'in {data_dir} holds only {available}'
             )
+        self.num_examples = num_examples or available
         self.graph = tf.Graph()
         with self.graph.as_default():
             images, self._labels = cifar10.inputs(
                 eval_data,
                 data_dir,
                 BATCH_SIZE // NUM_VIEWS if average_views else BATCH_SIZE,
-                num_examples,
+                self.num_examples,
                 crop=evaluation_views if average_views else evaluation_crop,
+                num_held_out=num_held_out,
             )
-            logits = cifar10.inference(images, summaries=False)
+            logits = cifar10.inference(images, num_classes, summaries=False)
             self._probabilities = class_probabilities(logits, average_views)
             scores = self._probabilities if average_views else logits
             self._hits = tf.nn.in_top_k(scores, self._labels, k=1)
@@ -269,7 +259,13 @@ def class_names(checkpoint_dir: str, data_dir: str | None, num_classes: int) -> 
     dataset = stored.get('dataset', 'cifar10')
     named = _names_directory(data_dir or str(stored.get('data_dir', '')), dataset)
     if named:
-        return cifar10_records.class_names(named, num_classes)
+        names = cifar10_records.class_names(named)
+        if len(names) != num_classes:
+            raise UserError(
+                f'{os.path.join(named, CLASS_NAMES_FILE)}: found {len(names)} class names; '
+                f'expected {num_classes}, as many as the checkpoints in {checkpoint_dir} tell apart'
+            )
+        return names
     if data_dir:
         raise UserError(f'--data_dir={data_dir}: found no {CLASS_NAMES_FILE}')
     if dataset == 'cifar10' and num_classes == len(CIFAR10_CLASS_NAMES):

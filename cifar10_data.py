@@ -28,7 +28,7 @@ import contextlib
 import dataclasses
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -49,7 +49,7 @@ from cifar10_input import (
     train_files,
 )
 from cifar10_paths import filled_directory, os_errors_named, read_text
-from cifar10_records import CLASS_NAMES_FILE, RECORD_FILES
+from cifar10_records import CIFAR10_CLASS_NAMES, CLASS_NAMES_FILE, RECORD_FILES
 from cifar10_settings import LARGEST_SEED, UserError, run_script, setting
 
 try:
@@ -57,7 +57,13 @@ try:
 except ImportError:  # Windows: two processes that prepare one directory don't wait there.
     fcntl = None  # type: ignore[assignment]
 
-DATASETS = ('cifar10', 'synthetic', 'auto')
+DATASETS = ('cifar10', 'synthetic', 'own', 'auto')
+
+DATASET_HELP = (
+    'The images: cifar10; synthetic (drawn, needs no download); own (of classes that '
+    'batches.meta.txt names); or auto (cifar10 where it can be had, else synthetic). By default '
+    "those of one's own that --data_dir holds, else cifar10."
+)
 
 SYNTHETIC_DIRECTORY = 'synthetic-batches-bin'
 SYNTHETIC_MARKER = 'synthetic.json'
@@ -74,12 +80,7 @@ class DataSettings:
     """What to put where."""
 
     data_dir: str = setting('cifar10_data', 'Directory that holds, or gets, the data set.')
-    dataset: str = setting(
-        'cifar10',
-        'cifar10, synthetic (drawn shapes, no network), or auto: CIFAR-10 where it can be had, '
-        'else synthetic.',
-        choices=DATASETS,
-    )
+    dataset: str = setting(None, DATASET_HELP, choices=DATASETS)
     data_url: str = setting(DATA_URL, 'http, https or file URL of the CIFAR-10 archive.')
     num_train: int = setting(
         50000, 'Synthetic training images, a multiple of 5.', at_least=5, at_most=MAX_IMAGES
@@ -93,11 +94,17 @@ class Prepared(NamedTuple):
 
     Attributes:
       directory: holds data_batch_1.bin to data_batch_5.bin and test_batch.bin.
-      dataset: 'cifar10' or 'synthetic'.
+      dataset: 'cifar10', 'synthetic' or 'own'.
+      class_names: 2 to 256, in the order of the labels.
     """
 
     directory: str
     dataset: str
+    class_names: tuple[str, ...]
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
 
 
 class SyntheticSet(NamedTuple):
@@ -125,7 +132,7 @@ class SyntheticSet(NamedTuple):
 
 def prepare(
     data_dir: str,
-    dataset: str = 'cifar10',
+    dataset: str | None = None,
     data_url: str = DATA_URL,
     synthetic: SyntheticSet | None = None,
 ) -> Prepared:
@@ -137,8 +144,10 @@ def prepare(
 
     Args:
       data_dir: the data directory; made where it is missing.
-      dataset: 'cifar10'; 'synthetic'; or 'auto', CIFAR-10 where it is there or can
-        be downloaded, else the synthetic set, which is then announced.
+      dataset: 'cifar10'; 'synthetic'; 'own', images whose classes batches.meta.txt names
+        otherwise than CIFAR-10's; 'auto', CIFAR-10 where it is there or can be downloaded, else
+        the synthetic set, which is then announced; or None, images of one's own where they
+        are, else CIFAR-10.
       data_url: http, https or file URL of the CIFAR-10 archive. What DATA_URL gives
         must be the published archive, bit by bit. For another URL the user vouches:
         its archive must unpack into six sound record files, and that it is not the
@@ -153,25 +162,43 @@ def prepare(
     Raises:
       UserError: the files are damaged, are not of that data set, or cannot be had.
     """
-    if dataset not in DATASETS:
+    if dataset not in (None, *DATASETS):
         raise UserError(f'--dataset must be one of {", ".join(DATASETS)}, found {dataset!r}')
-    prepared = _find(data_dir, dataset)
-    if prepared is None:
+    found = _find(data_dir, dataset)
+    if found is None:
         with os_errors_named(data_dir):
             os.makedirs(data_dir, exist_ok=True)
         with _alone_in(data_dir):
             # Another process may have put the files there in the meantime.
-            prepared = _find(data_dir, dataset) or _obtain(data_dir, dataset, data_url, synthetic)
-    if prepared.dataset == 'synthetic':
-        _check_synthetic(prepared.directory, synthetic)
+            found = _find(data_dir, dataset) or _obtain(data_dir, dataset, data_url, synthetic)
+    if found.is_synthetic:
+        _check_synthetic(found.directory, synthetic)
         if dataset == 'auto':
-            print(f'Using synthetic pictures instead of CIFAR-10, from {prepared.directory}')
-    else:
-        cifar10_records.check_directory(prepared.directory)
-    return prepared
+            print(f'Using synthetic pictures instead of CIFAR-10, from {found.directory}')
+        return Prepared(found.directory, 'synthetic', cifar10_synthetic.CLASS_NAMES)
+    names = tuple(cifar10_records.class_names(found.directory))
+    cifar10_records.check_directory(found.directory, num_classes=len(names))
+    kind = _kind(found.directory, names)
+    if dataset in ('cifar10', 'own') and kind != dataset:
+        raise UserError(
+            f'--dataset={dataset}: {found.directory} holds images of {len(names)} classes, '
+            f'{_some(names)}; choose --dataset={kind} or another --data_dir'
+        )
+    return Prepared(found.directory, kind, names)
 
 
-def refuse_unused_url(dataset: str, data_url: str) -> None:
+def _kind(directory: str, names: tuple[str, ...]) -> str:
+    """Files without names are taken for CIFAR-10's, as they are in the tutorial."""
+    is_named = os.path.lexists(os.path.join(directory, CLASS_NAMES_FILE))
+    return 'own' if is_named and names != CIFAR10_CLASS_NAMES else 'cifar10'
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first few of many names."""
+    return ', '.join([*names[:10], *(['...'] if len(names) > 10 else [])])
+
+
+def refuse_unused_url(dataset: str | None, data_url: str) -> None:
     """Raises UserError where a URL was asked for, and nothing will be downloaded."""
     if dataset == 'synthetic' and data_url != DATA_URL:
         raise UserError(
@@ -180,21 +207,27 @@ def refuse_unused_url(dataset: str, data_url: str) -> None:
         )
 
 
-def _find(data_dir: str, dataset: str) -> Prepared | None:
-    """The data set that `data_dir` holds already, not yet checked."""
+class _Found(NamedTuple):
+    """Record files that are not yet checked."""
+
+    directory: str
+    is_synthetic: bool
+
+
+def _find(data_dir: str, dataset: str | None) -> _Found | None:
+    """The data set that `data_dir` holds already."""
     directories = [os.path.join(data_dir, CIFAR10_DIRECTORY), data_dir]
     if dataset == 'synthetic':
         directories.append(os.path.join(data_dir, SYNTHETIC_DIRECTORY))
     for directory in directories:
         is_synthetic = os.path.lexists(os.path.join(directory, SYNTHETIC_MARKER))
-        if is_synthetic and dataset == 'cifar10':
+        if is_synthetic and dataset not in ('synthetic', 'auto'):
             raise UserError(
                 f'{directory} holds the synthetic set, as its {SYNTHETIC_MARKER} says: expected '
                 'CIFAR-10; choose --dataset=synthetic or another --data_dir'
             )
-        found = Prepared(directory, 'synthetic' if is_synthetic else 'cifar10')
-        if _holds_files(directory) and dataset in ('auto', found.dataset):
-            return found
+        if _holds_files(directory) and (is_synthetic or dataset != 'synthetic'):
+            return _Found(directory, is_synthetic)
     return None
 
 
@@ -203,13 +236,20 @@ def _holds_files(directory: str) -> bool:
     return any(os.path.lexists(os.path.join(directory, name)) for name in names)
 
 
-def _obtain(data_dir: str, dataset: str, data_url: str, synthetic: SyntheticSet | None) -> Prepared:
+def _obtain(
+    data_dir: str, dataset: str | None, data_url: str, synthetic: SyntheticSet | None
+) -> _Found:
     """Downloads or generates what `_find` did not find."""
+    if dataset == 'own':
+        raise UserError(
+            f'--dataset=own: found no record files in {data_dir}; make them with python '
+            f'cifar10_data.py convert PICTURES --data_dir={data_dir}'
+        )
     if dataset != 'synthetic':
         try:
-            return Prepared(_fetch_cifar10(data_dir, data_url), 'cifar10')
+            return _Found(_fetch_cifar10(data_dir, data_url), is_synthetic=False)
         except UnreachableError as error:
-            if dataset == 'cifar10':
+            if dataset != 'auto':
                 raise UserError(
                     f'CIFAR-10 could not be had: {error}. Ways out: put the files '
                     f'{RECORD_FILES[0]} to {RECORD_FILES[-1]} into {data_dir}; or give '
@@ -219,7 +259,7 @@ def _obtain(data_dir: str, dataset: str, data_url: str, synthetic: SyntheticSet 
             print(f'CIFAR-10 could not be had: {error}')
     found = _find(data_dir, 'synthetic')
     if found is None:
-        found = Prepared(os.path.join(data_dir, SYNTHETIC_DIRECTORY), 'synthetic')
+        found = _Found(os.path.join(data_dir, SYNTHETIC_DIRECTORY), is_synthetic=True)
         wanted = synthetic or SyntheticSet()
         print(f'Generating {wanted.num_train + wanted.num_test:,} images in {found.directory}')
         generate_synthetic(found.directory, wanted.num_train, wanted.num_test, wanted.seed)
@@ -352,10 +392,11 @@ def generate_synthetic(
 def main(settings: DataSettings) -> None:
     refuse_unused_url(settings.dataset, settings.data_url)
     wanted = SyntheticSet(settings.num_train, settings.num_test, settings.seed)
-    directory, dataset = prepare(settings.data_dir, settings.dataset, settings.data_url, wanted)
+    directory, dataset, names = prepare(
+        settings.data_dir, settings.dataset, settings.data_url, wanted
+    )
     num_train = count_examples(train_files(directory))
     num_test = count_examples(test_files(directory))
-    names = cifar10_records.class_names(directory)
     print(f'{dataset}: {num_train:,} training and {num_test:,} test images in {directory}')
     print(f'{len(names)} classes: {", ".join(names)}')
 

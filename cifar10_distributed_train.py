@@ -62,10 +62,10 @@ def build(settings: DistributedTrainSettings, run: Run, worker: ClusterWorker) -
 
     # The input stays on the CPU, so that a GPU has nothing to do but the network.
     with tf.device('/cpu:0'):
-        images, labels = cifar10.distorted_inputs(
-            run.data_dir,
+        images, labels = cifar10_session.training_batches(
+            settings,
+            run.data,
             settings.batch_size,
-            settings.seed,
             run.start.examples,
             share=worker.index,
             num_shares=worker.num_workers,
@@ -76,12 +76,11 @@ def build(settings: DistributedTrainSettings, run: Run, worker: ClusterWorker) -
         images,
         labels,
         [None] * cifar10_session.num_splits(settings),
-        settings.seed,
-        settings.use_fp16,
+        cifar10_session.network(settings, run.data),
         worker.mean_over_workers,
     )
     train_op = cifar10.apply_gradients(
-        gradients, total_loss, global_step, examples_seen, global_batch_size, run.num_examples
+        gradients, total_loss, global_step, examples_seen, global_batch_size, run.data.num_examples
     )
     return Training(images, labels, total_loss, gradients, examples_seen, train_op)
 

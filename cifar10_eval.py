@@ -21,6 +21,7 @@ import os
 import shutil
 import sys
 import time
+from typing import Any
 
 import tensorflow.compat.v1 as tf
 
@@ -31,9 +32,7 @@ import cifar10_guard
 import cifar10_settings
 from cifar10_checkpoint import CheckpointFolder, reason_of
 from cifar10_classifier import VIEWS_NOTE, Evaluator, Result, newest_checkpoint
-from cifar10_input import (
-    evaluation_files,
-)
+from cifar10_input import EVAL_DATA, evaluation_files
 from cifar10_session import data_note, timestamp
 from cifar10_settings import UserError, run_script, setting
 
@@ -45,7 +44,10 @@ class EvalSettings:
     eval_dir: str = setting('cifar10_eval', 'Folder for the summaries.')
     checkpoint_dir: str = setting('cifar10_train', 'Folder of the checkpoints.')
     eval_data: str = setting(
-        'test', 'The images: test or train_eval.', choices=('test', 'train_eval')
+        'test',
+        'The images: test; train_eval, the training images; or held_out, those that '
+        '--num_held_out kept from training.',
+        choices=EVAL_DATA,
     )
     eval_interval_secs: int = setting(
         300, 'Seconds between looks for a new checkpoint.', at_least=1
@@ -60,13 +62,13 @@ class EvalSettings:
         'Average the probabilities over centre, corners and their mirror images: ten views, ten '
         'times the work.',
     )
-    num_examples: int = setting(10_000, 'How many images to score.', at_least=1)
+    num_examples: int = setting(0, 'How many images to score; 0: all.', at_least=0)
     run_once: bool = setting(False, 'Evaluate the newest checkpoint and exit.')
     data_dir: str = setting('cifar10_data', 'Folder of the data set.')
     dataset: str = setting(
         None,
-        'cifar10 or synthetic; by default the one that the checkpoints were trained on.',
-        choices=('cifar10', 'synthetic'),
+        'cifar10, synthetic or own; by default the one that the checkpoints were trained on.',
+        choices=('cifar10', 'synthetic', 'own'),
     )
 
 
@@ -95,19 +97,34 @@ def _report(
     writer.flush()
 
 
-def _dataset(settings: EvalSettings) -> str:
+def _dataset(settings: EvalSettings, stored: dict[str, Any]) -> str | None:
     """The data set to score on, the one that the checkpoints were trained on.
 
     Raises:
-      UserError: another one is asked for, or the settings of the training can't be read.
+      UserError: another one is asked for.
     """
-    stored = cifar10_settings.load(settings.checkpoint_dir).get('dataset')
-    if settings.dataset and stored and settings.dataset != stored:
+    trained_on = stored.get('dataset')
+    if settings.dataset and trained_on and settings.dataset != trained_on:
         raise UserError(
             f'--dataset={settings.dataset}: the checkpoints in {settings.checkpoint_dir} '
-            f'were trained on {stored}'
+            f'were trained on {trained_on}'
         )
-    return settings.dataset or stored or 'cifar10'
+    return settings.dataset or trained_on
+
+
+def _num_held_out(settings: EvalSettings, stored: dict[str, Any]) -> int:
+    """How many training images the run kept for evaluation.
+
+    Raises:
+      UserError: they are to be scored, and there are none.
+    """
+    num_held_out = stored.get('num_held_out', 0)
+    if settings.eval_data == 'held_out' and not num_held_out:
+        raise UserError(
+            f'--eval_data=held_out: the run in {settings.checkpoint_dir} held no training images '
+            'out; train with --num_held_out'
+        )
+    return num_held_out
 
 
 class Best:
@@ -172,19 +189,26 @@ class _Evaluation:
     """What it takes to score one checkpoint after another."""
 
     def __init__(self, settings: EvalSettings) -> None:
-        self._dataset = _dataset(settings)
         self._average_views = settings.average_views
-        prepared = cifar10.maybe_download_and_extract(settings.data_dir, self._dataset)
-        self._data = cifar10_guard.Watch(evaluation_files(settings.eval_data, prepared.directory))
+        stored = cifar10_settings.load(settings.checkpoint_dir)
+        prepared = cifar10.maybe_download_and_extract(settings.data_dir, _dataset(settings, stored))
+        self._dataset = prepared.dataset
+        self._watch = cifar10_guard.Watch(evaluation_files(settings.eval_data, prepared.directory))
         self._evaluator = Evaluator(
-            prepared.directory, settings.num_examples, settings.eval_data, settings.average_views
+            prepared.directory,
+            settings.num_examples,
+            settings.eval_data,
+            settings.average_views,
+            prepared.num_classes,
+            _num_held_out(settings, stored),
         )
-        self._best = Best(settings) if settings.keep_best else None
+        scored = dataclasses.replace(settings, num_examples=self._evaluator.num_examples)
+        self._best = Best(scored) if settings.keep_best else None
         self._writer = _summary_writer(settings.eval_dir, self._evaluator.graph)
 
     def score(self, checkpoint: str) -> None:
         """Scores a checkpoint, reports it, and keeps it if it is to be kept."""
-        self._data.check()
+        self._watch.check()
         result = self._evaluator.evaluate(checkpoint)
         _report(result, self._dataset, self._average_views, self._writer)
         if self._best:

@@ -45,7 +45,6 @@ from cifar10_classifier import (
 from cifar10_input import (
     CIFAR10_RECORD,
     IMAGE_SIZE,
-    count_examples,
     evaluation_crop,
     test_files,
 )
@@ -215,11 +214,9 @@ def _test_images(
     """The test images, their probabilities by evaluation, and their labels."""
     stored = cifar10_settings.load(settings.checkpoint_dir)
     data_dir = settings.data_dir or str(stored.get('data_dir', 'cifar10_data'))
-    dataset = str(stored.get('dataset', 'cifar10'))
-    directory = cifar10.maybe_download_and_extract(data_dir, dataset).directory
-    files = test_files(directory)
-    evaluator = Evaluator(directory, count_examples(files))
-    return read_images(files), *evaluator.probabilities(checkpoint)
+    prepared = cifar10.maybe_download_and_extract(data_dir, stored.get('dataset'))
+    evaluator = Evaluator(prepared.directory, num_classes=prepared.num_classes)
+    return read_images(test_files(prepared.directory)), *evaluator.probabilities(checkpoint)
 
 
 def metadata(

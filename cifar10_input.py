@@ -28,17 +28,16 @@ NUM_EXAMPLES_PER_EPOCH_FOR_EVAL = 10000
 TRAIN_FILES = tuple(f'data_batch_{i}.bin' for i in range(1, 6))
 TEST_FILES = ('test_batch.bin',)
 
+# Sets of images to evaluate on: the test images; the training images that are trained on; and
+# those held out of them.
+EVAL_DATA = ('test', 'train_eval', 'held_out')
+
 # Of an image, that `evaluation_views` gives.
 NUM_VIEWS = 10
 
 # Records held while an epoch is shuffled: at 3,073 bytes each, all of CIFAR-10
 # takes 154 MB. A larger data set is shuffled within a window of this many.
 SHUFFLE_WINDOW = 50000
-
-# Ranges of the distortions, from the tutorial: brightness is added to pixel
-# values of 0 to 255, contrast multiplies the distance from the channel's mean.
-MAX_BRIGHTNESS_DELTA = 63.0
-MIN_CONTRAST, MAX_CONTRAST = 0.2, 1.8
 
 # Random numbers kept for each example. Philox gives four 32-bit numbers for
 # each value of its counter, so an example owns two values of the counter.
@@ -72,6 +71,28 @@ class RecordFormat:
 
 
 CIFAR10_RECORD = RecordFormat()
+
+
+@dataclasses.dataclass(frozen=True)
+class Distortions:
+    """How far training images are changed; the defaults are the tutorial's.
+
+    Attributes:
+      max_shift: pixels that the crop may lie from the centre, both ways, as far as the image
+        goes; 0: the central crop. 4 is all of a 32 x 32 image.
+      flip: whether half of the images are mirrored left to right.
+      max_brightness: largest value added to pixels of 0 to 255, or taken from them.
+      max_contrast: the distance from the channel's mean is multiplied by 1 - max_contrast to
+        1 + max_contrast; 0 to 1.
+    """
+
+    max_shift: int = 4
+    flip: bool = True
+    max_brightness: float = 63.0
+    max_contrast: float = 0.8
+
+
+TUTORIAL_DISTORTIONS = Distortions()
 
 
 def train_files(data_dir: str) -> list[str]:
@@ -190,12 +211,15 @@ def adjust_contrast(images: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
     return (images - mean) * factor[:, tf.newaxis, tf.newaxis, tf.newaxis] + mean
 
 
-def distort(images: tf.Tensor, numbers: tf.Tensor) -> tf.Tensor:
+def distort(
+    images: tf.Tensor, numbers: tf.Tensor, distortions: Distortions = TUTORIAL_DISTORTIONS
+) -> tf.Tensor:
     """Random crop, flip, brightness and contrast, then standardisation.
 
     Args:
       images: uint8 [batch, height, width, depth], 0 to 255.
       numbers: float32 [batch, 8] in [0, 1), as `random_numbers` gives them.
+      distortions: how far.
 
     Returns:
       float32 [batch, 24, 24, depth], each image of mean 0 and variance 1.
@@ -204,14 +228,25 @@ def distort(images: tf.Tensor, numbers: tf.Tensor) -> tf.Tensor:
     _, height, width, _ = images.shape.as_list()
     images = crop_and_flip(
         images,
-        tf.cast(top * (height - IMAGE_SIZE + 1), tf.int32),
-        tf.cast(left * (width - IMAGE_SIZE + 1), tf.int32),
-        flip < 0.5,
+        _crop_start(top, height - IMAGE_SIZE, distortions.max_shift),
+        _crop_start(left, width - IMAGE_SIZE, distortions.max_shift),
+        flip < (0.5 if distortions.flip else 0.0),
     )
     images = tf.cast(images, tf.float32)
-    images = adjust_brightness(images, (2 * brightness - 1) * MAX_BRIGHTNESS_DELTA)
-    images = adjust_contrast(images, MIN_CONTRAST + contrast * (MAX_CONTRAST - MIN_CONTRAST))
+    images = adjust_brightness(images, (2 * brightness - 1) * distortions.max_brightness)
+    max_contrast = distortions.max_contrast
+    images = adjust_contrast(images, 1 - max_contrast + contrast * (2 * max_contrast))
     return tf.image.per_image_standardization(images)
+
+
+def _crop_start(number: tf.Tensor, margin: int, max_shift: int) -> tf.Tensor:
+    """First row or column of a crop, int32, from a random number in [0, 1).
+
+    `margin` is how much larger than the crop the image is.
+    """
+    first = max(margin // 2 - max_shift, 0)
+    last = min(margin // 2 + max_shift, margin)
+    return first + tf.cast(number * (last - first + 1), tf.int32)
 
 
 def evaluation_crop(images: tf.Tensor) -> tf.Tensor:
@@ -256,6 +291,7 @@ def record_stream(
     seed: int,
     start: int = 0,
     record: RecordFormat = CIFAR10_RECORD,
+    num_held_out: int = 0,
 ) -> tf.data.Dataset:
     """The endless stream of training records, from position `start` on.
 
@@ -264,6 +300,7 @@ def record_stream(
       seed: the order of epoch e derives from (seed, e).
       start: position of the first record to give; number of records before it.
       record: the records' format.
+      num_held_out: how many of the last records are never given.
 
     Returns:
       A dataset of string [], raw records.
@@ -272,8 +309,8 @@ def record_stream(
       ValueError: the files hold no record.
       OSError: a file is missing.
     """
-    num_examples = count_examples(files, record)
-    if not num_examples:
+    num_examples = count_examples(files, record) - num_held_out
+    if num_examples <= 0:
         raise ValueError(f'no record of {record.record_bytes} bytes in {", ".join(files)}')
     first_epoch, offset = divmod(start, num_examples)
 
@@ -285,6 +322,7 @@ def record_stream(
             [], seed=[seed, epoch], minval=None, maxval=None, dtype=tf.int64
         )
         records = tf.data.FixedLengthRecordDataset(list(files), record.record_bytes)
+        records = records.take(num_examples)
         window = min(num_examples, SHUFFLE_WINDOW)
         records = records.shuffle(window, seed=order_seed, reshuffle_each_iteration=False)
         return records.skip(offset * tf.cast(tf.equal(epoch, first_epoch), tf.int64))
@@ -300,6 +338,8 @@ def distorted_inputs(
     record: RecordFormat = CIFAR10_RECORD,
     share: int = 0,
     num_shares: int = 1,
+    distortions: Distortions = TUTORIAL_DISTORTIONS,
+    num_held_out: int = 0,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Training batches, distorted, without end.
 
@@ -314,6 +354,8 @@ def distorted_inputs(
       record: the records' format.
       share: this reader's place, 0 to num_shares - 1.
       num_shares: number of readers.
+      distortions: how far the images are changed.
+      num_held_out: how many of the last training images are never given.
 
     Returns:
       images: float32 [batch_size, 24, 24, depth], each of mean 0 and variance 1.
@@ -323,9 +365,9 @@ def distorted_inputs(
     def decode_and_distort(index: tf.Tensor, records: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         images, labels = decode_records(records, record)
         numbers = random_numbers(seed, start_example + index * batch_size, batch_size)
-        return distort(images, numbers), labels
+        return distort(images, numbers, distortions), labels
 
-    stream = record_stream(train_files(data_dir), seed, start_example, record)
+    stream = record_stream(train_files(data_dir), seed, start_example, record, num_held_out)
     batches = stream.batch(batch_size, drop_remainder=True).enumerate()
     return _next_batch(batches.shard(num_shares, share).map(decode_and_distort))
 
@@ -337,6 +379,7 @@ def inputs(
     num_examples: int = -1,
     record: RecordFormat = CIFAR10_RECORD,
     crop: Callable[[tf.Tensor], tf.Tensor] = evaluation_crop,
+    num_held_out: int = 0,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Evaluation batches: each image once, in the order of the files, undistorted.
 
@@ -344,12 +387,14 @@ def inputs(
     examples; after it, reading the tensors raises tf.errors.OutOfRangeError.
 
     Args:
-      eval_data: 'test' for the test file, 'train_eval' for the training files.
+      eval_data: 'test' for the test file, 'train_eval' for the training images, 'held_out' for
+        those held out of them.
       data_dir: directory that holds the record files.
       batch_size: largest number of images in a batch.
       num_examples: how many images to give; -1 for all.
       record: the records' format.
       crop: `evaluation_crop`, or `evaluation_views` for all views of each image.
+      num_held_out: how many of the last training images were held out of training.
 
     Returns:
       images: float32 [batch, 24, 24, depth], each of mean 0 and variance 1; of views,
@@ -357,10 +402,12 @@ def inputs(
       labels: int32 [batch], 0 to 255.
 
     Raises:
-      ValueError: `eval_data` is neither of the two.
+      ValueError: `eval_data` is none of these.
     """
     files = evaluation_files(eval_data, data_dir)
-    records = tf.data.FixedLengthRecordDataset(files, record.record_bytes).take(num_examples)
+    first, count = evaluation_range(eval_data, data_dir, num_held_out, record)
+    records = tf.data.FixedLengthRecordDataset(files, record.record_bytes).skip(first)
+    records = records.take(count if num_examples < 0 else min(num_examples, count))
 
     def decode_and_crop(records: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         images, labels = decode_records(records, record)
@@ -370,16 +417,31 @@ def inputs(
 
 
 def evaluation_files(eval_data: str, data_dir: str) -> list[str]:
-    """The files that `eval_data`, 'test' or 'train_eval', stands for.
+    """The files that hold the images of `eval_data`, one of EVAL_DATA.
 
     Raises:
-      ValueError: `eval_data` is neither of the two.
+      ValueError: `eval_data` is none of these.
     """
-    if eval_data == 'test':
-        return test_files(data_dir)
+    if eval_data not in EVAL_DATA:
+        raise ValueError(f'eval_data must be one of {", ".join(EVAL_DATA)}, found {eval_data!r}')
+    return test_files(data_dir) if eval_data == 'test' else train_files(data_dir)
+
+
+def evaluation_range(
+    eval_data: str, data_dir: str, num_held_out: int = 0, record: RecordFormat = CIFAR10_RECORD
+) -> tuple[int, int]:
+    """Place of the first image of `eval_data` in its files, and how many there are.
+
+    Raises:
+      ValueError: `eval_data` is none of EVAL_DATA.
+      OSError: a file is missing.
+    """
+    count = count_examples(evaluation_files(eval_data, data_dir), record)
+    if eval_data == 'held_out':
+        return count - num_held_out, num_held_out
     if eval_data == 'train_eval':
-        return train_files(data_dir)
-    raise ValueError(f"eval_data must be 'test' or 'train_eval', found {eval_data!r}")
+        return 0, count - num_held_out
+    return 0, count
 
 
 def _next_batch(batches: tf.data.Dataset) -> tuple[tf.Tensor, tf.Tensor]:

@@ -28,7 +28,7 @@ import cifar10_session
 from cifar10 import GradientsAndVariables
 from cifar10_checkpoint import Start
 from cifar10_finite import Training
-from cifar10_session import TrainSettings
+from cifar10_session import TrainingData, TrainSettings, network, training_batches
 from cifar10_settings import UserError, run_script, setting
 
 # More than any machine has GPUs; each is a copy of the network in the graph.
@@ -82,8 +82,7 @@ def variables_on_cpu(device: str) -> Callable[[tf.Operation], str]:
 def build(
     settings: MultiGpuTrainSettings,
     devices: Sequence[str],
-    data_dir: str,
-    num_examples: int,
+    data: TrainingData,
     start: Start,
 ) -> Training:
     """Builds the training graph.
@@ -91,8 +90,7 @@ def build(
     Args:
       settings: what was asked for.
       devices: of each tower.
-      data_dir: directory that holds the record files.
-      num_examples: size of the training set.
+      data: what it is trained on.
       start: where the run goes on from.
 
     Returns:
@@ -101,36 +99,41 @@ def build(
     global_batch_size = settings.batch_size * len(devices)
     global_step = cifar10.create_global_step(start.step)
     examples_seen = cifar10.create_examples_seen(start.examples)
-    images, labels = cifar10.distorted_inputs(
-        data_dir, global_batch_size, settings.seed, start.examples
-    )
+    images, labels = training_batches(settings, data, global_batch_size, start.examples)
     tf.summary.image('images', images)
 
     # What is done once for all towers is done where the variables are.
     with tf.device('/cpu:0' if settings.variables == CPU else devices[0]):
-        total_loss, of_towers, reduced = tower_gradients(settings, devices, images, labels)
+        total_loss, of_towers, reduced = tower_gradients(
+            images, labels, devices, settings.variables, network(settings, data)
+        )
         train_op = cifar10.apply_gradients(
             reduced[0],
             total_loss,
             global_step,
             examples_seen,
             global_batch_size,
-            num_examples,
+            data.num_examples,
             copies=list(itertools.chain(*reduced[1:])),
         )
     return Training(images, labels, total_loss, of_towers, examples_seen, train_op)
 
 
 def tower_gradients(
-    settings: MultiGpuTrainSettings, devices: Sequence[str], images: tf.Tensor, labels: tf.Tensor
+    images: tf.Tensor,
+    labels: tf.Tensor,
+    devices: Sequence[str],
+    variables: str = FIRST,
+    network: cifar10.Network = cifar10.TUTORIAL_NETWORK,
 ) -> tuple[tf.Tensor, GradientsAndVariables, Sequence[GradientsAndVariables]]:
-    """Loss and gradients of a batch, the variables where the settings want them.
+    """Loss and gradients of a batch, the variables where they are wanted.
 
     Args:
-      settings: what was asked for.
-      devices: of each tower.
       images: float32 [batch, 24, 24, depth], one batch for all towers.
       labels: int32 [batch].
+      devices: of each tower.
+      variables: their home: CPU, FIRST or MIRRORED.
+      network: what each tower computes.
 
     Returns:
       total_loss: float32 [].
@@ -138,17 +141,14 @@ def tower_gradients(
         a step has failed; one tower's part of an all-reduce waits for the others.
       reduced: for each copy of the variables, the gradients of that loss for it.
     """
-    arguments = settings.seed, settings.use_fp16
-    if settings.variables == MIRRORED and len(devices) > 1:
-        total_loss, of_towers = cifar10.mirrored_tower_gradients(
-            images, labels, devices, *arguments
-        )
+    if variables == MIRRORED and len(devices) > 1:
+        total_loss, of_towers = cifar10.mirrored_tower_gradients(images, labels, devices, network)
         computed = list(itertools.chain(*of_towers))
         return total_loss, computed, cifar10.all_reduce_gradients(of_towers)
     placed: Sequence[cifar10.Device] = devices
-    if settings.variables == CPU:
+    if variables == CPU:
         placed = [variables_on_cpu(device) for device in devices]
-    total_loss, gradients = cifar10.tower_gradients(images, labels, placed, *arguments)
+    total_loss, gradients = cifar10.tower_gradients(images, labels, placed, network)
     return total_loss, gradients, [gradients]
 
 
@@ -158,7 +158,7 @@ def train(settings: MultiGpuTrainSettings) -> None:
     global_batch_size = settings.num_gpus * settings.batch_size
     num_cpu_devices = settings.num_gpus if settings.tower_device == 'cpu' else 1
     with cifar10_session.begin(settings, global_batch_size) as run, tf.device('/cpu:0'):
-        training = build(settings, devices, run.data_dir, run.num_examples, run.start)
+        training = build(settings, devices, run.data, run.start)
         config = cifar10_session.session_config(settings, num_cpu_devices)
         cifar10_session.run(run, training, global_batch_size, config)
 

@@ -242,7 +242,7 @@ def distortions(settings: PlotSettings) -> Figure:
         )
         distorted = cifar10_input.distort(repeated, numbers)
         images, labels, distorted = session.run([images, labels, distorted])
-    names = cifar10_records.class_names(prepared.directory)
+    names = prepared.class_names
     return draw_distortions(
         images,
         distorted.reshape(len(records), NUM_VERSIONS, IMAGE_SIZE, IMAGE_SIZE, -1),
@@ -254,7 +254,7 @@ def distortions(settings: PlotSettings) -> Figure:
 def classes(settings: PlotSettings) -> Figure:
     """How many images of each class there are."""
     prepared = _data(settings)
-    names = cifar10_records.class_names(prepared.directory)
+    names = prepared.class_names
     train, test = (
         _count_labels(files(prepared.directory), len(names))
         for files in (cifar10_input.train_files, cifar10_input.test_files)
@@ -267,9 +267,9 @@ def _count_labels(files: Sequence[str], num_classes: int) -> np.ndarray:
     return np.bincount(np.concatenate(labels), minlength=num_classes)
 
 
-def _dataset(settings: PlotSettings) -> str:
-    """The data set that the run was trained on."""
-    return cifar10_settings.load(settings.train_dir).get('dataset', 'cifar10')
+def _dataset(settings: PlotSettings) -> str | None:
+    """The data set that the run was trained on, if there was one."""
+    return cifar10_settings.load(settings.train_dir).get('dataset')
 
 
 def _data(settings: PlotSettings) -> cifar10_data.Prepared:

@@ -204,7 +204,7 @@ def predict(settings: PredictSettings) -> None:
     checkpoint = newest_checkpoint(CheckpointFolder(settings.checkpoint_dir))
     predictor = Predictor(checkpoint, settings.average_views)
     names = class_names(settings.checkpoint_dir, settings.data_dir, predictor.num_classes)
-    dataset = cifar10_settings.load(settings.checkpoint_dir).get('dataset', 'cifar10')
+    dataset = cifar10_settings.load(settings.checkpoint_dir).get('dataset')
     note = (VIEWS_NOTE if settings.average_views else '') + data_note(dataset)
     print(f'By {checkpoint}{note}', file=sys.stderr)
     unreadable: list[str] = []

@@ -20,6 +20,23 @@ from cifar10_settings import UserError
 RECORD_FILES = TRAIN_FILES + TEST_FILES
 
 CLASS_NAMES_FILE = 'batches.meta.txt'
+
+# As many as a label's byte can tell apart.
+MIN_CLASSES, MAX_CLASSES = 2, 256
+
+# By https://www.cs.toronto.edu/~kriz/cifar.html, in the order of the labels.
+CIFAR10_CLASS_NAMES = (
+    'airplane',
+    'automobile',
+    'bird',
+    'cat',
+    'deer',
+    'dog',
+    'frog',
+    'horse',
+    'ship',
+    'truck',
+)
 SUMS_FILE = 'SHA256SUMS'
 
 # Read together: few enough to stay in the cache.
@@ -90,11 +107,17 @@ def _check_file(path: str, record: RecordFormat, num_classes: int) -> int:
         byte = wrong[0] * record.record_bytes + record.label_index % record.label_bytes
         raise UserError(
             f'{path}: record {wrong[0]}, byte {byte:,}: label {labels[wrong[0]]}; '
-            f'expected 0 to {num_classes - 1}{_likeness(path, size, record)}'
+            f'expected 0 to {num_classes - 1}{_names_note(path)}{_likeness(path, size, record)}'
         )
     if len(labels) != num_records:
         raise UserError(f'{path}: changed while it was read; run again when it is complete')
     return num_records
+
+
+def _names_note(path: str) -> str:
+    """Where the number of classes comes from, for an error about a file beside the names."""
+    is_named = os.path.lexists(os.path.join(os.path.dirname(path), CLASS_NAMES_FILE))
+    return f', as {CLASS_NAMES_FILE} beside it names the classes' if is_named else ''
 
 
 def read_labels(path: str, record: RecordFormat) -> np.ndarray:
@@ -174,26 +197,26 @@ def sha256_of(path: str) -> str:
         return cifar10_files.sha256_of(path)
 
 
-def class_names(directory: str, num_classes: int = NUM_CLASSES) -> list[str]:
+def class_names(directory: str) -> list[str]:
     """Names of the classes, in the order of their labels.
 
     Args:
       directory: may hold batches.meta.txt, one name a line.
-      num_classes: how many there are.
 
     Returns:
-      `num_classes` names; the labels, from '0' on, where there is no batches.meta.txt.
+      2 to 256 names; the labels '0' to '9' where there is no batches.meta.txt.
 
     Raises:
       UserError: batches.meta.txt does not hold that many names that can be printed.
     """
     path = os.path.join(directory, CLASS_NAMES_FILE)
     if not os.path.lexists(path):
-        return [str(label) for label in range(num_classes)]
-    text = read_text(path, f'expected {num_classes} class names')
+        return [str(label) for label in range(NUM_CLASSES)]
+    expected = f'expected {MIN_CLASSES} to {MAX_CLASSES} class names, one a line'
+    text = read_text(path, expected)
     names = [line.strip() for line in text.split('\n') if line.strip()]
-    if len(names) != num_classes:
-        raise UserError(f'{path}: found {len(names)} class names; expected {num_classes}')
+    if not MIN_CLASSES <= len(names) <= MAX_CLASSES:
+        raise UserError(f'{path}: found {len(names)} class names; {expected}')
     for name in names:
         if not name.isprintable():
             raise UserError(f'{path}: found the class name {name!r}; expected printable text')

@@ -78,13 +78,18 @@ class TrainSettings:
         cifar10.BATCH_SIZE, 'Number of images in a batch (of one tower).', at_least=1
     )
     data_dir: str = setting('cifar10_data', 'Folder of the data set, filled if it is empty.')
-    dataset: str = setting(
-        'cifar10',
-        'The images: cifar10, synthetic (drawn, needs no download), or auto (cifar10 where it '
-        'can be had, else synthetic).',
-        choices=cifar10_data.DATASETS,
-    )
+    dataset: str = setting(None, cifar10_data.DATASET_HELP, choices=cifar10_data.DATASETS)
     data_url: str = setting(cifar10.DATA_URL, 'Where to get CIFAR-10: an http, https or file URL.')
+    num_held_out: int = setting(
+        0, 'How many of the last training images are kept for evaluation.', at_least=0
+    )
+    max_shift: int = setting(
+        cifar10.TUTORIAL_DISTORTIONS.max_shift,
+        'Pixels that a training crop may lie from the centre; 0: the central crop.',
+        at_least=0,
+        at_most=cifar10.TUTORIAL_DISTORTIONS.max_shift,
+    )
+    flip: bool = setting(True, 'Mirror half of the training images left to right.')
     log_frequency: int = setting(10, 'Steps between console lines.', at_least=1)
     log_device_placement: bool = setting(False, 'Log the device of every operation.')
     use_fp16: bool = setting(False, 'Compute in float16, with float32 master variables.')
@@ -197,20 +202,54 @@ class Worker:
         return contextlib.nullcontext()
 
 
+class TrainingData(NamedTuple):
+    """The images that a run is trained on."""
+
+    directory: str
+    """Holds the record files."""
+    num_examples: int
+    """Size of the training set, without what is held out."""
+    num_classes: int
+
+
+def training_batches(
+    settings: TrainSettings,
+    data: TrainingData,
+    batch_size: int,
+    start_example: int,
+    share: int = 0,
+    num_shares: int = 1,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Images and labels as the settings want them distorted: see `cifar10.distorted_inputs`."""
+    return cifar10.distorted_inputs(
+        data.directory,
+        batch_size,
+        settings.seed,
+        start_example,
+        share=share,
+        num_shares=num_shares,
+        distortions=cifar10.Distortions(max_shift=settings.max_shift, flip=settings.flip),
+        num_held_out=settings.num_held_out,
+    )
+
+
+def network(settings: TrainSettings, data: TrainingData) -> cifar10.Network:
+    """The network that the settings ask for, with as many classes as the data has."""
+    return cifar10.Network(data.num_classes, settings.seed, settings.use_fp16)
+
+
 class Run(NamedTuple):
     """A run that is about to begin."""
 
     settings: Any
     """TrainSettings, with `dataset` decided."""
-    data_dir: str
-    """Directory that holds the record files."""
-    num_examples: int
-    """Size of the training set."""
+    data: TrainingData
+    """What it is trained on."""
     folder: CheckpointFolder | None
     """Where its checkpoints lie; None on a worker that isn't the chief."""
     start: cifar10_checkpoint.Start
     """Where it goes on from."""
-    data: cifar10_guard.Watch
+    watch: cifar10_guard.Watch
     """Sees when the training files change."""
     check_folder: Callable[[], None]
     """Raises UserError if the train_dir isn't there any more."""
@@ -218,7 +257,7 @@ class Run(NamedTuple):
     """The process's part in it."""
 
 
-def data_note(dataset: str) -> str:
+def data_note(dataset: str | None) -> str:
     """What every result on drawn images says of itself; nothing for CIFAR-10."""
     return ' [synthetic images, not CIFAR-10]' if dataset == 'synthetic' else ''
 
@@ -248,25 +287,19 @@ def begin(
     stored = cifar10_settings.load(settings.train_dir) if goes_on else {}
     prepared = _prepare_data(settings, stored.get('dataset'))
     settings = dataclasses.replace(settings, dataset=prepared.dataset)
-    num_examples = count_examples(train_files(prepared.directory))
-    if global_batch_size > num_examples:
-        raise UserError(
-            f'--batch_size: a step takes {global_batch_size} examples, but '
-            f'{prepared.directory} holds only {num_examples} training images'
-        )
+    _check_held_out(settings, stored)
+    data = _training_data(settings, prepared, global_batch_size)
     print(f'Settings: {cifar10_settings.describe(settings)}')
-    print(
-        f'Data: {num_examples} training images in {prepared.directory}{data_note(prepared.dataset)}'
-    )
-    data = cifar10_guard.Watch(train_files(prepared.directory))
+    print(f'Data: {_in_words(settings, data)}{data_note(prepared.dataset)}')
+    watch = cifar10_guard.Watch(train_files(prepared.directory))
     with contextlib.ExitStack() as held:
         folder, found, check_folder = None, None, _nothing_to_check
         if worker.is_chief:
             check_folder = held.enter_context(_hold_train_dir(settings))
-            _store_settings(settings, stored, data)
+            _store_settings(settings, stored, watch)
             folder = CheckpointFolder(settings.train_dir, settings.max_to_keep)
             found = cifar10_checkpoint.find_start(folder)
-        facts = {'training images': num_examples, 'training files': data.digest()}
+        facts = {'training images': data.num_examples, 'training files': watch.digest()}
         start = worker.join(settings, facts, found)
         if start.checkpoint:
             print(f'Going on from {start.checkpoint} at step {start.step}')
@@ -277,16 +310,7 @@ def begin(
         with tf.Graph().as_default():
             # What tf.data asks for before it is deterministic; no operation here draws from it.
             tf.set_random_seed(settings.seed)
-            yield Run(
-                settings,
-                prepared.directory,
-                num_examples,
-                folder,
-                start,
-                data,
-                check_folder,
-                worker,
-            )
+            yield Run(settings, data, folder, start, watch, check_folder, worker)
 
 
 def _nothing_to_check() -> None:
@@ -297,7 +321,7 @@ def _prepare_data(settings: TrainSettings, stored: str | None) -> cifar10_data.P
     """The data set, the one that the run in --train_dir began with."""
     dataset = settings.dataset
     cifar10_data.refuse_unused_url(dataset, settings.data_url)
-    if dataset == 'auto' and stored:
+    if dataset in (None, 'auto') and stored:
         dataset = stored
     if stored and dataset != stored:
         raise UserError(
@@ -305,6 +329,38 @@ def _prepare_data(settings: TrainSettings, stored: str | None) -> cifar10_data.P
             f'name another --train_dir, or give --dataset={stored} or --start_over'
         )
     return cifar10.maybe_download_and_extract(settings.data_dir, dataset, settings.data_url)
+
+
+def _check_held_out(settings: TrainSettings, stored: dict[str, Any]) -> None:
+    """Raises UserError where images that were trained on would count as held out."""
+    held_out = stored.get('num_held_out', settings.num_held_out if not stored else 0)
+    if held_out != settings.num_held_out:
+        raise UserError(
+            f'--num_held_out={settings.num_held_out}: the run in {settings.train_dir} was trained '
+            f'with {held_out}; name another --train_dir, or give --num_held_out={held_out} or '
+            '--start_over'
+        )
+
+
+def _training_data(
+    settings: TrainSettings, prepared: cifar10_data.Prepared, global_batch_size: int
+) -> TrainingData:
+    """Raises UserError where there is less than a batch of it."""
+    num_examples = count_examples(train_files(prepared.directory)) - settings.num_held_out
+    if global_batch_size > num_examples:
+        held_out = f' beside {settings.num_held_out} held out' if settings.num_held_out else ''
+        raise UserError(
+            f'--batch_size: a step takes {global_batch_size} examples, but '
+            f'{prepared.directory} holds only {max(num_examples, 0)} training images{held_out}'
+        )
+    return TrainingData(prepared.directory, num_examples, prepared.num_classes)
+
+
+def _in_words(settings: TrainSettings, data: TrainingData) -> str:
+    """What is trained on, and what is not."""
+    held_out = f', {settings.num_held_out} more held out' if settings.num_held_out else ''
+    classes = f' of {data.num_classes} classes' if data.num_classes != cifar10.NUM_CLASSES else ''
+    return f'{data.num_examples} training images{classes} in {data.directory}{held_out}'
 
 
 @contextlib.contextmanager
@@ -329,10 +385,10 @@ def _writing_to(train_dir: str) -> Iterator[None]:
 
 
 def _store_settings(
-    settings: TrainSettings, stored: dict[str, Any], data: cifar10_guard.Watch
+    settings: TrainSettings, stored: dict[str, Any], watch: cifar10_guard.Watch
 ) -> None:
     """Writes the settings beside the checkpoints, and prints how they differ from `stored`."""
-    digest = data.digest()
+    digest = watch.digest()
     with _writing_to(settings.train_dir):
         cifar10_settings.store(settings, settings.train_dir, training_files_sha256=digest)
     for name, value in dataclasses.asdict(settings).items():
@@ -501,7 +557,7 @@ class CheckpointHook(tf.train.SessionRunHook):
         self, run_context: tf.train.SessionRunContext, run_values: tf.train.SessionRunValues
     ) -> None:
         self.unproven = None
-        self._run.data.check_now_and_then()
+        self._run.watch.check_now_and_then()
         if self._is_due(run_values.results):
             self._save(run_context.session, run_values.results)
 
@@ -518,7 +574,7 @@ class CheckpointHook(tf.train.SessionRunHook):
         """Raises UserError where that would be wrong, or can't be done."""
         if step == self._saved_step:
             return
-        self._run.data.check()
+        self._run.watch.check()
         self._run.check_folder()
         bad = cifar10_finite.first_not_finite_variable(session)
         if bad:
@@ -554,12 +610,12 @@ class WatchDataHook(tf.train.SessionRunHook):
     """Ends the run, with UserError, where the training files change."""
 
     def __init__(self, run: Run) -> None:
-        self._data = run.data
+        self._watch = run.watch
 
     def after_run(
         self, run_context: tf.train.SessionRunContext, run_values: tf.train.SessionRunValues
     ) -> None:
-        self._data.check_now_and_then()
+        self._watch.check_now_and_then()
 
 
 def _summary_hooks(
@@ -697,10 +753,10 @@ def _batch_at(this_run: Run, training: Training, position: int) -> tuple[np.ndar
     """The batch of the training graph that begins at a position of the stream."""
     with tf.Graph().as_default(), tf.Session() as session:
         tf.set_random_seed(this_run.settings.seed)
-        batch = cifar10.distorted_inputs(
-            this_run.data_dir,
+        batch = training_batches(
+            this_run.settings,
+            this_run.data,
             training.images.shape.as_list()[0],
-            this_run.settings.seed,
             position,
             share=this_run.worker.index,
             num_shares=this_run.worker.num_workers,
@@ -721,7 +777,7 @@ def _explained(this_run: Run) -> Iterator[None]:
     try:
         yield
     except tf.errors.OpError as error:
-        this_run.data.check()
+        this_run.watch.check()
         this_run.check_folder()
         if not isinstance(error, _STORAGE_ERRORS):
             raise

@@ -21,19 +21,22 @@ import cifar10
 import cifar10_session
 from cifar10_checkpoint import Start
 from cifar10_finite import Training
-from cifar10_session import OneDeviceTrainSettings, num_splits
+from cifar10_session import (
+    OneDeviceTrainSettings,
+    TrainingData,
+    network,
+    num_splits,
+    training_batches,
+)
 from cifar10_settings import run_script
 
 
-def build(
-    settings: OneDeviceTrainSettings, data_dir: str, num_examples: int, start: Start
-) -> Training:
+def build(settings: OneDeviceTrainSettings, data: TrainingData, start: Start) -> Training:
     """Builds the training graph.
 
     Args:
       settings: what was asked for.
-      data_dir: directory that holds the record files.
-      num_examples: size of the training set.
+      data: what it is trained on.
       start: where the run goes on from.
 
     Returns:
@@ -44,18 +47,16 @@ def build(
 
     # The input stays on the CPU, so that a GPU has nothing to do but the network.
     with tf.device('/cpu:0'):
-        images, labels = cifar10.distorted_inputs(
-            data_dir, settings.batch_size, settings.seed, start.examples
-        )
+        images, labels = training_batches(settings, data, settings.batch_size, start.examples)
         tf.summary.image('images', images)
 
     # TensorFlow places operations without a device on the GPU, where there is one.
     devices = [None] * num_splits(settings)
     total_loss, gradients = cifar10.tower_gradients(
-        images, labels, devices, settings.seed, settings.use_fp16
+        images, labels, devices, network(settings, data)
     )
     train_op = cifar10.apply_gradients(
-        gradients, total_loss, global_step, examples_seen, settings.batch_size, num_examples
+        gradients, total_loss, global_step, examples_seen, settings.batch_size, data.num_examples
     )
     return Training(images, labels, total_loss, gradients, examples_seen, train_op)
 
@@ -63,7 +64,7 @@ def build(
 def train(settings: OneDeviceTrainSettings) -> None:
     """Trains until `settings.max_steps`, or until the user stops it."""
     with cifar10_session.begin(settings, settings.batch_size) as run:
-        training = build(settings, run.data_dir, run.num_examples, run.start)
+        training = build(settings, run.data, run.start)
         config = cifar10_session.session_config(settings)
         cifar10_session.run(run, training, settings.batch_size, config)
 

@@ -28,7 +28,7 @@ from benchmarks.worker import (
 )
 from cifar10_checkpoint import Start
 from cifar10_classifier import Evaluator
-from cifar10_input import count_examples, test_files
+from cifar10_session import TrainingData
 
 
 def held_batch(batch_size: int) -> tuple[tf.Variable, tf.Variable]:
@@ -48,7 +48,9 @@ def train_on_constant_batch(options: Options) -> None:
     with tf.Graph().as_default():
         images, labels = (part.read_value() for part in held_batch(options.batch_size))
         with mock.patch.object(cifar10, 'distorted_inputs', return_value=(images, labels)):
-            training = cifar10_train.build(settings, options.data_dir, 50_000, Start(None, 0, 0))
+            training = cifar10_train.build(
+                settings, TrainingData(options.data_dir, 50_000, 10), Start(None, 0, 0)
+            )
         run_steps(
             training.train_op,
             training.total_loss,
@@ -81,11 +83,10 @@ def read_input(options: Options) -> None:
 
 def evaluate(options: Options) -> None:
     """Scores the test images again and again, each time restoring the checkpoint."""
-    num_examples = count_examples(test_files(options.data_dir))
     with tempfile.TemporaryDirectory() as directory:
         checkpoint = save_first_weights(directory)
-        evaluator = Evaluator(options.data_dir, num_examples)
-        ticker = Ticker(num_examples)
+        evaluator = Evaluator(options.data_dir)
+        ticker = Ticker(evaluator.num_examples)
         for _ in options.steps:
             evaluator.evaluate(checkpoint)
             ticker.tick()

@@ -27,7 +27,7 @@ from cifar10_checkpoint import Start
 from cifar10_finite import Training
 from cifar10_input import count_examples, train_files
 from cifar10_multi_gpu_train import FIRST, MIRRORED, MultiGpuTrainSettings
-from cifar10_session import OneDeviceTrainSettings
+from cifar10_session import OneDeviceTrainSettings, TrainingData
 from cifar10_settings import UserError, run_script, setting
 
 NUM_CORES = 2
@@ -69,16 +69,17 @@ VARIANTS = (
 
 def build(variant: Variant, data_dir: str, batch_size: int) -> Training:
     """The trainers' own graph, in the current graph."""
-    num_examples, start = count_examples(train_files(data_dir)), Start(None, 0, 0)
+    data = TrainingData(data_dir, count_examples(train_files(data_dir)), 10)
+    start = Start(None, 0, 0)
     if variant.home is None:
         one = OneDeviceTrainSettings(batch_size=batch_size, batch_splits=variant.parts)
-        return cifar10_train.build(one, data_dir, num_examples, start)
+        return cifar10_train.build(one, data, start)
     settings = MultiGpuTrainSettings(
         batch_size=batch_size // variant.parts, num_gpus=variant.parts, variables=variant.home
     )
     devices = cifar10_multi_gpu_train.tower_devices('cpu', variant.parts)
     with tf.device('/cpu:0'):
-        return cifar10_multi_gpu_train.build(settings, devices, data_dir, num_examples, start)
+        return cifar10_multi_gpu_train.build(settings, devices, data, start)
 
 
 class Runner:

@@ -53,7 +53,7 @@ def test_prepare_downloads_once(
     directory = os.path.join(data_dir, 'cifar-10-batches-bin')
     for _ in range(2):
         found = cifar10_data.prepare(data_dir, data_url=server.url('my%20archive.tgz?x=1'))
-        assert found == Prepared(directory, 'cifar10')
+        assert found[:2] == (directory, 'cifar10')
     assert len(server.ranges) == 1
     assert read(os.path.join(data_dir, 'my archive.tgz')) == server.content
     output = capsys.readouterr().out
@@ -82,8 +82,31 @@ def test_prepare_refuses_another_archive_under_the_published_name(
 @pytest.mark.parametrize('folder', ['', 'cifar-10-batches-bin'])
 def test_prepare_uses_files_that_are_there(tmp_path: Any, folder: str, dataset: str) -> None:
     write_files(tmp_path / folder)
-    directory, found = cifar10_data.prepare(str(tmp_path), dataset, closed_url())
+    directory, found, _ = cifar10_data.prepare(str(tmp_path), dataset, closed_url())
     assert (os.path.normpath(directory), found) == (str(tmp_path / folder), 'cifar10')
+
+
+def test_prepare_takes_classes_from_their_names(tmp_path: Any) -> None:
+    write_files(tmp_path)
+    names = tuple(f'letter {i}' for i in range(26))
+    write(tmp_path / 'batches.meta.txt', '\n'.join(names).encode())
+    for dataset in (None, 'own', 'auto'):
+        found = cifar10_data.prepare(str(tmp_path), dataset, closed_url())
+        assert found == Prepared(str(tmp_path), 'own', names)
+    with pytest.raises(UserError, match='=cifar10: .* 26 classes, letter 0, .*, letter 9, ...;'):
+        cifar10_data.prepare(str(tmp_path), 'cifar10')
+    write(tmp_path / 'batches.meta.txt', b'\n'.join([b'name'] * 9))
+    message = 'record 9, byte 27,657: label 9; expected 0 to 8, as batches.meta.txt beside it names'
+    with pytest.raises(UserError, match=message):
+        cifar10_data.prepare(str(tmp_path))
+
+
+def test_prepare_names_what_own_pictures_need(tmp_path: Any) -> None:
+    with pytest.raises(UserError, match='--dataset=own: found no record files in .* convert'):
+        cifar10_data.prepare(str(tmp_path), 'own', closed_url())
+    write_files(tmp_path)
+    with pytest.raises(UserError, match='--dataset=own: .* choose --dataset=cifar10'):
+        cifar10_data.prepare(str(tmp_path), 'own', closed_url())
 
 
 @pytest.mark.parametrize('dataset', ['cifar10', 'auto'])
@@ -123,7 +146,7 @@ def test_prepare_generates_the_synthetic_set_once(
     directory = str(tmp_path / 'synthetic-batches-bin')
     prepare = functools.partial(cifar10_data.prepare, str(tmp_path), 'synthetic', closed_url())
     for wanted in (SMALL, SMALL, None):
-        assert prepare(synthetic=wanted) == Prepared(directory, 'synthetic')
+        assert prepare(synthetic=wanted)[:2] == (directory, 'synthetic')
     assert capsys.readouterr().out.count('Generating 70 images') == 1
     with pytest.raises(UserError, match='num_test=20 seed=0.*asked for .* num_test=20 seed=1'):
         prepare(synthetic=SMALL._replace(seed=1))
@@ -140,7 +163,7 @@ def test_prepare_finds_the_synthetic_set_wherever_it_lies(
 ) -> None:
     for dataset in ('synthetic', 'auto'):
         found = cifar10_data.prepare(small_set, dataset, closed_url())
-        assert found == Prepared(small_set, 'synthetic')
+        assert found[:2] == (small_set, 'synthetic')
     assert capsys.readouterr().out.count('synthetic pictures instead of CIFAR-10') == 1
 
 
@@ -170,7 +193,7 @@ def test_prepare_names_a_damaged_marker(tmp_path: Any, marker: bytes) -> None:
 def test_prepare_auto_takes_cifar10_where_it_can_be_had(server: Server, tmp_path: Any) -> None:
     server.content = archive_of()
     found = cifar10_data.prepare(str(tmp_path), 'auto', server.url())
-    assert found == Prepared(str(tmp_path / 'cifar-10-batches-bin'), 'cifar10')
+    assert found[:2] == (str(tmp_path / 'cifar-10-batches-bin'), 'cifar10')
 
 
 def test_prepare_auto_announces_synthetic_pictures(
@@ -179,7 +202,7 @@ def test_prepare_auto_announces_synthetic_pictures(
     url = closed_url()
     for _ in range(2):
         found = cifar10_data.prepare(str(tmp_path), 'auto', url, SMALL)
-        assert found == Prepared(str(tmp_path / 'synthetic-batches-bin'), 'synthetic')
+        assert found[:2] == (str(tmp_path / 'synthetic-batches-bin'), 'synthetic')
         output = capsys.readouterr().out
         assert f'CIFAR-10 could not be had: {url}: ' in output
         assert 'Using synthetic pictures instead of CIFAR-10' in output
@@ -226,7 +249,7 @@ def test_prepare_waits_for_another_process(
     os.close(descriptor)
     waiting.join(5)
     assert 'Waiting for another process' in output
-    assert found == [Prepared(str(tmp_path / 'cifar-10-batches-bin'), 'cifar10')]
+    assert [one[:2] for one in found] == [(str(tmp_path / 'cifar-10-batches-bin'), 'cifar10')]
 
 
 @unix
@@ -347,7 +370,7 @@ def test_script_shows_a_mistake_without_traceback(run_script: Script, tmp_path: 
 
 
 def test_real_cifar10(real_data: str) -> None:
-    directory, dataset = cifar10_data.prepare(real_data, 'cifar10')
+    directory, dataset, _ = cifar10_data.prepare(real_data, 'cifar10')
     assert dataset == 'cifar10'
     assert cifar10_records.check_directory(directory) == (50000, 10000)
     labels, images = load(directory, TRAIN_FILES)

@@ -13,8 +13,9 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 import cifar10_export
-from cifar10_classifier import CIFAR10_CLASS_NAMES, Evaluator
+from cifar10_classifier import Evaluator
 from cifar10_export import ExportSettings
+from cifar10_records import CIFAR10_CLASS_NAMES
 from cifar10_settings import UserError
 from conftest import Script, script_environment
 from test_cifar10_predict import save_network

@@ -27,22 +27,24 @@ def evaluate(build: Callable[[], Any]) -> Any:
 
 
 def first_batches(
-    directory: Path, count: int, batch_size: int, seed: int = 0, start: int = 0
+    directory: Path, count: int, batch_size: int, seed: int = 0, start: int = 0, **options: Any
 ) -> tuple[np.ndarray, np.ndarray]:
     """Images and labels of the first `count` training batches, one after the other."""
     with tf.Graph().as_default():
-        batch = cifar10_input.distorted_inputs(str(directory), batch_size, seed, start)
+        batch = cifar10_input.distorted_inputs(str(directory), batch_size, seed, start, **options)
         with tf.Session() as session:
             batches = [session.run(batch) for _ in range(count)]
     images, labels = zip(*batches, strict=True)
     return np.concatenate(images), np.concatenate(labels)
 
 
-def stream_ids(directory: Path, count: int, seed: int = 0, start: int = 0) -> list[int]:
+def stream_ids(
+    directory: Path, count: int, seed: int = 0, start: int = 0, num_held_out: int = 0
+) -> list[int]:
     """Places in the files of `count` records of the training stream."""
     with tf.Graph().as_default():
         files = cifar10_input.train_files(str(directory))
-        stream = cifar10_input.record_stream(files, seed, start)
+        stream = cifar10_input.record_stream(files, seed, start, num_held_out=num_held_out)
         record = tf.data.make_one_shot_iterator(stream).get_next()
         with tf.Session() as session:
             return [session.run(record)[1] for _ in range(count)]
@@ -127,6 +129,14 @@ def test_a_small_shuffle_window_still_gives_every_record(
 ) -> None:
     monkeypatch.setattr(cifar10_input, 'SHUFFLE_WINDOW', 7)
     assert sorted(stream_ids(records, 60)) == list(range(60))
+
+
+def test_what_is_held_out_is_never_given(records: Path) -> None:
+    ids = stream_ids(records, 94, num_held_out=13)
+    assert sorted(ids[:47]) == sorted(ids[47:]) == list(range(47))
+    assert stream_ids(records, 10, start=60, num_held_out=13) == ids[60:70]
+    with pytest.raises(ValueError, match='no record of 3073 bytes'):
+        stream_ids(records, 1, num_held_out=60)
 
 
 def test_no_record_at_all_is_an_error(tmp_path: Path) -> None:
@@ -257,6 +267,49 @@ def test_the_pipeline_crops_and_flips_everywhere_alike(tmp_path: Path) -> None:
     assert np.abs(single - 4000 / 18).max() < 75
 
 
+@pytest.mark.parametrize(('max_shift', 'expected'), [(0, [4]), (1, [3, 4, 5]), (4, range(9))])
+def test_crops_lie_no_further_from_the_centre_than_asked(max_shift: int, expected: Any) -> None:
+    # One bright row: where it lies in a crop tells the crop's top.
+    image = np.zeros([32, 32, 3], np.uint8)
+    image[15] = 255
+    numbers = np.random.default_rng(5).random([400, 8]).astype(np.float32)
+    distortions = cifar10_input.Distortions(max_shift=max_shift, flip=False)
+    images = np.broadcast_to(image, [400, *image.shape])
+    distorted = evaluate(
+        lambda: cifar10_input.distort(tf.constant(images), tf.constant(numbers), distortions)
+    )
+    tops = 15 - distorted[:, :, 0, 0].argmax(axis=1)
+    assert set(tops.tolist()) == set(expected)
+
+
+def test_nothing_is_mirrored_without_flip_and_half_with_it() -> None:
+    images = np.zeros([200, 32, 32, 3], np.uint8)
+    images[:, :, 10] = 255
+    numbers = np.random.default_rng(6).random([200, 8]).astype(np.float32)
+    for flip, low, high in ((False, 0, 0), (True, 70, 130)):
+        distortions = cifar10_input.Distortions(max_shift=0, flip=flip)
+        distorted = evaluate(
+            lambda d=distortions: cifar10_input.distort(
+                tf.constant(images), tf.constant(numbers), d
+            )
+        )
+        mirrored = distorted[:, 0, :, 0].argmax(axis=1) == 23 - 6
+        assert low <= mirrored.sum() <= high
+
+
+def test_no_brightness_and_no_contrast_leave_the_evaluation_crop() -> None:
+    images = np.random.default_rng(7).integers(0, 256, [20, 32, 32, 3], dtype=np.uint8)
+    numbers = np.random.default_rng(8).random([20, 8]).astype(np.float32)
+    none = cifar10_input.Distortions(0, flip=False, max_brightness=0.0, max_contrast=0.0)
+    distorted, expected = evaluate(
+        lambda: [
+            cifar10_input.distort(tf.constant(images), tf.constant(numbers), none),
+            cifar10_input.evaluation_crop(tf.constant(images)),
+        ]
+    )
+    np.testing.assert_allclose(distorted, expected, atol=FLOAT32_TOLERANCE)
+
+
 def test_the_pipeline_distorts_as_its_parts_do(records: Path) -> None:
     def parts() -> tuple[tf.Tensor, tf.Tensor]:
         files = cifar10_input.train_files(str(records))
@@ -311,12 +364,14 @@ def test_an_example_is_distorted_anew_in_each_epoch(records: Path) -> None:
 
 
 def evaluation_batches(
-    directory: Path, eval_data: str, batch_size: int, num_examples: int = -1
+    directory: Path, eval_data: str, batch_size: int, num_examples: int = -1, num_held_out: int = 0
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """All batches of `inputs`, to the end."""
     batches = []
     with tf.Graph().as_default():
-        batch = cifar10_input.inputs(eval_data, str(directory), batch_size, num_examples)
+        batch = cifar10_input.inputs(
+            eval_data, str(directory), batch_size, num_examples, num_held_out=num_held_out
+        )
         with tf.Session() as session:
             while True:
                 try:
@@ -357,6 +412,21 @@ def test_train_eval_reads_the_training_files(records: Path) -> None:
     np.testing.assert_array_equal(labels, np.concatenate(stored))
 
 
+def test_training_and_held_out_images_are_scored_apart(records: Path) -> None:
+    stored = np.concatenate(
+        [
+            np.fromfile(file, np.uint8).reshape(-1, 3073)[:, 0]
+            for file in cifar10_input.train_files(str(records))
+        ]
+    )
+    for eval_data, expected in (('train_eval', stored[:47]), ('held_out', stored[47:])):
+        batches = evaluation_batches(records, eval_data, 10, num_held_out=13)
+        np.testing.assert_array_equal(np.concatenate([labels for _, labels in batches]), expected)
+        assert cifar10_input.evaluation_range(eval_data, str(records), 13)[1] == len(expected)
+    (batch,) = evaluation_batches(records, 'held_out', 60, 5, num_held_out=13)
+    np.testing.assert_array_equal(batch[1], stored[47:52])
+
+
 def test_num_examples_limits_the_evaluation(records: Path) -> None:
     batches = evaluation_batches(records, 'test', 10, 12)
     assert [len(labels) for _, labels in batches] == [10, 2]
@@ -370,7 +440,7 @@ def test_a_truncated_file_is_an_error_that_names_it(records: Path, tmp_path: Pat
 
 
 def test_other_eval_data_is_an_error(records: Path) -> None:
-    with pytest.raises(ValueError, match="'test' or 'train_eval', found 'valid'"):
+    with pytest.raises(ValueError, match="test, train_eval, held_out, found 'valid'"):
         cifar10_input.inputs('valid', str(records), 10)
 
 

@@ -17,7 +17,7 @@ import faults
 from cifar10_checkpoint import Start
 from cifar10_finite import Training
 from cifar10_multi_gpu_train import CPU, FIRST, MIRRORED, MultiGpuTrainSettings
-from cifar10_session import OneDeviceTrainSettings
+from cifar10_session import OneDeviceTrainSettings, TrainingData
 from cifar10_settings import UserError
 
 HOMES = (CPU, FIRST, MIRRORED)
@@ -73,7 +73,9 @@ def graph_of_towers(records: Path, num_towers: int, variables: str) -> Training:
     )
     devices = cifar10_multi_gpu_train.tower_devices('cpu', num_towers)
     with tf.device('/cpu:0'):
-        return cifar10_multi_gpu_train.build(settings, devices, str(records), 60, Start(None, 0, 0))
+        return cifar10_multi_gpu_train.build(
+            settings, devices, TrainingData(str(records), 60, 10), Start(None, 0, 0)
+        )
 
 
 def session_of(num_towers: int) -> tf.Session:
@@ -143,10 +145,9 @@ def test_the_first_update_is_that_of_one_device(records: Path, variables: str) -
         with tf.Graph().as_default():
             images, labels = cifar10.distorted_inputs(str(records), BATCH_SIZE)
             devices = cifar10_multi_gpu_train.tower_devices('cpu', num_towers)
-            settings = MultiGpuTrainSettings(num_gpus=num_towers, variables=variables)
             with tf.device('/cpu:0'):
                 loss, _, reduced = cifar10_multi_gpu_train.tower_gradients(
-                    settings, devices, images, labels
+                    images, labels, devices, variables
                 )
             with session_of(num_towers) as session:
                 results.append(session.run([loss, [[g for g, _ in pairs] for pairs in reduced]]))
@@ -207,7 +208,9 @@ def test_variables_and_what_is_done_with_them_are_at_home(
     settings = MultiGpuTrainSettings(batch_size=2, num_gpus=2, variables=variables)
     with tf.Graph().as_default() as graph, tf.device('/cpu:0'):
         devices = ['/gpu:0', '/gpu:1']
-        cifar10_multi_gpu_train.build(settings, devices, str(records), 60, Start(None, 0, 0))
+        cifar10_multi_gpu_train.build(
+            settings, devices, TrainingData(str(records), 60, 10), Start(None, 0, 0)
+        )
         assert {v.device for v in tf.trainable_variables()} == {f'/device:{home}'}
         averages = tf.moving_average_variables()
         assert {v.device for v in averages} == {f'/device:{home}'}

@@ -17,9 +17,10 @@ import cifar10_classifier
 import cifar10_eval
 import cifar10_predict
 import cifar10_records
-from cifar10_classifier import CIFAR10_CLASS_NAMES, Evaluator, Predictor
+from cifar10_classifier import Evaluator, Predictor
 from cifar10_eval import EvalSettings
 from cifar10_predict import PredictSettings
+from cifar10_records import CIFAR10_CLASS_NAMES
 from cifar10_settings import UserError
 from conftest import Script
 

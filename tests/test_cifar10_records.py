@@ -233,9 +233,13 @@ def test_check_names_a_file_that_may_not_be_read(tmp_path: Any) -> None:
 def test_class_names(tmp_path: Any, small_set: str) -> None:
     assert cifar10_records.class_names(str(tmp_path)) == list('0123456789')
     assert cifar10_records.class_names(small_set)[:3] == ['disc', 'ring', 'square']
-    write(tmp_path / 'batches.meta.txt', b'airplane\nautomobile\n\n')
-    with pytest.raises(UserError, match='batches.meta.txt: found 2 class names; expected 10'):
-        cifar10_records.class_names(str(tmp_path))
+    write(tmp_path / 'batches.meta.txt', b'cat\n  polar bear \n\n')
+    assert cifar10_records.class_names(str(tmp_path)) == ['cat', 'polar bear']
+    for num_names in (0, 1, 257):
+        write(tmp_path / 'batches.meta.txt', b'cat\n' * num_names)
+        message = f'batches.meta.txt: found {num_names} class names; expected 2 to 256'
+        with pytest.raises(UserError, match=message):
+            cifar10_records.class_names(str(tmp_path))
     write(tmp_path / 'batches.meta.txt', b'\n'.join([b'air\x1b[2Jplane'] * 10))
     with pytest.raises(UserError, match=r"found the class name 'air\\x1b\[2Jplane'"):
         cifar10_records.class_names(str(tmp_path))
