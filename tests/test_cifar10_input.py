@@ -282,19 +282,17 @@ def test_crops_lie_no_further_from_the_centre_than_asked(max_shift: int, expecte
     assert set(tops.tolist()) == set(expected)
 
 
-def test_nothing_is_mirrored_without_flip_and_half_with_it() -> None:
+@pytest.mark.parametrize(('flip', 'low', 'high'), [(False, 0, 0), (True, 70, 130)])
+def test_only_flip_mirrors_half_of_the_images(flip: bool, low: int, high: int) -> None:
     images = np.zeros([200, 32, 32, 3], np.uint8)
     images[:, :, 10] = 255
     numbers = np.random.default_rng(6).random([200, 8]).astype(np.float32)
-    for flip, low, high in ((False, 0, 0), (True, 70, 130)):
-        distortions = cifar10_input.Distortions(max_shift=0, flip=flip)
-        distorted = evaluate(
-            lambda d=distortions: cifar10_input.distort(
-                tf.constant(images), tf.constant(numbers), d
-            )
-        )
-        mirrored = distorted[:, 0, :, 0].argmax(axis=1) == 23 - 6
-        assert low <= mirrored.sum() <= high
+    distortions = cifar10_input.Distortions(max_shift=0, flip=flip)
+    distorted = evaluate(
+        lambda: cifar10_input.distort(tf.constant(images), tf.constant(numbers), distortions)
+    )
+    mirrored = distorted[:, 0, :, 0].argmax(axis=1) == 23 - 6
+    assert low <= mirrored.sum() <= high
 
 
 def test_no_brightness_and_no_contrast_leave_the_evaluation_crop() -> None:
