@@ -1,4 +1,4 @@
-"""How is a whole cluster tried out on one machine?
+"""How is a whole cluster tried out on one machine? Starts its workers on free ports.
 
     python cifar10_cluster_local.py --num_workers=2 -- --max_steps=100 --dataset=synthetic
 

@@ -1,4 +1,4 @@
-r"""How good is the newest checkpoint?
+r"""How good is the newest checkpoint? Scores it on the test images.
 
     python cifar10_eval.py --run_once
 

@@ -1,4 +1,4 @@
-r"""How does a checkpoint become a model that others use without this code?
+r"""How does a checkpoint become a model that others use without this code? Exports it.
 
     python cifar10_export.py --output=cifar10_export
 

@@ -1,4 +1,4 @@
-r"""What is on a picture of one's own?
+r"""What is on a picture of one's own? Prints its three likeliest classes.
 
     python cifar10_predict.py photo.jpg more/*.png
 

@@ -1,4 +1,4 @@
-"""Which layers does a network have, and where are its weights?
+"""Which layers does a network have, and where are its weights? Prints them as a table.
 
     python cifar10_summary.py
 

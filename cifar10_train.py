@@ -1,6 +1,6 @@
 r"""Trains the CIFAR-10 network on one device.
 
-    python cifar10_train.py
+    python cifar10_train.py --max_steps=4000
 
 Prints, every ten steps, a line like
 

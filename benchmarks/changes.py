@@ -1,4 +1,4 @@
-"""What did each change to the training step buy?
+"""What did each change to the training step buy? Times it with one change more at a time.
 
     python -m benchmarks.changes
 

@@ -1,4 +1,4 @@
-"""What do towers cost?
+"""What do towers cost? Times their steps in turn with those of one device.
 
     python -m benchmarks.towers
 
