@@ -5,19 +5,26 @@ A script declares its settings as a frozen dataclass whose fields are made by
 absl flag of the same name, type, default and range, so flags, settings and the
 JSON beside the checkpoints can't drift apart. A field made by `arguments` takes
 what the command line holds beside flags.
+
+What --help prints comes from the same fields and from the script's docstring: its
+first line says what the script does, its first indented block is an example.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import json
 import logging
+import math
 import os
+import re
 import shlex
 import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from absl import app, flags
 
@@ -32,6 +39,12 @@ LARGEST = 10**9
 # Of what seeds a 64-bit generator.
 LARGEST_SEED = 2**63 - 1
 
+# As a shell gives it for a program that SIGPIPE (13) ended.
+BROKEN_PIPE = 128 + 13
+
+# Flags longer than this have their help on the next line.
+_FLAG_COLUMNS = 30
+
 S = TypeVar('S')
 
 
@@ -43,16 +56,17 @@ def setting(
     default: Any,
     help_text: str,
     *,
-    at_least: int | None = None,
-    at_most: int = LARGEST,
+    at_least: float | None = None,
+    at_most: float = LARGEST,
     choices: Sequence[str] | None = None,
 ) -> Any:
     """A dataclass field that is also a flag.
 
     Args:
-      default: bool, int, str or None (an optional string); gives the flag its type.
-      help_text: one line for --help.
-      at_least, at_most: the smallest and the largest value of an int.
+      default: bool, int, float, str or None (an optional string); gives the flag its type.
+      help_text: a sentence for --help.
+      at_least, at_most: the smallest and the largest value of an int or a float, which is
+        finite in any case.
       choices: the allowed values of a str.
     """
     return dataclasses.field(
@@ -89,16 +103,15 @@ def define_flags(settings_class: type) -> None:
             continue
         name, default, metadata = field.name, field.default, field.metadata
         help_text = metadata['help']
+        bounds = {'lower_bound': metadata['at_least'], 'upper_bound': metadata['at_most']}
         if isinstance(default, bool):
             flags.DEFINE_boolean(name, default, help_text)
         elif isinstance(default, int):
-            flags.DEFINE_integer(
-                name,
-                default,
-                help_text,
-                lower_bound=metadata['at_least'],
-                upper_bound=metadata['at_most'],
-            )
+            flags.DEFINE_integer(name, default, help_text, **bounds)
+        elif isinstance(default, float):
+            flags.DEFINE_float(name, default, help_text, **bounds)
+            # Of a value that is not a number, no comparison with a bound holds.
+            flags.register_validator(name, math.isfinite, 'expected a finite number')
         elif metadata['choices']:
             flags.DEFINE_enum(name, default, metadata['choices'], help_text)
         else:
@@ -111,16 +124,25 @@ def define_flags(settings_class: type) -> None:
 def run_script(main: Callable[[S], None], settings_class: type[S]) -> None:
     """Runs `main` on the settings that the command line gives, and exits.
 
-    The exit code is 0 when `main` returns, 1 for a `UserError` or a wrong flag,
-    and 130 when the user interrupts.
+    The exit code is 0 when `main` returns and after --help, 1 for a `UserError` or a
+    wrong flag, 130 when the user interrupts, and 141 when nobody reads the output any more.
     """
+    script = os.path.basename(sys.argv[0])
+
+    def parse_flags(argv: list[str]) -> list[str]:
+        text = help_text(script, sys.modules['__main__'].__doc__ or '', settings_class)
+        for name, short_name in (('help', 'h'), ('helpshort', '?')):
+            flags.DEFINE_flag(_HelpFlag(name, short_name, text))
+        try:
+            return flags.FLAGS(argv)
+        except (flags.Error, ValueError) as error:
+            _fail(script, f'{" ".join(str(error).split())} (--help lists the flags)')
 
     def call_main(argv: list[str]) -> None:
-        script = os.path.basename(argv[0])
         try:
             main(_settings(settings_class, tuple(argv[1:])))
         except UserError as error:
-            sys.exit(f'{script}: error: {error}')
+            _fail(script, str(error))
         except KeyboardInterrupt:
             print(f'\n{script}: interrupted', file=sys.stderr)
             sys.exit(130)
@@ -128,7 +150,15 @@ def run_script(main: Callable[[S], None], settings_class: type[S]) -> None:
     # TensorFlow's Python side notes every save, and its own use of what it has deprecated.
     logging.getLogger('tensorflow').setLevel(logging.ERROR)
     define_flags(settings_class)
-    app.run(call_main)
+    try:
+        try:
+            app.run(call_main, flags_parser=parse_flags)
+        finally:
+            # A failure to write what is buffered shows here, not at the interpreter's exit.
+            print(end='', flush=True)
+    except BrokenPipeError:
+        _discard_output()
+        sys.exit(BROKEN_PIPE)
 
 
 def _settings(settings_class: type[S], rest: tuple[str, ...]) -> S:
@@ -142,6 +172,106 @@ def _settings(settings_class: type[S], rest: tuple[str, ...]) -> S:
     )
 
 
+def _fail(script: str, message: str) -> NoReturn:
+    print(f'{script}: error: {message}', file=sys.stderr)
+    sys.exit(1)
+
+
+def _discard_output() -> None:
+    """Lets the interpreter's exit flush into nothing."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        os.dup2(nowhere, stream.fileno())
+
+
+# ------------------------------------------------------------------------------ help
+
+
+class _HelpFlag(flags.BooleanFlag):
+    """Prints `text` as soon as it is met, so that it helps with wrong flags after it too."""
+
+    def __init__(self, name: str, short_name: str, text: str) -> None:
+        super().__init__(name, False, 'show this help', short_name=short_name, allow_override=True)
+        self._text = text
+
+    def parse(self, argument: str) -> None:
+        super().parse(argument)
+        if self.value:
+            print(self._text)
+            sys.exit(0)
+
+
+def help_text(script: str, docstring: str, settings_class: type, width: int | None = None) -> str:
+    """What --help prints: an example, what the script does, and its flags.
+
+    Args:
+      script: its file name.
+      docstring: the script's; its first line and its first indented block are shown.
+      settings_class: a dataclass of `setting`s.
+      width: of a line, in columns; by default the terminal's, or 80.
+    """
+    width = width or shutil.get_terminal_size((80, 24)).columns
+    docstring = inspect.cleandoc(docstring)
+    purpose = docstring.partition('\n')[0]
+    example = re.search(r'(?m)(?:^    .*\n?)+', docstring)
+    blocks = [textwrap.fill(purpose, width)]
+    if example:
+        blocks.insert(0, f'Example:\n{example[0].rstrip()}')
+    fields = dataclasses.fields(settings_class)
+    for field in filter(_takes_arguments, fields):
+        blocks.append(f'Usage:\n    {script} [flags] [{field.name} ...]')
+    options = [field for field in fields if not _takes_arguments(field)]
+    blocks.append('Flags:\n' + _flag_table(options, width))
+    return '\n\n'.join(blocks)
+
+
+def _flag_table(fields: Sequence[dataclasses.Field], width: int) -> str:
+    """Two columns: each flag with its default, and what it means."""
+    names = [f'  {_flag_and_default(field)}' for field in fields]
+    longest = max((len(name) for name in names if len(name) <= _FLAG_COLUMNS + 2), default=0)
+    column = longest + 3
+    lines = []
+    for name, field in zip(names, fields, strict=True):
+        meaning = textwrap.fill(
+            _meaning(field),
+            max(width, column + 20),
+            initial_indent=' ' * column,
+            subsequent_indent=' ' * column,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        beside = len(name) < column
+        lines.append(name + meaning[len(name) :] if beside else f'{name}\n{meaning}')
+    return '\n'.join(lines)
+
+
+def _flag_and_default(field: dataclasses.Field) -> str:
+    if isinstance(field.default, bool):
+        return f'--[no]{field.name}'
+    return f'--{field.name}={"<name>" if field.default is None else field.default}'
+
+
+def _meaning(field: dataclasses.Field) -> str:
+    """The help of a flag, with the values it takes where they don't go without saying."""
+    default, text = field.default, field.metadata['help']
+    choices = field.metadata['choices'] or ()
+    low, high = field.metadata['at_least'], field.metadata['at_most']
+    if default is True:
+        return f'{text} On by default.'
+    if not set(choices) <= set(re.findall(r'\w+', text)):
+        return f'{text} One of {", ".join(choices)}.'
+    if isinstance(default, bool) or not isinstance(default, int | float):
+        return text
+    bounds = [
+        *([f'at least {low:,}'] if low not in (None, 0, 1) else []),
+        *([f'at most {high:,}'] if high not in (LARGEST, LARGEST_SEED) else []),
+    ]
+    return f'{text} {", ".join(bounds).capitalize()}.' if bounds else text
+
+
+# ---------------------------------------------------------------------- use and storage
+
+
 def describe(settings: Any) -> str:
     """`name=value` for every setting, on one line, in the order of the fields."""
     return ' '.join(f'{name}={value}' for name, value in dataclasses.asdict(settings).items())
@@ -152,12 +282,17 @@ def command_line(settings: Any) -> str:
     interpreter = sys.executable
     if shutil.which('python') == interpreter:
         interpreter = 'python'
-    options = [
-        _option(field.name, getattr(settings, field.name))
-        for field in dataclasses.fields(settings)
-        if getattr(settings, field.name) != field.default
-    ]
-    return shlex.join([interpreter, sys.argv[0], *options])
+    options: list[str] = []
+    rest: list[str] = []
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if _takes_arguments(field):
+            rest += value
+        elif value != field.default:
+            options.append(_option(field.name, value))
+    if any(argument.startswith('-') for argument in rest):
+        rest.insert(0, '--')
+    return shlex.join([interpreter, sys.argv[0], *options, *rest])
 
 
 def _option(name: str, value: Any) -> str:

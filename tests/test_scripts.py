@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import re
+import runpy
 import signal
 import subprocess
 from pathlib import Path
@@ -13,7 +16,8 @@ import tensorflow.compat.v1 as tf
 
 import cifar10
 import cifar10_classifier
-from conftest import Script, script_command, script_environment
+import cifar10_settings
+from conftest import REPOSITORY, Script, script_command, script_environment
 
 TIME = r'\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{6}'
 CONSOLE_LINE = (
@@ -231,6 +235,41 @@ def test_a_users_mistake_is_one_clear_error(
     assert result.returncode == 1
     assert message in result.stderr
     assert 'Traceback' not in result.stderr and result.stdout == ''
+
+
+SCRIPTS = [
+    path
+    for path in sorted([*REPOSITORY.glob('*.py'), *REPOSITORY.glob('benchmarks/*.py')])
+    if re.search(r'^    run_script\(', path.read_text(), re.MULTILINE)
+]
+
+
+@pytest.mark.parametrize('path', SCRIPTS, ids=[path.name for path in SCRIPTS])
+def test_help_begins_with_an_example_of_flags_that_exist(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[type] = []
+    monkeypatch.setattr('sys.argv', [str(path)])
+    monkeypatch.setattr(cifar10_settings, 'run_script', lambda _, settings: asked.append(settings))
+    docstring = runpy.run_path(str(path), run_name='__main__')['__doc__']
+    (settings_class,) = asked
+
+    text = cifar10_settings.help_text(path.name, docstring, settings_class, width=80)
+    head, example, rest = re.split(r'(?<=^Example:\n)(.*?)\n\n', text, maxsplit=1, flags=re.S)
+    assert head == 'Example:\n'
+    module = f'{path.parent.name}.{path.stem}'
+    assert f'python {path.name}' in example or f'python -m {module}' in example
+    names = {field.name for field in dataclasses.fields(settings_class)}
+    # What follows -- is another script's.
+    assert set(re.findall(r'--(\w+)', example.partition(' -- ')[0])) <= names
+    purpose = inspect.cleandoc(docstring).partition('\n')[0]
+    assert purpose.endswith('.') and ' '.join(rest.split()).startswith(purpose)
+    assert all(len(line) <= 80 or '://' in line for line in rest.splitlines())
+
+
+def test_every_script_is_found() -> None:
+    names = [path.name for path in SCRIPTS]
+    assert {'cifar10_train.py', 'cifar10_summary.py', 'faults.py'} < set(names)
 
 
 def test_too_few_gpus_are_listed(run_script: Script) -> None:
