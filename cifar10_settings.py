@@ -92,33 +92,47 @@ def _takes_arguments(field: dataclasses.Field) -> bool:
     return 'arguments' in field.metadata
 
 
-def define_flags(settings_class: type) -> None:
+def define_flags(settings_class: type, flag_values: flags.FlagValues = flags.FLAGS) -> None:
     """Defines one absl flag for each field of a dataclass of `setting`s."""
-    # The flags belong to the script that is run, so that its --help lists them.
+    # The flags belong to the script that is run, so that its --helpfull lists them.
     flags.disclaim_key_flags()
     for field in dataclasses.fields(settings_class):
         if _takes_arguments(field):
             # Flags may follow arguments, as they may in most commands.
-            flags.FLAGS.set_gnu_getopt()
-            continue
-        name, default, metadata = field.name, field.default, field.metadata
-        help_text = metadata['help']
-        bounds = {'lower_bound': metadata['at_least'], 'upper_bound': metadata['at_most']}
-        if isinstance(default, bool):
-            flags.DEFINE_boolean(name, default, help_text)
-        elif isinstance(default, int):
-            flags.DEFINE_integer(name, default, help_text, **bounds)
-        elif isinstance(default, float):
-            flags.DEFINE_float(name, default, help_text, **bounds)
-            # Of a value that is not a number, no comparison with a bound holds.
-            flags.register_validator(name, math.isfinite, 'expected a finite number')
-        elif metadata['choices']:
-            flags.DEFINE_enum(name, default, metadata['choices'], help_text)
+            flag_values.set_gnu_getopt()
         else:
-            flags.DEFINE_string(name, default, help_text)
-            flags.register_validator(
-                name, lambda text: text != '', 'expected a name or path, found nothing'
-            )
+            _define_flag(field, flag_values)
+
+
+def _define_flag(field: dataclasses.Field, flag_values: flags.FlagValues) -> None:
+    name, default, metadata = field.name, field.default, field.metadata
+    common = {
+        'name': name,
+        'default': default,
+        'help': metadata['help'],
+        'flag_values': flag_values,
+    }
+    bounds = {'lower_bound': metadata['at_least'], 'upper_bound': metadata['at_most']}
+    if isinstance(default, bool):
+        flags.DEFINE_boolean(**common)
+    elif isinstance(default, int):
+        flags.DEFINE_integer(**common, **bounds)
+    elif isinstance(default, float):
+        flags.DEFINE_float(**common, **bounds)
+        # Of a value that is not a number, no comparison with a bound holds.
+        flags.register_validator(
+            name, math.isfinite, 'expected a finite number', flag_values=flag_values
+        )
+    elif metadata['choices']:
+        flags.DEFINE_enum(**common, enum_values=metadata['choices'])
+    else:
+        flags.DEFINE_string(**common)
+        flags.register_validator(
+            name,
+            lambda text: text != '',
+            'expected a name or path, found nothing',
+            flag_values=flag_values,
+        )
 
 
 def run_script(main: Callable[[S], None], settings_class: type[S]) -> None:

@@ -6,17 +6,25 @@ import dataclasses
 import inspect
 import re
 import runpy
+import shlex
 import signal
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
+from absl import flags
 
 import cifar10
 import cifar10_classifier
+import cifar10_eval
+import cifar10_multi_gpu_train
 import cifar10_settings
+from cifar10_eval import EvalSettings
+from cifar10_settings import UserError
 from conftest import REPOSITORY, Script, script_command, script_environment
 
 TIME = r'\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{6}'
@@ -175,9 +183,14 @@ def test_eval_scores_each_image_once(synthetic_data: Path, monkeypatch: pytest.M
 
 @pytest.mark.parametrize('averages', [True, False])
 def test_eval_restores_averages_or_warns(
-    run_script: Script, data_options: list[str], tmp_path: Path, averages: bool
+    synthetic_data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    averages: bool,
 ) -> None:
     """Biases of the last layer decide every guess: 5 by the averages, 3 by the weights."""
+    monkeypatch.chdir(tmp_path)
     with tf.Graph().as_default():
         cifar10.inference(tf.zeros([1, 24, 24, 3]))
         weights = tf.trainable_variables()
@@ -191,40 +204,38 @@ def test_eval_restores_averages_or_warns(
             session.run(tf.global_variables_initializer())
             session.run(tf.assign(bias, 1000 * np.eye(10, dtype='f')[3]))
             tf.train.Saver().save(session, str(tmp_path / 'model.ckpt'), global_step=7)
-    data_dir = Path(data_options[0].split('=')[1])
-    labels = np.fromfile(data_dir / 'synthetic-batches-bin' / 'test_batch.bin', np.uint8).reshape(
-        -1, 3073
-    )[:, 0]
-
-    result = run_script(
-        'cifar10_eval.py', *data_options, '--checkpoint_dir=.', '--run_once', '--num_examples=50'
+    test_file = synthetic_data / 'synthetic-batches-bin' / 'test_batch.bin'
+    labels = np.fromfile(test_file, np.uint8).reshape(-1, 3073)[:, 0]
+    settings = EvalSettings(
+        data_dir=str(synthetic_data),
+        dataset='synthetic',
+        checkpoint_dir='.',
+        run_once=True,
+        num_examples=50,
     )
+
+    cifar10_eval.evaluate(settings)
     expected = (labels[:50] == (5 if averages else 3)).mean()
-    assert f'precision @ 1 = {expected:.3f} (step 7, 50 images)' in result.stdout
-    assert ('holds no moving averages' in result.stderr) == (not averages)
+    printed = capsys.readouterr()
+    assert f'precision @ 1 = {expected:.3f} (step 7, 50 images)' in printed.out
+    assert ('holds no moving averages' in printed.err) == (not averages)
+
+    with pytest.raises(UserError) as raised:
+        cifar10_eval.evaluate(dataclasses.replace(settings, num_examples=61))
+    assert '--num_examples=61: --eval_data=test in' in str(raised.value)
+    assert 'holds only 60' in str(raised.value)
 
 
 @pytest.mark.parametrize(
     ('script', 'options', 'message'),
     [
         ('cifar10_eval.py', ['--run_once'], '--checkpoint_dir=cifar10_train: found no checkpoint'),
-        ('cifar10_eval.py', ['--eval_data=all'], '--eval_data=all: value should be one of'),
         ('cifar10_train.py', ['--max_step=3'], "Unknown command line flag 'max_step'"),
-        ('cifar10_train.py', ['--use_fp16=perhaps'], '--use_fp16=perhaps'),
-        (
-            'cifar10_train.py',
-            ['--max_steps=-5'],
-            '--max_steps=-5: -5 is not an integer in the range',
-        ),
-        ('cifar10_train.py', ['--seed=9223372036854775808'], '--seed=9223372036854775808'),
-        ('cifar10_train.py', ['--train_dir='], '--train_dir=: expected a name or path'),
         (
             'cifar10_train.py',
             ['--dataset=synthetic', '--data_url=file:///a.tar.gz'],
             '--data_url=file:///a.tar.gz: --dataset=synthetic is drawn',
         ),
-        ('cifar10_data.py', ['--num_train=1000001'], '--num_train=1000001'),
-        ('cifar10_multi_gpu_train.py', ['--num_gpus=0'], '--num_gpus=0'),
         ('cifar10_multi_gpu_train.py', ['--num_gpus=99'], '--num_gpus=99: found'),
     ],
 )
@@ -237,6 +248,11 @@ def test_a_users_mistake_is_one_clear_error(
     assert 'Traceback' not in result.stderr and result.stdout == ''
 
 
+def test_too_few_gpus_are_listed() -> None:
+    with pytest.raises(UserError, match='/physical_device:CPU:0.*--tower_device=cpu'):
+        cifar10_multi_gpu_train.tower_devices('gpu', 99)
+
+
 SCRIPTS = [
     path
     for path in sorted([*REPOSITORY.glob('*.py'), *REPOSITORY.glob('benchmarks/*.py')])
@@ -244,24 +260,67 @@ SCRIPTS = [
 ]
 
 
+class Declared(NamedTuple):
+    """What a script hands to `run_script`, and says of itself."""
+
+    docstring: str
+    settings_class: type
+
+    def parse(self, *options: str) -> None:
+        values = flags.FlagValues()
+        cifar10_settings.define_flags(self.settings_class, values)
+        values(['script', *options])
+
+
+@pytest.fixture
+def declared(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], Declared]:
+    """Runs a script up to `run_script`, in this process."""
+
+    def run(path: Path) -> Declared:
+        asked: list[type] = []
+        monkeypatch.setattr('sys.argv', [str(path)])
+        monkeypatch.setattr(cifar10_settings, 'run_script', lambda _, given: asked.append(given))
+        docstring = runpy.run_path(str(path), run_name='__main__')['__doc__']
+        (settings_class,) = asked
+        return Declared(docstring, settings_class)
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ('script', 'option', 'message'),
+    [
+        ('cifar10_eval.py', '--eval_data=all', '--eval_data=all: value should be one of'),
+        ('cifar10_train.py', '--use_fp16=perhaps', '--use_fp16=perhaps'),
+        ('cifar10_train.py', '--max_steps=-5', '--max_steps=-5: -5 is not an integer in the range'),
+        ('cifar10_train.py', '--seed=9223372036854775808', '--seed=9223372036854775808'),
+        ('cifar10_train.py', '--train_dir=', '--train_dir=: expected a name or path'),
+        ('cifar10_data.py', '--num_train=1000001', '--num_train=1000001'),
+        ('cifar10_multi_gpu_train.py', '--num_gpus=0', '--num_gpus=0'),
+    ],
+)
+def test_flags_have_bounds(
+    declared: Callable[[Path], Declared], script: str, option: str, message: str
+) -> None:
+    trainer = declared(REPOSITORY / script)
+    with pytest.raises(flags.Error, match=re.escape(message)):
+        trainer.parse(option)
+
+
 @pytest.mark.parametrize('path', SCRIPTS, ids=[path.name for path in SCRIPTS])
 def test_help_begins_with_an_example_of_flags_that_exist(
-    path: Path, monkeypatch: pytest.MonkeyPatch
+    path: Path, declared: Callable[[Path], Declared]
 ) -> None:
-    asked: list[type] = []
-    monkeypatch.setattr('sys.argv', [str(path)])
-    monkeypatch.setattr(cifar10_settings, 'run_script', lambda _, settings: asked.append(settings))
-    docstring = runpy.run_path(str(path), run_name='__main__')['__doc__']
-    (settings_class,) = asked
-
-    text = cifar10_settings.help_text(path.name, docstring, settings_class, width=80)
+    script = declared(path)
+    docstring = script.docstring
+    text = cifar10_settings.help_text(path.name, docstring, script.settings_class, width=80)
     head, example, rest = re.split(r'(?<=^Example:\n)(.*?)\n\n', text, maxsplit=1, flags=re.S)
     assert head == 'Example:\n'
     module = f'{path.parent.name}.{path.stem}'
     assert f'python {path.name}' in example or f'python -m {module}' in example
-    names = {field.name for field in dataclasses.fields(settings_class)}
     # What follows -- is another script's.
-    assert set(re.findall(r'--(\w+)', example.partition(' -- ')[0])) <= names
+    words = shlex.split(example.replace('\\\n', ' ').partition(' -- ')[0])
+    script.parse(*(word for word in words if word.startswith('--')))
     purpose = inspect.cleandoc(docstring).partition('\n')[0]
     assert purpose.endswith('.') and ' '.join(rest.split()).startswith(purpose)
     assert all(len(line) <= 80 or '://' in line for line in rest.splitlines())
@@ -270,18 +329,3 @@ def test_help_begins_with_an_example_of_flags_that_exist(
 def test_every_script_is_found() -> None:
     names = [path.name for path in SCRIPTS]
     assert {'cifar10_train.py', 'cifar10_summary.py', 'faults.py'} < set(names)
-
-
-def test_too_few_gpus_are_listed(run_script: Script) -> None:
-    error = run_script('cifar10_multi_gpu_train.py', '--num_gpus=99').stderr
-    assert '/physical_device:CPU:0' in error and '--tower_device=cpu' in error
-
-
-def test_eval_refuses_more_images_than_there_are(
-    run_script: Script, data_options: list[str]
-) -> None:
-    run_script('cifar10_train.py', *data_options, '--max_steps=1', '--batch_size=8')
-    result = run_script('cifar10_eval.py', data_options[0], '--run_once', '--num_examples=61')
-    assert result.returncode == 1
-    assert '--num_examples=61: --eval_data=test in' in result.stderr
-    assert 'holds only 60' in result.stderr
