@@ -90,6 +90,18 @@ class TrainSettings:
         at_most=cifar10.TUTORIAL_DISTORTIONS.max_shift,
     )
     flip: bool = setting(True, 'Mirror half of the training images left to right.')
+    max_brightness: float = setting(
+        cifar10.TUTORIAL_DISTORTIONS.max_brightness,
+        'Largest change of the brightness of training pixels of 0 to 255.',
+        at_least=0,
+        at_most=255,
+    )
+    max_contrast: float = setting(
+        cifar10.TUTORIAL_DISTORTIONS.max_contrast,
+        'Largest change of the contrast of training images, as a fraction.',
+        at_least=0,
+        at_most=1,
+    )
     log_frequency: int = setting(10, 'Steps between console lines.', at_least=1)
     log_device_placement: bool = setting(False, 'Log the device of every operation.')
     use_fp16: bool = setting(False, 'Compute in float16, with float32 master variables.')
@@ -228,7 +240,9 @@ def training_batches(
         start_example,
         share=share,
         num_shares=num_shares,
-        distortions=cifar10.Distortions(max_shift=settings.max_shift, flip=settings.flip),
+        distortions=cifar10.Distortions(
+            settings.max_shift, settings.flip, settings.max_brightness, settings.max_contrast
+        ),
         num_held_out=settings.num_held_out,
     )
 
