@@ -1,4 +1,4 @@
-"""What the tests share: small data sets, and scripts run as a user runs them."""
+"""What the tests share: small data sets, a browser, and scripts run as a user runs them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import cifar10_data
+from browser import chromium  # noqa: F401 - a fixture
 from cifar10_input import TEST_FILES, TRAIN_FILES
 from samples import Server
 
