@@ -1,0 +1,222 @@
+"""What do a run's files say about it? Numbers and arrays for pictures and reports."""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow.compat.v1 as tf
+
+import cifar10_checkpoint
+import cifar10_history
+import cifar10_input
+import cifar10_records
+from cifar10_history import HISTORY_FILE, Entry
+from cifar10_input import CIFAR10_RECORD, IMAGE_SIZE
+from cifar10_paths import os_errors_named
+from cifar10_settings import UserError
+
+# What a curve can be drawn over, and the entries' name of it.
+AXES = {'step': 'step', 'examples': 'examples', 'time': 'seconds'}
+
+# Training images whose distortions are shown, and distorted versions of each.
+NUM_DISTORTED, NUM_VERSIONS = 6, 8
+
+_IMAGES_IN_WORDS = {'test': 'test images', 'train_eval': 'training images'}
+
+# Of the numbers in a history; NaN and infinity are beyond it, as is what no float holds.
+_LARGEST = 1e300
+
+
+# ------------------------------------------------------------------------------ curves
+
+
+class Series(NamedTuple):
+    """Points of one line."""
+
+    label: str
+    x: np.ndarray
+    """float64 [points]: steps, examples, or seconds of training; ascending."""
+    y: np.ndarray
+    """float64 [points]."""
+
+
+class Curves(NamedTuple):
+    """How one run went."""
+
+    name: str
+    loss: Series
+    """Total loss, of one batch a point; may have no point."""
+    precision: list[Series]
+    """One for each kind of evaluation: images, their number, and views."""
+
+    def panels(self) -> list[str]:
+        """What there is to draw: 'loss', 'precision', both or none."""
+        return ['loss'] * bool(len(self.loss.x)) + ['precision'] * bool(self.precision)
+
+
+def read_curves(name: str, train_dir: str, eval_dir: str | None, axis: str = 'step') -> Curves:
+    """The curves of a run, from its history and that of its evaluation.
+
+    Args:
+      name: what the run is called.
+      train_dir: the run's folder.
+      eval_dir: the folder of its evaluations; None where there is none.
+      axis: a key of `AXES`. An evaluation that doesn't note its examples or seconds gets
+        them by interpolation between the lines of training.
+
+    Raises:
+      UserError: a history can't be read, or has no number where one should be.
+    """
+    training = [entry for entry in cifar10_history.read(train_dir) if 'loss' in entry]
+    place = _Place(AXES[axis], train_dir, training)
+    loss = _series('', train_dir, training, 'loss', place)
+    kinds: dict[tuple[str, ...], dict[int, tuple[float, float]]] = {}
+    for folder in (train_dir, eval_dir or train_dir):
+        for entry in cifar10_history.read(folder):
+            if 'precision' in entry:
+                point = (place.of(folder, entry), _number(folder, entry, 'precision'))
+                kinds.setdefault(_kind(entry), {})[entry['step']] = point
+    labels = _labels(list(kinds))
+    precision = [
+        _sorted(label, list(points.values()))
+        for label, points in zip(labels, kinds.values(), strict=True)
+    ]
+    return Curves(name, loss, precision)
+
+
+class _Place:
+    """Where entries lie on an axis."""
+
+    def __init__(self, key: str, folder: str, training: list[Entry]) -> None:
+        self._key = key
+        known = {e['step']: _number(folder, e, key) for e in training if key in e}
+        self._steps, self._values = sorted(known), [known[step] for step in sorted(known)]
+
+    def of(self, folder: str, entry: Entry) -> float:
+        if self._key in entry:
+            return _number(folder, entry, self._key)
+        if not self._steps:
+            raise UserError(
+                f'{os.path.join(folder, HISTORY_FILE)}: step {entry["step"]}: found no '
+                f'{self._key}, nor lines of training to tell them from'
+            )
+        return float(np.interp(entry['step'], self._steps, self._values))
+
+
+def _series(label: str, folder: str, entries: list[Entry], key: str, place: _Place) -> Series:
+    return _sorted(label, [(place.of(folder, e), _number(folder, e, key)) for e in entries])
+
+
+def _sorted(label: str, points: list[tuple[float, float]]) -> Series:
+    x, y = np.array(sorted(points), np.float64).reshape(-1, 2).T
+    return Series(label, x, y)
+
+
+def _number(folder: str, entry: Entry, key: str) -> float:
+    value = entry[key]
+    if type(value) not in (int, float) or not abs(value) <= _LARGEST:
+        raise UserError(
+            f'{os.path.join(folder, HISTORY_FILE)}: step {entry["step"]}: found {key} '
+            f'{str(value)[:60]!r}; expected a number'
+        )
+    return float(value)
+
+
+def _kind(entry: Entry) -> tuple[str, ...]:
+    """What an evaluation is comparable by: the images, the views, the number of images."""
+    return (
+        str(entry.get('eval_data', 'test')),
+        str(entry.get('views', 1)),
+        str(entry.get('num_examples', '')),
+    )
+
+
+def _labels(kinds: list[tuple[str, ...]]) -> list[str]:
+    numbers_differ = len({number for _, _, number in kinds}) > 1
+    return [
+        _IMAGES_IN_WORDS.get(images, images)
+        + (f', {views} views' if views != '1' else '')
+        + (f', {number} of them' if numbers_differ and number else '')
+        for images, views, number in kinds
+    ]
+
+
+def moving_average(values: np.ndarray, window: int) -> np.ndarray:
+    """Means of each value and its neighbours.
+
+    Of up to `window` values with the point in their middle; near the start, where losses
+    fall steeply, of as many as lie before it on both sides, and at the end of those that
+    are there.
+
+    Args:
+      values: float64 [points].
+      window: an odd number.
+
+    Returns:
+      float64 [points].
+    """
+    places = np.arange(len(values))
+    before = np.minimum(places, window // 2)
+    after = np.minimum(before, places[::-1])
+    sums = np.concatenate([[0], np.cumsum(values)])
+    return (sums[places + after + 1] - sums[places - before]) / (before + after + 1)
+
+
+# ------------------------------------------------------------------- network and data
+
+
+def first_filters(checkpoint: str) -> np.ndarray:
+    """The first layer's filters, their averages where the checkpoint holds any.
+
+    Returns:
+      float32 [height, width, depth, filters].
+
+    Raises:
+      UserError: it can't be read, or has no such layer.
+    """
+    reader = cifar10_checkpoint.open_checkpoint(checkpoint)
+    name = 'conv1/weights'
+    average = name + cifar10_checkpoint.AVERAGE_SUFFIX
+    if not reader.has_tensor(name):
+        raise UserError(f'{checkpoint}: holds no {name}')
+    return reader.get_tensor(average if reader.has_tensor(average) else name)
+
+
+class Distorted(NamedTuple):
+    """The first training images, and what distortion makes of them."""
+
+    images: np.ndarray
+    """uint8 [images, height, width, depth]."""
+    labels: np.ndarray
+    """int32 [images]."""
+    versions: np.ndarray
+    """float32 [images, versions, 24, 24, depth], standardised."""
+
+
+def distorted_images(directory: str, seed: int) -> Distorted:
+    """Distorts the first images of a directory of record files, with a seed's numbers."""
+    file = cifar10_input.train_files(directory)[0]
+    with os_errors_named(file):
+        records = np.fromfile(file, np.uint8, NUM_DISTORTED * CIFAR10_RECORD.record_bytes)
+    records = records.reshape(-1, CIFAR10_RECORD.record_bytes)
+    with tf.Graph().as_default(), tf.Session() as session:
+        images, labels = cifar10_input.decode_records(tf.constant([r.tobytes() for r in records]))
+        repeated = tf.repeat(images, NUM_VERSIONS, axis=0)
+        numbers = cifar10_input.random_numbers(
+            seed, tf.constant(0, tf.int64), len(records) * NUM_VERSIONS
+        )
+        distorted = cifar10_input.distort(repeated, numbers)
+        images, labels, distorted = session.run([images, labels, distorted])
+    shape = (len(records), NUM_VERSIONS, IMAGE_SIZE, IMAGE_SIZE, -1)
+    return Distorted(images, labels, distorted.reshape(shape))
+
+
+def class_counts(directory: str, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Training and test images of each class: int64 [classes] each."""
+    train, test = (
+        np.concatenate([cifar10_records.read_labels(file, CIFAR10_RECORD) for file in files])
+        for files in (cifar10_input.train_files(directory), cifar10_input.test_files(directory))
+    )
+    return np.bincount(train, minlength=num_classes), np.bincount(test, minlength=num_classes)

@@ -1,0 +1,264 @@
+"""What do a run's pictures look like? Figures of arrays, without a screen.
+
+The colours are those of Okabe and Ito, which colour-blind readers can tell apart
+(https://jfly.uni-koeln.de/color/).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from cifar10_analysis import Curves, Distorted, Series, moving_average
+
+BLUE, VERMILION, GREEN = '#0072b2', '#d55e00', '#009e73'
+PALETTE = (BLUE, VERMILION, GREEN, '#cc79a7', '#e69f00', '#56b4e9', '#666666')
+PALE = '#9ecae1'
+GRID = '#dddddd'
+
+# Of a line among several of one run.
+_STYLES = ('-', '--', ':', '-.')
+
+# Share of a run's lines that one point of its smoothed loss is the mean of.
+_SMOOTHED_SHARE = 0.02
+
+# Points of a line beyond which neighbours are drawn as their lowest and highest: more would
+# not show, and would make a picture in vectors large.
+_MAX_POINTS = 4000
+
+# Standardised values are shown from this many standard deviations below the mean, black,
+# to as many above, white.
+_SHOWN_DEVIATIONS = 2.5
+
+# Beyond these many classes, bars have no names of their own.
+_MAX_NAMED = 30
+
+# What an axis is called, and how much of it is one of that; the first that suits is taken.
+_UNITS: dict[str, list[tuple[str, float]]] = {
+    'step': [('step', 1)],
+    'examples': [('million examples', 1e6), ('examples', 1)],
+    'time': [('hours of training', 3600), ('minutes of training', 60), ('seconds of training', 1)],
+}
+
+# Letters of a class's name, and of a run's.
+_MAX_NAME, _MAX_RUN_NAME = 18, 30
+
+
+def shown(name: str) -> str:
+    """The name of a class as a drawing shows it: not too long, and never as a formula."""
+    short = name if len(name) <= _MAX_NAME else name[: _MAX_NAME - 1] + '…'
+    return short.replace('$', r'\$')
+
+
+def _shown_run(name: str) -> str:
+    """The name of a run; of a long one the end, which tells it from others."""
+    short = name if len(name) <= _MAX_RUN_NAME else '…' + name[1 - _MAX_RUN_NAME :]
+    return short.replace('$', r'\$')
+
+
+# ------------------------------------------------------------------------------ curves
+
+
+def draw_curves(
+    runs: Sequence[Curves],
+    axis: str,
+    title: str = '',
+    panels: Sequence[str] = ('loss', 'precision'),
+) -> Figure:
+    """Loss and precision of one run or several, each in its colour.
+
+    Args:
+      runs: at most as many as `PALETTE` has colours.
+      axis: what x is, a key of `cifar10_analysis.AXES`.
+      title: above all.
+      panels: 'loss', 'precision', or both.
+    """
+    figure = Figure(figsize=(5 * len(panels), 3.8), layout='constrained')
+    figure.suptitle(title.replace('$', r'\$'))
+    draw = {'loss': _draw_loss, 'precision': _draw_precision}
+    label, unit = _unit(runs, axis)
+    for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        draw[panel](axes, runs, unit)
+        axes.set_xlabel(label)
+        axes.xaxis.set_major_formatter('{x:,.10g}')
+        axes.grid(color=GRID, linewidth=0.6)
+        axes.spines[['top', 'right']].set_visible(False)
+        axes.margins(x=0.04, y=0.1)
+        axes.set_xlim(left=0)
+    return figure
+
+
+def _unit(runs: Sequence[Curves], axis: str) -> tuple[str, float]:
+    """What the x axis is called, and how much of it is one of that."""
+    lines = [line for run in runs for line in (run.loss, *run.precision)]
+    largest = max(line.x.max(initial=0) for line in lines)
+    units = _UNITS[axis]
+    return next((unit for unit in units if largest >= 3 * unit[1]), units[-1])
+
+
+def _draw_loss(axes: Axes, runs: Sequence[Curves], unit: float) -> None:
+    for run, color in zip(runs, PALETTE, strict=False):
+        # Odd, so that each mean is of the lines around its point.
+        window = 2 * int(_SMOOTHED_SHARE * len(run.loss.x) / 2) + 1
+        x, y = _thinned(run.loss)
+        axes.plot(x / unit, y, color=color, alpha=0.3, linewidth=0.8, label='each line')
+        label = f'mean of {window} lines' if len(runs) == 1 else _shown_run(run.name)
+        smoothed = Series('', run.loss.x, moving_average(run.loss.y, window))
+        x, y = _thinned(smoothed)
+        axes.plot(x / unit, y, color=color, linewidth=1.8, label=label)
+    axes.set_ylabel('total loss')
+    lines = list(axes.lines) if len(runs) == 1 else list(axes.lines)[1::2]
+    _legend(axes, lines)
+
+
+def _thinned(line: Series) -> tuple[np.ndarray, np.ndarray]:
+    """x and y; of many points the lowest and the highest of each few neighbours."""
+    if len(line.x) <= _MAX_POINTS:
+        return line.x, line.y
+    places = np.array_split(np.arange(len(line.x)), _MAX_POINTS // 2)
+    ends = [sorted((p[line.y[p].argmin()], p[line.y[p].argmax()])) for p in places]
+    kept = np.unique(ends)
+    return line.x[kept], line.y[kept]
+
+
+def _draw_precision(axes: Axes, runs: Sequence[Curves], unit: float) -> None:
+    lines = []
+    for run, color in zip(runs, PALETTE, strict=False):
+        for number, series in enumerate(run.precision):
+            label = _shown_run(run.name) if len(runs) > 1 else series.label
+            if len(runs) > 1 and len(run.precision) > 1:
+                label += f', {series.label}'
+            lines += axes.plot(
+                series.x / unit,
+                series.y,
+                _STYLES[number % len(_STYLES)],
+                color=color,
+                marker='o',
+                markersize=4,
+                label=f'{label}: {series.y[-1]:.3f}',
+            )
+    axes.set_ylabel('precision @ 1')
+    _legend(axes, lines)
+
+
+def _legend(axes: Axes, lines: Sequence[Line2D]) -> None:
+    if lines:
+        axes.legend(lines, [str(line.get_label()) for line in lines], frameon=False)
+
+
+# --------------------------------------------------------------------- filters, data
+
+
+def filter_pictures(weights: np.ndarray) -> np.ndarray:
+    """A picture of each filter: its largest weight in size at full strength, 0 as grey.
+
+    Args:
+      weights: float32 [height, width, 3, filters].
+
+    Returns:
+      float32 [filters, height, width, 3], 0 to 1.
+    """
+    largest = np.abs(weights).max(axis=(0, 1, 2))
+    return np.moveaxis(0.5 + 0.5 * weights / np.where(largest > 0, largest, 1), -1, 0)
+
+
+def distorted_pictures(versions: np.ndarray) -> np.ndarray:
+    """Standardised values float32 [...] as brightness, 0 to 1; the mean is in the middle."""
+    return np.clip(0.5 + versions / (2 * _SHOWN_DEVIATIONS), 0, 1)
+
+
+def draw_filters(weights: np.ndarray, title: str) -> Figure:
+    """A grid of the first layer's filters, float32 [height, width, 3, filters]."""
+    pictures = filter_pictures(weights)
+    columns = math.ceil(math.sqrt(len(pictures)))
+    rows = -(-len(pictures) // columns)
+    figure = Figure(figsize=(0.75 * columns, 0.75 * rows + 0.5), layout='constrained')
+    figure.suptitle(title)
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in grid:
+        axes.set_axis_off()
+    for axes, picture in zip(grid, pictures, strict=False):
+        axes.imshow(picture)
+    return figure
+
+
+def draw_distortions(distorted: Distorted, names: Sequence[str], title: str) -> Figure:
+    """A row for each image: as it is, and then some distorted versions of it.
+
+    Args:
+      distorted: the images.
+      names: of the classes.
+      title: above all.
+    """
+    rows, columns = len(distorted.images), 1 + distorted.versions.shape[1]
+    figure = Figure(figsize=(columns + 1.3, rows + 0.8), layout='constrained')
+    figure.suptitle(title)
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes in grid.ravel():
+        axes.set_xticks([])
+        axes.set_yticks([])
+    versions = distorted_pictures(distorted.versions)
+    for row, image, label, of_image in zip(
+        grid, distorted.images, distorted.labels, versions, strict=True
+    ):
+        row[0].imshow(image)
+        row[0].set_ylabel(shown(names[label]), rotation=0, ha='right', va='center')
+        for axes, version in zip(row[1:], of_image, strict=True):
+            axes.imshow(version)
+    grid[0, 0].set_title('image')
+    # Wider than its column, which is to be as narrow as the others.
+    grid[0, 1].set_title('as the network sees it', loc='left').set_in_layout(False)
+    return figure
+
+
+def draw_classes(
+    train: np.ndarray, test: np.ndarray, names: Sequence[str], title: str = ''
+) -> Figure:
+    """Bars of how many training and test images each class has.
+
+    Args:
+      train, test: int [classes], counts.
+      names: of the classes.
+      title: above all.
+    """
+    many = len(names) > _MAX_NAMED
+    figure = Figure(figsize=(9, 3.6) if many else (8, 0.35 * len(names) + 1.2))
+    figure.set_layout_engine('constrained')
+    figure.suptitle(title)
+    axes = figure.subplots()
+    (_draw_many_bars if many else _draw_named_bars)(axes, train, test, [shown(n) for n in names])
+    axes.spines[['top', 'right']].set_visible(False)
+    return figure
+
+
+def _draw_named_bars(axes: Axes, train: np.ndarray, test: np.ndarray, names: Sequence[str]) -> None:
+    places = np.arange(len(names))
+    for counts, offset, color, label in (
+        (train, -0.2, BLUE, 'training'),
+        (test, 0.2, PALE, 'test'),
+    ):
+        bars = axes.barh(places + offset, counts, 0.4, color=color, label=label)
+        axes.bar_label(bars, fmt='{:,.0f}', padding=3, fontsize=8)
+    axes.set_yticks(places, names)
+    axes.invert_yaxis()
+    axes.set_xlabel('images')
+    axes.xaxis.set_major_formatter('{x:,.0f}')
+    axes.margins(x=0.12, y=0.02)
+    axes.legend(frameon=False, loc='upper left', bbox_to_anchor=(1, 1))
+
+
+def _draw_many_bars(axes: Axes, train: np.ndarray, test: np.ndarray, names: Sequence[str]) -> None:
+    places = np.arange(len(names))
+    axes.bar(places, train, 0.9, color=BLUE, label='training')
+    axes.bar(places, test, 0.9, color=PALE, label='test')
+    some = places[:: -(-len(names) // _MAX_NAMED)]
+    axes.set_xticks(some, [names[place] for place in some], rotation=90, fontsize=8)
+    axes.set_ylabel('images')
+    axes.yaxis.set_major_formatter('{x:,.0f}')
+    axes.margins(x=0.01)
+    axes.legend(frameon=False, loc='upper left', bbox_to_anchor=(1, 1))
