@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -27,6 +29,9 @@ _IMAGES_IN_WORDS = {'test': 'test images', 'train_eval': 'training images'}
 
 # Of the numbers in a history; NaN and infinity are beyond it, as is what no float holds.
 _LARGEST = 1e300
+
+# Of a standard normal, from the middle to the end of the central 95%.
+_Z95 = 1.959964
 
 
 # ------------------------------------------------------------------------------ curves
@@ -162,6 +167,101 @@ def moving_average(values: np.ndarray, window: int) -> np.ndarray:
     after = np.minimum(before, places[::-1])
     sums = np.concatenate([[0], np.cumsum(values)])
     return (sums[places + after + 1] - sums[places - before]) / (before + after + 1)
+
+
+# --------------------------------------------------------------------------- mistakes
+
+
+class ClassScores(NamedTuple):
+    """float64 [classes] each; NaN where it is 0 divided by 0."""
+
+    precision: np.ndarray
+    """Of the images taken for the class, the share that belongs to it."""
+    recall: np.ndarray
+    """Of the images of the class, the share that is taken for it."""
+    f1: np.ndarray
+    """Harmonic mean of the two."""
+
+
+def guesses(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The likeliest class of each image; of equally likely ones the true one, as evaluation has it.
+
+    Args:
+      probabilities: float32 [images, classes].
+      labels: int32 [images].
+
+    Returns:
+      int64 [images].
+    """
+    of_truth = probabilities[np.arange(len(labels)), labels]
+    return np.where(
+        of_truth >= probabilities.max(axis=1), labels, probabilities.argmax(axis=1)
+    ).astype(np.int64)
+
+
+def confusion_matrix(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Counts of images, int64 [true class, guessed class]; arguments as of `guesses`."""
+    num_classes = probabilities.shape[1]
+    cells = labels.astype(np.int64) * num_classes + guesses(probabilities, labels)
+    return np.bincount(cells, minlength=num_classes**2).reshape(num_classes, num_classes)
+
+
+def class_scores(confusion: np.ndarray) -> ClassScores:
+    """Precision, recall and F1 of each class, of a confusion matrix [true, guessed]."""
+    hits, of_class, taken_for = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
+    with np.errstate(invalid='ignore'):
+        return ClassScores(hits / taken_for, hits / of_class, 2 * hits / (of_class + taken_for))
+
+
+def most_frequent_confusions(confusion: np.ndarray, count: int) -> list[tuple[int, int, int]]:
+    """At most `count` of (true class, guessed class, images), the most images first."""
+    wrong = confusion * (1 - np.eye(len(confusion), dtype=np.int64))
+    cells = np.argsort(-wrong, axis=None, kind='stable')[:count]
+    pairs = [divmod(int(cell), len(confusion)) for cell in cells]
+    return [(true, guess, int(wrong[true, guess])) for true, guess in pairs if wrong[true, guess]]
+
+
+def most_confident_mistakes(
+    probabilities: np.ndarray, labels: np.ndarray, count: int
+) -> np.ndarray:
+    """Places of at most `count` images, the likeliest wrong guess first; as of `guesses`."""
+    wrong = np.flatnonzero(guesses(probabilities, labels) != labels)
+    return wrong[np.argsort(-probabilities[wrong].max(axis=1), kind='stable')][:count]
+
+
+def wilson_interval(num_correct: int, num_examples: int) -> tuple[float, float]:
+    """The 95% interval of a share (Wilson, JASA 22, 1927)."""
+    share, z2 = num_correct / num_examples, _Z95**2 / num_examples
+    middle = share + z2 / 2
+    half = _Z95 * math.sqrt(share * (1 - share) / num_examples + z2 / (4 * num_examples))
+    return max((middle - half) / (1 + z2), 0.0), min((middle + half) / (1 + z2), 1.0)
+
+
+def read_images(files: Sequence[str], places: np.ndarray) -> np.ndarray:
+    """Images of records.
+
+    Args:
+      files: record files, one after the other.
+      places: int64 [images], places of the records in all files together.
+
+    Returns:
+      uint8 [images, height, width, depth].
+
+    Raises:
+      UserError: a file can't be read.
+    """
+    record = CIFAR10_RECORD
+    shape = (record.depth, record.height, record.width)
+    images = np.empty([len(places), *shape], np.uint8)
+    first = 0
+    for file in files:
+        with os_errors_named(file):
+            records = np.memmap(file, np.uint8, 'r').reshape(-1, record.record_bytes)
+        here = (places >= first) & (places < first + len(records))
+        pixels = records[places[here] - first, record.label_bytes :]
+        images[here] = pixels.reshape(-1, *shape)
+        first += len(records)
+    return images.transpose(0, 2, 3, 1)
 
 
 # ------------------------------------------------------------------- network and data

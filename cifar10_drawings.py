@@ -1,7 +1,7 @@
 """What do a run's pictures look like? Figures of arrays, without a screen.
 
 The colours are those of Okabe and Ito, which colour-blind readers can tell apart
-(https://jfly.uni-koeln.de/color/).
+(https://jfly.uni-koeln.de/color/), and one sequence from light to dark.
 """
 
 from __future__ import annotations
@@ -11,10 +11,12 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import PercentFormatter
 
-from cifar10_analysis import Curves, Distorted, Series, moving_average
+from cifar10_analysis import ClassScores, Curves, Distorted, Series, class_scores, moving_average
 
 BLUE, VERMILION, GREEN = '#0072b2', '#d55e00', '#009e73'
 PALETTE = (BLUE, VERMILION, GREEN, '#cc79a7', '#e69f00', '#56b4e9', '#666666')
@@ -35,8 +37,8 @@ _MAX_POINTS = 4000
 # to as many above, white.
 _SHOWN_DEVIATIONS = 2.5
 
-# Beyond these many classes, bars have no names of their own.
-_MAX_NAMED = 30
+# Beyond these many classes, cells have no numbers; bars have no names of their own.
+_MAX_NUMBERED, _MAX_NAMED = 20, 30
 
 # What an axis is called, and how much of it is one of that; the first that suits is taken.
 _UNITS: dict[str, list[tuple[str, float]]] = {
@@ -59,6 +61,10 @@ def _shown_run(name: str) -> str:
     """The name of a run; of a long one the end, which tells it from others."""
     short = name if len(name) <= _MAX_RUN_NAME else '…' + name[1 - _MAX_RUN_NAME :]
     return short.replace('$', r'\$')
+
+
+def _percent(share: float) -> str:
+    return '–' if math.isnan(share) else f'{share:.1%}'
 
 
 # ------------------------------------------------------------------------------ curves
@@ -149,6 +155,128 @@ def _draw_precision(axes: Axes, runs: Sequence[Curves], unit: float) -> None:
 def _legend(axes: Axes, lines: Sequence[Line2D]) -> None:
     if lines:
         axes.legend(lines, [str(line.get_label()) for line in lines], frameon=False)
+
+
+# ------------------------------------------------------------- confusion and mistakes
+
+
+def draw_confusion(confusion: np.ndarray, names: Sequence[str], title: str) -> Figure:
+    """How often each class is taken for each, with recall and precision beside it.
+
+    The colour tells the share of the true class's images; its scale is a square root's, so
+    that rare mistakes show.
+
+    Args:
+      confusion: int64 [true class, guessed class], counts of images.
+      names: of the classes.
+      title: above all.
+    """
+    scores = class_scores(confusion)
+    shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    if len(names) <= _MAX_NUMBERED:
+        return _draw_numbered(confusion, shares, scores, [shown(n) for n in names], title)
+    return _draw_many(shares, scores, [shown(n) for n in names], title)
+
+
+def _draw_numbered(
+    confusion: np.ndarray,
+    shares: np.ndarray,
+    scores: ClassScores,
+    names: Sequence[str],
+    title: str,
+) -> Figure:
+    count = len(names)
+    side = (0.55 if count <= 12 else 0.42) * max(count, 4)
+    figure = Figure(figsize=(max(side + 2.4, 6), side + 2.2), layout='constrained')
+    figure.suptitle(title)
+    axes = figure.subplots()
+    axes.pcolormesh(
+        shares, cmap='Blues', norm=PowerNorm(0.5, 0, 1), edgecolors='white', linewidth=1.5
+    )
+    for (true, guess), number in np.ndenumerate(confusion):
+        color = 'white' if shares[true, guess] > 0.3 else '#08306b' if number else '#6a819b'
+        _number(axes, guess, true, f'{number:,}', color=color, fontsize=8.5)
+    for label, (recall, precision) in enumerate(zip(scores.recall, scores.precision, strict=True)):
+        _number(axes, count + 0.15, label, _percent(recall), fontsize=8.5)
+        _number(axes, label, count + 0.15, _percent(precision), fontsize=8.5)
+    middles = [*(np.arange(count) + 0.5), count + 0.65]
+    axes.set_xticks(middles, [*names, 'recall'], rotation=45, ha='left', rotation_mode='anchor')
+    axes.set_yticks(middles, [*names, 'precision'])
+    axes.xaxis.tick_top()
+    axes.xaxis.set_label_position('top')
+    axes.set_xlabel('taken for')
+    axes.set_ylabel('true class')
+    axes.set_xlim(0, count + 1.15)
+    axes.set_ylim(count + 1.15, 0)
+    axes.set_aspect('equal')
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    return figure
+
+
+def _number(axes: Axes, column: float, row: float, text: str, **how: object) -> None:
+    axes.text(column + 0.5, row + 0.5, text, ha='center', va='center', **how)  # type: ignore[arg-type]
+
+
+def _draw_many(shares: np.ndarray, scores: ClassScores, names: Sequence[str], title: str) -> Figure:
+    figure = Figure(figsize=(9, 8.6), layout='constrained')
+    figure.suptitle(title)
+    (matrix, right), (below, corner) = figure.subplots(
+        2, 2, width_ratios=[6, 1], height_ratios=[6, 1]
+    )
+    corner.set_axis_off()
+    picture = matrix.imshow(
+        shares, cmap='Blues', norm=PowerNorm(0.5, 0, 1), interpolation='none', aspect='auto'
+    )
+    places = np.arange(len(names))
+    some = places[:: -(-len(names) // _MAX_NAMED)]
+    few = [names[place] for place in some]
+    matrix.set_yticks(some, few, fontsize=8)
+    matrix.set_xticks([])
+    matrix.set_ylabel('true class')
+    right.barh(places, np.nan_to_num(scores.recall), 1, color=BLUE)
+    right.set(ylim=matrix.get_ylim(), xlim=(0, 1), yticks=[], title='recall')
+    right.xaxis.set_major_formatter(PercentFormatter(1))
+    below.bar(places, np.nan_to_num(scores.precision), 1, color=BLUE)
+    below.set(xlim=matrix.get_xlim(), ylim=(0, 1), xlabel='taken for', ylabel='precision')
+    below.set_xticks(some, few, rotation=90, fontsize=8)
+    below.yaxis.set_major_formatter(PercentFormatter(1))
+    for axes in (right, below):
+        axes.spines[['top', 'right']].set_visible(False)
+    bar = figure.colorbar(picture, ax=[right, corner], aspect=40, ticks=[0, 0.01, 0.1, 0.5, 1])
+    bar.ax.yaxis.set_major_formatter(PercentFormatter(1))
+    bar.set_label("share of the true class's images")
+    return figure
+
+
+def draw_mistakes(
+    images: np.ndarray,
+    truths: Sequence[str],
+    wrong_guesses: Sequence[str],
+    probabilities: Sequence[float],
+    title: str,
+) -> Figure:
+    """Images that were taken for something else, with truth, guess and its probability.
+
+    Args:
+      images: uint8 [images, height, width, 3].
+      truths, wrong_guesses: names of each image's classes.
+      probabilities: of each guess.
+      title: above all.
+    """
+    columns = min(len(images), 6)
+    rows = -(-len(images) // columns)
+    figure = Figure(figsize=(max(1.7 * columns, 4), 2.1 * rows + 0.6), layout='constrained')
+    figure.suptitle(title)
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in grid:
+        axes.set_axis_off()
+    each = zip(grid, images, truths, wrong_guesses, probabilities, strict=False)
+    for axes, image, truth, guess, probability in each:
+        axes.imshow(image)
+        text = f'truth: {shown(truth)}\nguess: {shown(guess)} {probability:.1%}'
+        axes.set_title(text, fontsize=8, loc='left')
+    return figure
 
 
 # --------------------------------------------------------------------- filters, data

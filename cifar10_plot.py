@@ -5,10 +5,11 @@ r"""What did a run look like, and what does it see? Draws one picture, without a
     python cifar10_plot.py --plot=filters --output=filters.svg
 
 --plot=curve draws loss and precision, of one run or of several side by side, from the
-histories that training and evaluation wrote; filters, the first layer's filters of the
-newest checkpoint; distortions, some training images before and after distortion; classes, how
-many images of each class the data set holds. The ending of --output, .png or .svg, chooses
-the format.
+histories that training and evaluation wrote; confusion, which classes of --eval_data the
+newest checkpoint takes for which; mistakes, the images that it is wrong about and surest of;
+filters, its first layer's filters; distortions, some training images before and after
+distortion; classes, how many images of each class the data set holds. The ending of
+--output, .png or .svg, chooses the format.
 
 A run is the folder that training wrote. Its evaluations are those in its own history, and
 those in the folder beside it that has `eval` in place of `train` in its name, or that
@@ -21,6 +22,7 @@ import dataclasses
 import os
 from collections.abc import Sequence
 
+import numpy as np
 from matplotlib.figure import Figure
 
 import cifar10
@@ -31,9 +33,16 @@ import cifar10_drawings
 import cifar10_records
 import cifar10_settings
 from cifar10_checkpoint import CheckpointFolder
+from cifar10_classifier import Evaluator
 from cifar10_history import HISTORY_FILE
+from cifar10_input import count_examples, evaluation_files
 from cifar10_session import data_note
 from cifar10_settings import LARGEST_SEED, UserError, arguments, run_script, setting
+
+# In the picture of mistakes.
+NUM_MISTAKES = 24
+
+_IMAGES_IN_WORDS = {'test': 'test', 'train_eval': 'training'}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,13 +62,18 @@ class PlotSettings:
     output: str = setting(None, 'The picture to write, .png or .svg; by default cifar10_PLOT.png.')
     plot: str = setting(
         'curve',
-        'What to draw: curve, filters, distortions or classes.',
-        choices=('curve', 'filters', 'distortions', 'classes'),
+        'What to draw: curve, confusion, mistakes, filters, distortions or classes.',
+        choices=('curve', 'confusion', 'mistakes', 'filters', 'distortions', 'classes'),
     )
     x: str = setting(
         'step',
         'What curves are drawn over: step, examples, or time, that of training.',
         choices=tuple(cifar10_analysis.AXES),
+    )
+    eval_data: str = setting(
+        'test',
+        'The images of confusion and mistakes: test or train_eval.',
+        choices=('test', 'train_eval'),
     )
     data_dir: str = setting('cifar10_data', 'Folder of the data set.')
     seed: int = setting(0, 'Decides the distortions.', at_least=0, at_most=LARGEST_SEED)
@@ -145,6 +159,51 @@ def beside(train_dir: str) -> str | None:
 # ------------------------------------------------------------------ newest checkpoint
 
 
+def confusion(settings: PlotSettings) -> Figure:
+    """Which classes are taken for which."""
+    checkpoint, prepared = _newest(settings), _data(settings)
+    matrix = cifar10_analysis.confusion_matrix(*_evaluate(settings, checkpoint, prepared))
+    precision = matrix.trace() / matrix.sum()
+    title = (
+        f'Confusion of {matrix.sum():,} {_IMAGES_IN_WORDS[settings.eval_data]} images at step '
+        f'{cifar10_checkpoint.step_of(checkpoint):,}\nprecision @ 1 = {precision:.3f}'
+        f'{data_note(prepared.dataset)}'
+    )
+    return cifar10_drawings.draw_confusion(matrix, _names(prepared), title)
+
+
+def mistakes(settings: PlotSettings) -> Figure:
+    """The images whose wrong guess is the likeliest."""
+    checkpoint, prepared = _newest(settings), _data(settings)
+    probabilities, labels = _evaluate(settings, checkpoint, prepared)
+    places = cifar10_analysis.most_confident_mistakes(probabilities, labels, NUM_MISTAKES)
+    step = cifar10_checkpoint.step_of(checkpoint)
+    if not len(places):
+        raise UserError(
+            f'--plot=mistakes: found none among {len(labels):,} images at step {step:,}'
+        )
+    names = _names(prepared)
+    files = evaluation_files(settings.eval_data, prepared.directory)
+    guesses = probabilities[places].argmax(axis=1)
+    return cifar10_drawings.draw_mistakes(
+        cifar10_analysis.read_images(files, places),
+        [names[label] for label in labels[places]],
+        [names[guess] for guess in guesses],
+        probabilities[places, guesses].tolist(),
+        f'Most confident mistakes on {_IMAGES_IN_WORDS[settings.eval_data]} images at step '
+        f'{step:,}{data_note(prepared.dataset)}',
+    )
+
+
+def _evaluate(
+    settings: PlotSettings, checkpoint: str, prepared: cifar10_data.Prepared
+) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities and labels of all images of --eval_data."""
+    files = evaluation_files(settings.eval_data, prepared.directory)
+    evaluator = Evaluator(prepared.directory, count_examples(files), settings.eval_data)
+    return evaluator.probabilities(checkpoint)
+
+
 def filters(settings: PlotSettings) -> Figure:
     """The first layer's filters."""
     checkpoint = _newest(settings)
@@ -209,6 +268,8 @@ def _names(prepared: cifar10_data.Prepared) -> list[str]:
 
 PLOTS = {
     'curve': curve,
+    'confusion': confusion,
+    'mistakes': mistakes,
     'filters': filters,
     'distortions': distortions,
     'classes': classes,

@@ -2,9 +2,78 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
+import pytest
+from matplotlib.figure import Figure
 
 import cifar10_drawings
+
+
+def texts(figure: Figure) -> list[str]:
+    """Every text that the figure shows, after it was drawn."""
+    figure.savefig(io.BytesIO(), format='svg')
+    found = [text for axes in figure.axes for text in axes.texts]
+    ticks = [
+        tick for axes in figure.axes for tick in (*axes.get_xticklabels(), *axes.get_yticklabels())
+    ]
+    return [text.get_text() for text in (*found, *ticks)]
+
+
+def overlapping(figure: Figure) -> list[tuple[str, str]]:
+    """Pairs of texts inside of the axes that lie on each other."""
+    figure.savefig(io.BytesIO(), format='png', dpi=100)
+    inside = [text for axes in figure.axes for text in axes.texts]
+    boxes = [(text.get_text(), text.get_window_extent()) for text in inside]
+    return [
+        (first, second)
+        for i, (first, box) in enumerate(boxes)
+        for second, other in boxes[:i]
+        if box.overlaps(other)
+    ]
+
+
+def test_cells_and_margins_have_their_numbers() -> None:
+    confusion = np.array([[1234, 0, 6], [0, 0, 0], [7, 0, 13]])
+    shown = texts(cifar10_drawings.draw_confusion(confusion, ['ant', 'b$1$', 'cow'], 'title'))
+    assert shown[:9] == ['1,234', '0', '6', '0', '0', '0', '7', '0', '13']
+    assert sorted(shown[9:15]) == sorted(['99.5%', '99.4%', '–', '–', '65.0%', '68.4%'])
+    assert shown[15:] == ['ant', r'b\$1\$', 'cow', 'recall', 'ant', r'b\$1\$', 'cow', 'precision']
+
+
+@pytest.mark.parametrize('num_classes', [2, 10, 20])
+def test_numbers_do_not_lie_on_each_other(num_classes: int) -> None:
+    confusion = np.full([num_classes, num_classes], 5000)
+    names = [f'class {label} of a long name' for label in range(num_classes)]
+    figure = cifar10_drawings.draw_confusion(confusion, names, 'title')
+    assert overlapping(figure) == []
+
+
+@pytest.mark.parametrize('num_classes', [21, 100, 256])
+def test_many_classes_are_a_picture_with_bars(num_classes: int) -> None:
+    confusion = np.diag(np.arange(num_classes)) + np.eye(num_classes, k=1, dtype=int)
+    names = [str(label) for label in range(num_classes)]
+    figure = cifar10_drawings.draw_confusion(confusion, names, 'title')
+    matrix, right, below, *_ = figure.axes
+    picture = np.array(matrix.images[0].get_array())
+    np.testing.assert_allclose(picture.sum(axis=1), [1] * num_classes)
+    recalls = [bar.get_width() for bar in right.containers[0]]
+    np.testing.assert_allclose(recalls[:-1], np.arange(num_classes - 1) / np.arange(1, num_classes))
+    precisions = [bar.get_height() for bar in below.containers[0]]
+    np.testing.assert_allclose(
+        precisions[1:], np.arange(1, num_classes) / np.arange(2, num_classes + 1)
+    )
+    assert 10 < len(matrix.get_yticks()) <= 30
+
+
+def test_mistakes_are_shown_with_truth_and_guess() -> None:
+    images = np.stack([np.full([32, 32, 3], value, np.uint8) for value in range(7)])
+    figure = cifar10_drawings.draw_mistakes(images, ['ant'] * 7, ['b$1$'] * 7, [0.987] * 7, 'title')
+    shown = [axes for axes in figure.axes if axes.images]
+    assert [np.array(axes.images[0].get_array()).min() for axes in shown] == list(range(7))
+    assert shown[0].get_title(loc='left') == 'truth: ant\nguess: b\\$1\\$ 98.7%'
+    assert len(figure.axes) == 12
 
 
 def test_the_classes_of_large_sets_are_drawn_in_little_space() -> None:

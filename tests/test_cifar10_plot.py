@@ -14,6 +14,7 @@ import tensorflow.compat.v1 as tf
 from matplotlib.figure import Figure
 
 import cifar10_plot
+from cifar10_classifier import Evaluator
 from cifar10_plot import PlotSettings
 from cifar10_settings import UserError
 from test_cifar10_predict import save_network
@@ -215,7 +216,7 @@ def test_the_newest_checkpoints_averages_are_drawn(
     assert found[1][1] == "The first layer's filters at step 1,001"
 
 
-@pytest.mark.parametrize('kind', ['filters'])
+@pytest.mark.parametrize('kind', ['filters', 'confusion', 'mistakes'])
 def test_what_a_network_sees_needs_a_checkpoint(tmp_path: Path, kind: str) -> None:
     with pytest.raises(UserError, match='found no checkpoint'):
         cifar10_plot.plot(PlotSettings(train_dir=str(tmp_path), plot=kind))
@@ -233,6 +234,47 @@ def test_classes_are_counted(records: Path) -> None:
 @pytest.fixture(scope='module')
 def checkpoint_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(Path(save_network(tmp_path_factory.mktemp('trained'))).parent)
+
+
+def test_confusion_and_mistakes_are_those_of_the_evaluation(
+    checkpoint_dir: str, records: Path
+) -> None:
+    checkpoint = f'{checkpoint_dir}/model.ckpt-7'
+    for eval_data, num_images in (('test', 25), ('train_eval', 60)):
+        settings = PlotSettings((checkpoint_dir,), data_dir=str(records), eval_data=eval_data)
+        evaluator = Evaluator(str(records), num_images, eval_data)
+        probabilities, labels = evaluator.probabilities(checkpoint)
+        guesses = probabilities.argmax(axis=1)
+        result = evaluator.evaluate(checkpoint)
+
+        figure = cifar10_plot.confusion(settings)
+        cells = np.array([int(text.get_text()) for text in figure.axes[0].texts[:100]])
+        expected = np.zeros([10, 10], int)
+        np.add.at(expected, (labels, guesses), 1)
+        np.testing.assert_array_equal(cells.reshape(10, 10), expected)
+        assert f'step 7\nprecision @ 1 = {result.precision:.3f}' in figure.get_suptitle()
+
+        first = cifar10_plot.mistakes(settings).axes[0]
+        wrong = np.where(guesses != labels, probabilities.max(axis=1), 0)
+        place = int(wrong.argmax())
+        assert first.get_title(loc='left') == (
+            f'truth: {labels[place]}\nguess: {guesses[place]} {wrong.max():.1%}'
+        )
+        data = b''.join(
+            path.read_bytes()
+            for path in sorted(records.glob('test_*' if eval_data == 'test' else 'data_*'))
+        )
+        image = np.frombuffer(data, np.uint8).reshape(-1, 3073)[place, 1:].reshape(3, 32, 32)
+        np.testing.assert_array_equal(first.images[0].get_array(), image.transpose(1, 2, 0))
+
+
+def test_a_network_without_mistakes_has_none_to_draw(
+    checkpoint_dir: str, records: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    perfect = np.eye(10, dtype=np.float32), np.arange(10, dtype=np.int32)
+    monkeypatch.setattr(cifar10_plot, '_evaluate', lambda *_: perfect)
+    with pytest.raises(UserError, match='--plot=mistakes: found none among 10 images at step 7'):
+        cifar10_plot.mistakes(PlotSettings((checkpoint_dir,), data_dir=str(records)))
 
 
 def check_picture(path: Path) -> None:
