@@ -1,4 +1,5 @@
 # make train   environment, data, 2,000 steps of training, one evaluation
+# make board   environment, TensorBoard on all runs in LOGDIR at http://localhost:PORT
 # make test    environment, lint, types and all tests
 # make lint    environment, lint and types
 # make faults  environment, the long versions of the tests of faults: 50 kills of a
@@ -7,11 +8,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STEPS ?= 2000
+LOGDIR ?= .
+PORT ?= 6006
 
 # TensorFlow's start-up notes; 0 shows them.
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 
-.PHONY: train test lint faults
+.PHONY: train board test lint faults
 
 train: .venv/runtime
 	$(BIN)/python cifar10_train.py --dataset=auto --max_steps=$(STEPS)
@@ -19,6 +22,9 @@ train: .venv/runtime
 	@echo
 	@echo 'To go on to 100,000 steps, the published run:'
 	@echo '    $(BIN)/python cifar10_train.py --dataset=auto --max_steps=100000'
+
+board: .venv/runtime
+	$(BIN)/tensorboard --logdir=$(LOGDIR) --port=$(PORT)
 
 test: lint
 	$(BIN)/python -m pytest

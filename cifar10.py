@@ -25,6 +25,7 @@ from typing import Any
 
 import tensorflow.compat.v1 as tf
 
+import cifar10_board
 import cifar10_data
 import cifar10_ops
 from cifar10_download import DATA_URL
@@ -152,11 +153,11 @@ def _biases(size: int, value: float) -> tf.Variable:
 
 def _activation_summaries(activations: dict[str, tf.Tensor]) -> None:
     """Summaries of each activation's histogram and of its fraction of zeros."""
-    # At the root, so that a tower's name scope doesn't become part of the tags.
-    with tf.name_scope(None):
-        for name, activation in activations.items():
-            tf.summary.histogram(f'{name}/activations', activation, collections=[HISTOGRAMS])
-            tf.summary.scalar(f'{name}/sparsity', tf.nn.zero_fraction(activation))
+    for name, activation in activations.items():
+        cifar10_board.histogram(f'{name}/activations', activation, HISTOGRAMS)
+        with cifar10_board.summary_scope():
+            sparsity = tf.nn.zero_fraction(activation)
+        cifar10_board.scalar(f'sparsity/{name}', sparsity)
 
 
 def _normalize(activation: tf.Tensor, name: str) -> tf.Tensor:
@@ -222,11 +223,12 @@ def _convolutional_layers(
     with tf.variable_scope('conv1'):
         convolved = _convolution(images, 64, stddev=0.05, seed=seed)
         biases = _biases(64, 0.0)
-        # Bias and ReLU keep the order of values, so the largest comes out the same when
-        # they follow the pooling, on a quarter of the elements.
-        pool1 = _bias_and_relu(_pool(convolved, name='pool1'), biases)
         # Computed when it is summarised, and only then.
         activations['conv1'] = _bias_and_relu(convolved, biases)
+    with tf.name_scope('pool1'):
+        # Bias and ReLU keep the order of values, so the largest comes out the same when
+        # they follow the pooling, on a quarter of the elements.
+        pool1 = _bias_and_relu(_pool(convolved, name='largest'), biases)
     norm1 = _normalize(pool1, name='norm1')
 
     with tf.variable_scope('conv2'):
@@ -314,8 +316,9 @@ def cross_entropy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
     Returns:
       float32 [], in nats.
     """
-    of_image = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
-    return tf.reduce_mean(of_image, name='cross_entropy')
+    with tf.name_scope('cross_entropy'):
+        of_image = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
+        return tf.reduce_mean(of_image, name='mean')
 
 
 def loss(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
@@ -428,9 +431,10 @@ def average_gradients(tower_gradients: Sequence[GradientsAndVariables]) -> Gradi
     """
     scale = 1.0 / len(tower_gradients)
     averages = []
-    for of_variable in zip(*tower_gradients, strict=True):
-        gradients = [gradient for gradient, _ in of_variable]
-        averages.append((tf.add_n(gradients) * scale, of_variable[0][1]))
+    with tf.name_scope('mean_over_towers'):
+        for of_variable in zip(*tower_gradients, strict=True):
+            gradients = [gradient for gradient, _ in of_variable]
+            averages.append((tf.add_n(gradients) * scale, of_variable[0][1]))
     return averages
 
 
@@ -450,13 +454,14 @@ def all_reduce_gradients(
     Returns:
       For each tower: (summed gradient float32, variable) for each of its variables.
     """
-    return [
-        [
-            (_sum_on_its_device(gradient, number, len(tower_gradients)), variable)
-            for number, (gradient, variable) in enumerate(gradients)
+    with tf.name_scope('all_reduce'):
+        return [
+            [
+                (_sum_on_its_device(gradient, number, len(tower_gradients)), variable)
+                for number, (gradient, variable) in enumerate(gradients)
+            ]
+            for gradients in tower_gradients
         ]
-        for gradients in tower_gradients
-    ]
 
 
 def _sum_on_its_device(tensor: tf.Tensor, number: int, num_towers: int) -> tf.Tensor:
@@ -512,7 +517,7 @@ def tower_gradients(
       gradients: of that loss; (mean gradient float32, variable) for each trainable variable.
     """
     losses, gradients = _towers(images, labels, devices, network, mirrored=False)
-    mean_loss, mean_gradients = tf.reduce_mean(tf.stack(losses)), average_gradients(gradients)
+    mean_loss, mean_gradients = _mean(losses), average_gradients(gradients)
     if reduction:
         mean_loss, mean_gradients = reduction(mean_loss, mean_gradients)
     return _total_loss(mean_loss), _add_weight_decay(mean_gradients)
@@ -537,11 +542,11 @@ def mirrored_tower_gradients(
     losses, gradients = _towers(images, labels, devices, network, mirrored=True)
     scale = 1.0 / len(devices)
     for i, device in enumerate(devices):
-        with tf.device(device):
+        with tf.device(device), tf.name_scope(f'share_of_{TOWER_NAME}_{i}'):
             gradients[i] = [(gradient * scale, variable) for gradient, variable in gradients[i]]
             if i == 0:
                 gradients[0] = _add_weight_decay(gradients[0])
-    return _total_loss(tf.reduce_mean(tf.stack(losses))), gradients
+    return _total_loss(_mean(losses)), gradients
 
 
 def _towers(
@@ -554,7 +559,7 @@ def _towers(
     """Cross entropy of each tower, and its gradients, without the weight decay."""
     losses, gradients = [], []
     # Where the batch is, so that a tower is sent its share and nothing else.
-    with tf.device(images.device):
+    with tf.device(images.device), tf.name_scope('split'):
         parts = tf.split(images, len(devices)), tf.split(labels, len(devices))
     for i, (device, tower_images, tower_labels) in enumerate(zip(devices, *parts, strict=True)):
         copies: list[tf.Variable] = []
@@ -587,10 +592,16 @@ def _copying_getter(copies: list[tf.Variable]) -> Callable[..., tf.Variable]:
     return get
 
 
+def _mean(losses: Sequence[tf.Tensor]) -> tf.Tensor:
+    with tf.name_scope('loss/'):
+        return tf.reduce_mean(tf.stack(losses))
+
+
 def _total_loss(mean_cross_entropy: tf.Tensor) -> tf.Tensor:
     """The mean cross entropy plus the weight decay."""
     weight_losses = tf.losses.get_regularization_losses()
-    return tf.add_n([mean_cross_entropy, *weight_losses], name='total_loss')
+    with tf.name_scope('loss/'):
+        return tf.add_n([mean_cross_entropy, *weight_losses], name='total_loss')
 
 
 def _add_weight_decay(gradients: GradientsAndVariables) -> GradientsAndVariables:
@@ -600,28 +611,31 @@ def _add_weight_decay(gradients: GradientsAndVariables) -> GradientsAndVariables
     one device as on several.
     """
     variables = [variable for _, variable in gradients]
-    decays = tf.gradients(tf.losses.get_regularization_losses(), variables)
-    return [
-        (gradient if decay is None else gradient + decay, variable)
-        for (gradient, variable), decay in zip(gradients, decays, strict=True)
-    ]
+    with tf.name_scope('weight_decay'):
+        decays = tf.gradients(tf.losses.get_regularization_losses(), variables)
+        return [
+            (gradient if decay is None else gradient + decay, variable)
+            for (gradient, variable), decay in zip(gradients, decays, strict=True)
+        ]
 
 
 def _loss_summaries(total_loss: tf.Tensor) -> tf.Operation:
     """Summaries of each loss, raw and averaged; returns the averages' update."""
     weight_losses = tf.losses.get_regularization_losses()
     cross_entropy = total_loss - tf.add_n(weight_losses)
-    terms = {'total_loss': total_loss, 'cross_entropy': cross_entropy}
-    terms.update({'/'.join(term.op.name.split('/')[-2:]): term for term in weight_losses})
+    terms = {'total': total_loss, 'cross_entropy': cross_entropy}
+    terms.update({f'weight_decay_{term.op.name.split("/")[-2]}': term for term in weight_losses})
 
-    losses = tf.stack(list(terms.values()), name='losses')
+    # At the root: the variables of its averages are named after it.
+    with tf.name_scope(None):
+        losses = tf.stack(list(terms.values()), name='losses')
     averages = tf.train.ExponentialMovingAverage(LOSS_AVERAGE_DECAY, zero_debias=True, name='avg')
     update = averages.apply([losses])
     with tf.control_dependencies([update]):
         averaged = tf.unstack(averages.average(losses))
     for (name, term), average in zip(terms.items(), averaged, strict=True):
-        tf.summary.scalar(f'{name}/raw', term)
-        tf.summary.scalar(f'{name}/average', average)
+        cifar10_board.scalar(f'loss/{name}', term)
+        cifar10_board.scalar(f'loss_average/{name}', average)
     return update
 
 
@@ -662,22 +676,25 @@ def apply_gradients(
       The operation that does it all. Where loss or gradients are not finite it changes
       no weight, and fails with tf.errors.InvalidArgumentError.
     """
-    learning_rate = learning_rate_after(examples_seen, num_examples_per_epoch)
-    tf.summary.scalar('learning_rate', learning_rate)
+    with tf.name_scope('learning_rate'):
+        learning_rate = learning_rate_after(examples_seen, num_examples_per_epoch)
+    cifar10_board.scalar('train/learning_rate', learning_rate)
     for gradient, variable in gradients:
         name = variable.op.name
-        tf.summary.histogram(f'{name}/values', variable, collections=[HISTOGRAMS])
-        tf.summary.histogram(f'{name}/gradients', gradient, collections=[HISTOGRAMS])
+        cifar10_board.histogram(f'{name}/values', variable, HISTOGRAMS)
+        cifar10_board.histogram(f'{name}/gradients', gradient, HISTOGRAMS)
     optimizer = tf.train.GradientDescentOptimizer(learning_rate)
-    with tf.control_dependencies([_check_finite(gradients, total_loss)]):
-        update_loss_averages = _loss_summaries(total_loss)
-        update_weights = optimizer.apply_gradients([*gradients, *copies], global_step)
-    with tf.control_dependencies([update_weights]):
-        update_averages = variable_averages(global_step).apply(
-            [variable for _, variable in gradients]
-        )
-        count_examples = examples_seen.assign_add(batch_size)
-    return tf.group(update_averages, count_examples, update_loss_averages, name='train')
+    with tf.name_scope('train'):
+        with tf.control_dependencies([_check_finite(gradients, total_loss)]):
+            update_loss_averages = _loss_summaries(total_loss)
+            update_weights = optimizer.apply_gradients([*gradients, *copies], global_step)
+        with tf.control_dependencies([update_weights]):
+            with tf.name_scope('averages'):
+                update_averages = variable_averages(global_step).apply(
+                    [variable for _, variable in gradients]
+                )
+            count_examples = examples_seen.assign_add(batch_size)
+        return tf.group(update_averages, count_examples, update_loss_averages, name='step')
 
 
 def train(

@@ -21,6 +21,7 @@ import dataclasses
 import tensorflow.compat.v1 as tf
 
 import cifar10
+import cifar10_board
 import cifar10_cluster
 import cifar10_session
 from cifar10_cluster import ClusterWorker
@@ -61,7 +62,7 @@ def build(settings: DistributedTrainSettings, run: Run, worker: ClusterWorker) -
     examples_seen = cifar10.create_examples_seen(run.start.examples)
 
     # The input stays on the CPU, so that a GPU has nothing to do but the network.
-    with tf.device('/cpu:0'):
+    with tf.device('/cpu:0'), tf.name_scope('input'):
         images, labels = cifar10_session.training_batches(
             settings,
             run.data,
@@ -70,7 +71,7 @@ def build(settings: DistributedTrainSettings, run: Run, worker: ClusterWorker) -
             share=worker.index,
             num_shares=worker.num_workers,
         )
-        tf.summary.image('images', images)
+        cifar10_board.images(images)
 
     total_loss, gradients = cifar10.tower_gradients(
         images,

@@ -26,6 +26,7 @@ from typing import Any
 import tensorflow.compat.v1 as tf
 
 import cifar10
+import cifar10_board
 import cifar10_checkpoint
 import cifar10_files
 import cifar10_guard
@@ -82,18 +83,17 @@ def _summary_writer(eval_dir: str, graph: tf.Graph) -> tf.summary.FileWriter:
 
 
 def _report(
-    result: Result, dataset: str, average_views: bool, writer: tf.summary.FileWriter
+    result: Result, dataset: str, settings: EvalSettings, writer: tf.summary.FileWriter
 ) -> None:
     """Prints the precision, and writes it as a summary."""
-    note = VIEWS_NOTE if average_views else ''
+    note = VIEWS_NOTE if settings.average_views else ''
     print(
         f'{timestamp()}: precision @ 1 = {result.precision:.3f} '
         f'(step {result.step}, {result.num_examples} images){note}{data_note(dataset)}',
         flush=True,
     )
-    summary = tf.Summary()
-    summary.value.add(tag=f'Precision @ 1{note}', simple_value=result.precision)
-    writer.add_summary(summary, result.step)
+    tag = f'precision/{settings.eval_data}{"_ten_views" if settings.average_views else ""}'
+    writer.add_summary(cifar10_board.scalar_value(tag, result.precision), result.step)
     writer.flush()
 
 
@@ -189,7 +189,7 @@ class _Evaluation:
     """What it takes to score one checkpoint after another."""
 
     def __init__(self, settings: EvalSettings) -> None:
-        self._average_views = settings.average_views
+        self._settings = settings
         stored = cifar10_settings.load(settings.checkpoint_dir)
         prepared = cifar10.maybe_download_and_extract(settings.data_dir, _dataset(settings, stored))
         self._dataset = prepared.dataset
@@ -205,12 +205,13 @@ class _Evaluation:
         scored = dataclasses.replace(settings, num_examples=self._evaluator.num_examples)
         self._best = Best(scored) if settings.keep_best else None
         self._writer = _summary_writer(settings.eval_dir, self._evaluator.graph)
+        cifar10_board.add_settings(self._writer, stored, settings.checkpoint_dir)
 
     def score(self, checkpoint: str) -> None:
         """Scores a checkpoint, reports it, and keeps it if it is to be kept."""
         self._watch.check()
         result = self._evaluator.evaluate(checkpoint)
-        _report(result, self._dataset, self._average_views, self._writer)
+        _report(result, self._dataset, self._settings, self._writer)
         if self._best:
             self._best.offer(checkpoint, result)
 

@@ -24,6 +24,7 @@ from collections.abc import Callable, Sequence
 import tensorflow.compat.v1 as tf
 
 import cifar10
+import cifar10_board
 import cifar10_session
 from cifar10 import GradientsAndVariables
 from cifar10_checkpoint import Start
@@ -99,8 +100,9 @@ def build(
     global_batch_size = settings.batch_size * len(devices)
     global_step = cifar10.create_global_step(start.step)
     examples_seen = cifar10.create_examples_seen(start.examples)
-    images, labels = training_batches(settings, data, global_batch_size, start.examples)
-    tf.summary.image('images', images)
+    with tf.name_scope('input'):
+        images, labels = training_batches(settings, data, global_batch_size, start.examples)
+        cifar10_board.images(images)
 
     # What is done once for all towers is done where the variables are.
     with tf.device('/cpu:0' if settings.variables == CPU else devices[0]):

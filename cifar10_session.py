@@ -23,6 +23,7 @@ import tensorflow
 import tensorflow.compat.v1 as tf
 
 import cifar10
+import cifar10_board
 import cifar10_checkpoint
 import cifar10_data
 import cifar10_files
@@ -633,10 +634,11 @@ class WatchDataHook(tf.train.SessionRunHook):
 
 
 def _summary_hooks(
-    settings: TrainSettings, start: cifar10_checkpoint.Start
+    settings: TrainSettings, start: cifar10_checkpoint.Start, global_batch_size: int
 ) -> list[tf.train.SessionRunHook]:
     writer = tf.summary.FileWriterCache.get(settings.train_dir)
-    writer.add_graph(tf.get_default_graph())
+    cifar10_board.add_graph(writer, tf.get_default_graph())
+    cifar10_board.add_settings(writer, dataclasses.asdict(settings), settings.train_dir)
     if start.checkpoint:
         # TensorBoard drops what a killed run has written of later steps.
         writer.add_session_log(tf.SessionLog(status=tf.SessionLog.START), start.step + 1)
@@ -651,6 +653,7 @@ def _summary_hooks(
             summary_writer=writer,
             summary_op=tf.summary.merge_all(cifar10.HISTOGRAMS),
         ),
+        cifar10_board.SpeedHook(writer, global_batch_size, settings.save_summaries_steps),
     ]
 
 
@@ -666,11 +669,14 @@ def session_config(settings: TrainSettings, num_cpu_devices: int = 1) -> tf.Conf
 
 
 def _hooks_of_role(
-    this_run: Run, checkpoints: CheckpointHook | None
+    this_run: Run, checkpoints: CheckpointHook | None, global_batch_size: int
 ) -> list[tf.train.SessionRunHook]:
     """What the chief alone does beside training, or the others."""
     if checkpoints:
-        return [checkpoints, *_summary_hooks(this_run.settings, this_run.start)]
+        return [
+            checkpoints,
+            *_summary_hooks(this_run.settings, this_run.start, global_batch_size),
+        ]
     return [WatchDataHook(this_run)]
 
 
@@ -719,7 +725,7 @@ def run(this_run: Run, training: Training, global_batch_size: int, config: tf.Co
             tf.train.StopAtStepHook(last_step=settings.max_steps),
             console,
             stop,
-            *worker.hooks(_hooks_of_role(this_run, checkpoints)),
+            *worker.hooks(_hooks_of_role(this_run, checkpoints, global_batch_size)),
         ]
         with _open_session(worker, hooks, config) as session:
             while not session.should_stop():
@@ -809,6 +815,7 @@ def _print_end(
         print(f'{end}, saved by the chief')
         return
     print(f'{end}, saved in {settings.train_dir}{data_note(settings.dataset)}')
+    print(f'To watch: {cifar10_board.command_line(settings.train_dir)}')
     settings = dataclasses.replace(settings, start_over=False)
     if step >= settings.max_steps:
         settings = dataclasses.replace(settings, max_steps=max(100_000, 2 * step))

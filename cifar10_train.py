@@ -18,6 +18,7 @@ from __future__ import annotations
 import tensorflow.compat.v1 as tf
 
 import cifar10
+import cifar10_board
 import cifar10_session
 from cifar10_checkpoint import Start
 from cifar10_finite import Training
@@ -46,9 +47,9 @@ def build(settings: OneDeviceTrainSettings, data: TrainingData, start: Start) ->
     examples_seen = cifar10.create_examples_seen(start.examples)
 
     # The input stays on the CPU, so that a GPU has nothing to do but the network.
-    with tf.device('/cpu:0'):
+    with tf.device('/cpu:0'), tf.name_scope('input'):
         images, labels = training_batches(settings, data, settings.batch_size, start.examples)
-        tf.summary.image('images', images)
+        cifar10_board.images(images)
 
     # TensorFlow places operations without a device on the GPU, where there is one.
     devices = [None] * num_splits(settings)

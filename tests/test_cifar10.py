@@ -235,22 +235,24 @@ def first_summaries(collection: str) -> dict[str, float]:
     return {value.tag: value.simple_value for value in summary.value}
 
 
+LOSSES = ('total', 'cross_entropy', 'weight_decay_local3', 'weight_decay_local4')
+
+
 def test_scalar_summaries() -> None:
-    losses = ['total_loss', 'cross_entropy', 'local3/weight_loss', 'local4/weight_loss']
     layers = ['conv1', 'conv2', 'local3', 'local4', 'softmax_linear']
     assert set(first_summaries(tf.GraphKeys.SUMMARIES)) == {
-        'learning_rate',
-        *(f'{loss}/{kind}' for loss in losses for kind in ('raw', 'average')),
-        *(f'{layer}/sparsity' for layer in layers),
+        'train/learning_rate',
+        *(f'{kind}/{loss}' for loss in LOSSES for kind in ('loss', 'loss_average')),
+        *(f'sparsity/{layer}' for layer in layers),
     }
 
 
 def test_the_averaged_losses_begin_with_the_first_loss() -> None:
     summaries = first_summaries(tf.GraphKeys.SUMMARIES)
-    for loss in ('total_loss', 'cross_entropy', 'local3/weight_loss', 'local4/weight_loss'):
-        assert summaries[f'{loss}/raw'] > 0.1
+    for loss in LOSSES:
+        assert summaries[f'loss/{loss}'] > 0.1
         np.testing.assert_allclose(
-            summaries[f'{loss}/average'], summaries[f'{loss}/raw'], rtol=1e-5
+            summaries[f'loss_average/{loss}'], summaries[f'loss/{loss}'], rtol=1e-5
         )
 
 

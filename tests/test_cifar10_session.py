@@ -105,14 +105,20 @@ def test_a_run_leaves_a_checkpoint_settings_and_summaries(
     assert stored['dataset'] == 'synthetic' and stored['batch_size'] == 8
     (events,) = (tmp_path / 'run').glob('events.out.tfevents.*')
     tags = {v.tag for e in tf.train.summary_iterator(str(events)) for v in e.summary.value}
-    assert {'total_loss/raw', 'learning_rate', 'images/image/0', 'conv1/activations'} <= tags
+    assert {
+        'loss/total',
+        'train/learning_rate',
+        'input/distorted/image',
+        'conv1/activations',
+    } <= tags
 
     lines = capsys.readouterr().out.splitlines()
     assert 'batch_size=8' in lines[0]
     assert '200 training images' in lines[1] and 'synthetic images, not CIFAR-10' in lines[1]
     assert [line.split(': ')[1].split(',')[0] for line in lines[2:4]] == ['step 2', 'step 3']
     assert lines[4].startswith('Finished at step 3') and 'synthetic' in lines[4]
-    assert '--max_steps=100000' in lines[5] and '--dataset=synthetic' in lines[5]
+    assert lines[5].endswith(f'tensorboard --logdir={tmp_path}')
+    assert '--max_steps=100000' in lines[6] and '--dataset=synthetic' in lines[6]
 
 
 def test_a_resumed_run_ends_where_an_unbroken_one_does(
@@ -182,7 +188,7 @@ def test_a_signal_ends_the_run_with_a_checkpoint(
     assert checkpoint_values(tmp_path)['global_step'] == 3
     assert signal.getsignal(number) is before
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-2].startswith(f'Stopped by {number.name} at step 3, saved in {tmp_path}')
+    assert lines[-3].startswith(f'Stopped by {number.name} at step 3, saved in {tmp_path}')
     assert lines[-1].startswith('To go on: ') and '--max_steps=1000' in lines[-1]
 
 

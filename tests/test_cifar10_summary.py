@@ -17,7 +17,8 @@ def test_the_tutorials_network() -> None:
         rows = cifar10_summary.layers(images, cifar10.inference(images))
     assert rows == [
         Layer('images', (24, 24, 3), 0),
-        Layer('conv1', (12, 12, 64), 4_864),
+        Layer('conv1', (24, 24, 64), 4_864),
+        Layer('pool1', (12, 12, 64), 0),
         Layer('norm1', (12, 12, 64), 0),
         Layer('conv2', (12, 12, 64), 102_464),
         Layer('norm2', (12, 12, 64), 0),
