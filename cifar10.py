@@ -19,6 +19,7 @@ conv2/..., local3/..., local4/..., softmax_linear/..., each with its
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -38,6 +39,18 @@ from cifar10_input import (
     Distortions,
     distorted_inputs,
     inputs,
+)
+from cifar10_recipe import (
+    BATCH_SIZE,
+    INITIAL_LEARNING_RATE,
+    LEARNING_RATE_DECAY_FACTOR,
+    MOVING_AVERAGE_DECAY,
+    NUM_EPOCHS_PER_DECAY,
+    TUTORIAL_RECIPE,
+    WEIGHT_DECAY,
+    Recipe,
+    learning_rate_after,
+    optimizer_of,
 )
 
 __all__ = [
@@ -77,13 +90,6 @@ __all__ = [
     'train',
     'variable_averages',
 ]
-
-BATCH_SIZE = 128
-
-MOVING_AVERAGE_DECAY = 0.9999
-NUM_EPOCHS_PER_DECAY = 350.0
-LEARNING_RATE_DECAY_FACTOR = 0.1
-INITIAL_LEARNING_RATE = 0.1
 
 # Of the average that the loss summaries show beside the raw loss.
 LOSS_AVERAGE_DECAY = 0.9
@@ -128,7 +134,7 @@ def _truncated_normal(seed: int, name: str, stddev: float):
 
 
 def _weights(
-    shape: Sequence[int], stddev: float, seed: int, weight_decay: float | None = None
+    shape: Sequence[int], stddev: float, seed: int, weight_decay: float = 0.0
 ) -> tf.Variable:
     """The current scope's float32 `weights`, truncated normal.
 
@@ -189,9 +195,12 @@ def _pool(activation: tf.Tensor, name: str) -> tf.Tensor:
     )
 
 
-def _convolution(activation: tf.Tensor, num_filters: int, stddev: float, seed: int) -> tf.Tensor:
+def _convolution(
+    activation: tf.Tensor, num_filters: int, stddev: float, seed: int, weight_decay: float
+) -> tf.Tensor:
     """5 x 5 convolution with stride 1, with the current scope's weights."""
-    weights = _weights([5, 5, activation.shape.as_list()[-1], num_filters], stddev, seed)
+    depth = activation.shape.as_list()[-1]
+    weights = _weights([5, 5, depth, num_filters], stddev, seed, weight_decay)
     return tf.nn.conv2d(
         activation, tf.cast(weights, activation.dtype), strides=[1, 1, 1, 1], padding='SAME'
     )
@@ -207,7 +216,7 @@ def _dense(
     stddev: float,
     bias: float,
     seed: int,
-    weight_decay: float | None = None,
+    weight_decay: float = 0.0,
 ) -> tf.Tensor:
     """[batch, n] -> [batch, size]: activation x weights + biases."""
     weights = _weights([activation.shape.as_list()[-1], size], stddev, seed, weight_decay)
@@ -217,11 +226,11 @@ def _dense(
 
 
 def _convolutional_layers(
-    images: tf.Tensor, seed: int, activations: dict[str, tf.Tensor]
+    images: tf.Tensor, seed: int, weight_decay: float, activations: dict[str, tf.Tensor]
 ) -> tf.Tensor:
     """conv1 to pool2: [batch, 24, 24, depth] -> [batch, 6, 6, 64]; notes the activations."""
     with tf.variable_scope('conv1'):
-        convolved = _convolution(images, 64, stddev=0.05, seed=seed)
+        convolved = _convolution(images, 64, 0.05, seed, weight_decay)
         biases = _biases(64, 0.0)
         # Computed when it is summarised, and only then.
         activations['conv1'] = _bias_and_relu(convolved, biases)
@@ -232,22 +241,26 @@ def _convolutional_layers(
     norm1 = _normalize(pool1, name='norm1')
 
     with tf.variable_scope('conv2'):
-        convolved = _convolution(norm1, 64, stddev=0.05, seed=seed)
+        convolved = _convolution(norm1, 64, 0.05, seed, weight_decay)
         conv2 = activations['conv2'] = _bias_and_relu(convolved, _biases(64, 0.1))
     return _pool(_normalize(conv2, name='norm2'), name='pool2')
 
 
 def _dense_layers(
-    features: tf.Tensor, num_classes: int, seed: int, activations: dict[str, tf.Tensor]
+    features: tf.Tensor,
+    num_classes: int,
+    seed: int,
+    weight_decay: float,
+    activations: dict[str, tf.Tensor],
 ) -> tf.Tensor:
     """local3 to softmax_linear: [batch, ...] -> [batch, num_classes]; notes the activations."""
     with tf.variable_scope('local3'):
         flat = tf.reshape(features, [-1, features.shape[1:].num_elements()])
-        dense = _dense(flat, 384, stddev=0.04, bias=0.1, seed=seed, weight_decay=0.004)
+        dense = _dense(flat, 384, stddev=0.04, bias=0.1, seed=seed, weight_decay=weight_decay)
         local3 = activations['local3'] = tf.nn.relu(dense)
 
     with tf.variable_scope('local4'):
-        dense = _dense(local3, 192, stddev=0.04, bias=0.1, seed=seed, weight_decay=0.004)
+        dense = _dense(local3, 192, stddev=0.04, bias=0.1, seed=seed, weight_decay=weight_decay)
         local4 = activations['local4'] = tf.nn.relu(dense)
 
     with tf.variable_scope('softmax_linear'):
@@ -262,6 +275,8 @@ def inference(
     seed: int = 0,
     use_fp16: bool = False,
     summaries: bool = True,
+    weight_decay: float = WEIGHT_DECAY,
+    conv_weight_decay: float = 0.0,
 ) -> tf.Tensor:
     """The network, from images to unscaled log probabilities.
 
@@ -276,6 +291,8 @@ def inference(
       use_fp16: compute in float16. The variables stay float32, and so do the
         gradients that reach them.
       summaries: summarise the activations; of several towers, one is enough.
+      weight_decay: of the two hidden dense layers.
+      conv_weight_decay: of the convolutions.
 
     Returns:
       logits: float32 [batch, num_classes].
@@ -283,8 +300,8 @@ def inference(
     if use_fp16:
         images = tf.cast(images, tf.float16)
     activations: dict[str, tf.Tensor] = {}
-    features = _convolutional_layers(images, seed, activations)
-    logits = _dense_layers(features, num_classes, seed, activations)
+    features = _convolutional_layers(images, seed, conv_weight_decay, activations)
+    logits = _dense_layers(features, num_classes, seed, weight_decay, activations)
     if summaries:
         _activation_summaries(activations)
     return tf.cast(logits, tf.float32)
@@ -297,10 +314,20 @@ class Network:
     num_classes: int = NUM_CLASSES
     seed: int = 0
     use_fp16: bool = False
+    weight_decay: float = WEIGHT_DECAY
+    conv_weight_decay: float = 0.0
 
     def logits(self, images: tf.Tensor, summaries: bool = True) -> tf.Tensor:
         """float32 [batch, num_classes] of images float32 [batch, 24, 24, depth]."""
-        return inference(images, self.num_classes, self.seed, self.use_fp16, summaries)
+        return inference(
+            images,
+            self.num_classes,
+            self.seed,
+            self.use_fp16,
+            summaries,
+            self.weight_decay,
+            self.conv_weight_decay,
+        )
 
 
 TUTORIAL_NETWORK = Network()
@@ -360,32 +387,14 @@ def create_examples_seen(value: int = 0) -> tf.Variable:
     )
 
 
-def variable_averages(global_step: tf.Variable | None = None) -> tf.train.ExponentialMovingAverage:
+def variable_averages(
+    global_step: tf.Variable | None = None, decay: float = MOVING_AVERAGE_DECAY
+) -> tf.train.ExponentialMovingAverage:
     """The moving averages of the weights, as training keeps and evaluation restores them.
 
-    With `global_step` the decay ramps up as min(0.9999, (1 + step) / (10 + step)).
+    With `global_step` the decay ramps up as min(decay, (1 + step) / (10 + step)).
     """
-    return tf.train.ExponentialMovingAverage(MOVING_AVERAGE_DECAY, global_step)
-
-
-def learning_rate_after(
-    examples_seen: tf.Variable,
-    num_examples_per_epoch: int = NUM_EXAMPLES_PER_EPOCH_FOR_TRAIN,
-) -> tf.Tensor:
-    """The staircase: 0.1, and a tenth of it after every 350 epochs of examples.
-
-    Args:
-      examples_seen: int64 [], number of training examples so far.
-      num_examples_per_epoch: size of the training set.
-
-    Returns:
-      float32 [].
-    """
-    examples_per_decay = int(NUM_EPOCHS_PER_DECAY * num_examples_per_epoch)
-    # In integers: tf.train.exponential_decay divides in float32, whose 24 bits are
-    # fewer than 350 epochs of examples need.
-    num_decays = tf.cast(examples_seen // examples_per_decay, tf.float32)
-    return INITIAL_LEARNING_RATE * LEARNING_RATE_DECAY_FACTOR**num_decays
+    return tf.train.ExponentialMovingAverage(decay, global_step)
 
 
 # What tf.device takes.
@@ -610,9 +619,12 @@ def _add_weight_decay(gradients: GradientsAndVariables) -> GradientsAndVariables
     After their mean, so that the order of the sums, and with it every bit, is the same on
     one device as on several.
     """
+    weight_losses = tf.losses.get_regularization_losses()
+    if not weight_losses:
+        return gradients
     variables = [variable for _, variable in gradients]
     with tf.name_scope('weight_decay'):
-        decays = tf.gradients(tf.losses.get_regularization_losses(), variables)
+        decays = tf.gradients(weight_losses, variables)
         return [
             (gradient if decay is None else gradient + decay, variable)
             for (gradient, variable), decay in zip(gradients, decays, strict=True)
@@ -622,7 +634,7 @@ def _add_weight_decay(gradients: GradientsAndVariables) -> GradientsAndVariables
 def _loss_summaries(total_loss: tf.Tensor) -> tf.Operation:
     """Summaries of each loss, raw and averaged; returns the averages' update."""
     weight_losses = tf.losses.get_regularization_losses()
-    cross_entropy = total_loss - tf.add_n(weight_losses)
+    cross_entropy = total_loss - tf.add_n([tf.zeros([]), *weight_losses])
     terms = {'total': total_loss, 'cross_entropy': cross_entropy}
     terms.update({f'weight_decay_{term.op.name.split("/")[-2]}': term for term in weight_losses})
 
@@ -659,6 +671,7 @@ def apply_gradients(
     batch_size: int,
     num_examples_per_epoch: int = NUM_EXAMPLES_PER_EPOCH_FOR_TRAIN,
     copies: GradientsAndVariables = (),
+    recipe: Recipe = TUTORIAL_RECIPE,
 ) -> tf.Operation:
     """One step of gradient descent, then the moving averages of the new weights.
 
@@ -671,30 +684,62 @@ def apply_gradients(
       num_examples_per_epoch: size of the training set.
       copies: (gradient, variable) pairs of the other towers' copies, which take the same
         step and have no averages.
+      recipe: its optimiser, learning rate and averages are used.
 
     Returns:
       The operation that does it all. Where loss or gradients are not finite it changes
       no weight, and fails with tf.errors.InvalidArgumentError.
     """
     with tf.name_scope('learning_rate'):
-        learning_rate = learning_rate_after(examples_seen, num_examples_per_epoch)
+        learning_rate = learning_rate_after(examples_seen, num_examples_per_epoch, recipe)
     cifar10_board.scalar('train/learning_rate', learning_rate)
     for gradient, variable in gradients:
         name = variable.op.name
         cifar10_board.histogram(f'{name}/values', variable, HISTOGRAMS)
         cifar10_board.histogram(f'{name}/gradients', gradient, HISTOGRAMS)
-    optimizer = tf.train.GradientDescentOptimizer(learning_rate)
+    optimizer = optimizer_of(recipe, learning_rate)
     with tf.name_scope('train'):
         with tf.control_dependencies([_check_finite(gradients, total_loss)]):
             update_loss_averages = _loss_summaries(total_loss)
-            update_weights = optimizer.apply_gradients([*gradients, *copies], global_step)
+            update_weights = _update_weights(optimizer, gradients, copies, global_step)
         with tf.control_dependencies([update_weights]):
-            with tf.name_scope('averages'):
-                update_averages = variable_averages(global_step).apply(
-                    [variable for _, variable in gradients]
-                )
+            update_averages = _update_averages(gradients, global_step, recipe)
             count_examples = examples_seen.assign_add(batch_size)
         return tf.group(update_averages, count_examples, update_loss_averages, name='step')
+
+
+def _update_weights(
+    optimizer: tf.train.Optimizer,
+    gradients: GradientsAndVariables,
+    copies: GradientsAndVariables,
+    global_step: tf.Variable,
+) -> tf.Operation:
+    """The step of all variables and of their copies."""
+    if type(optimizer) is tf.train.GradientDescentOptimizer or not copies:
+        return optimizer.apply_gradients([*gradients, *copies], global_step)
+    # What an optimiser notes of a variable must be in checkpoints, and once: so the copies take
+    # the result. Their gradients are computed all the same, which the all-reduce waits for.
+    with tf.control_dependencies([gradient for gradient, _ in copies]):
+        update = optimizer.apply_gradients(gradients, global_step)
+    originals = itertools.cycle(variable for _, variable in gradients)
+    with tf.control_dependencies([update]):
+        return tf.group(
+            *(
+                copy.assign(original.read_value())
+                for (_, copy), original in zip(copies, originals, strict=False)
+            )
+        )
+
+
+def _update_averages(
+    gradients: GradientsAndVariables, global_step: tf.Variable, recipe: Recipe
+) -> tf.Operation:
+    """The moving averages of the variables, where the recipe keeps any."""
+    with tf.name_scope('averages'):
+        if not recipe.moving_average_decay:
+            return tf.no_op()
+        averages = variable_averages(global_step, recipe.moving_average_decay)
+        return averages.apply([variable for _, variable in gradients])
 
 
 def train(

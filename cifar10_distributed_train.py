@@ -81,7 +81,13 @@ def build(settings: DistributedTrainSettings, run: Run, worker: ClusterWorker) -
         worker.mean_over_workers,
     )
     train_op = cifar10.apply_gradients(
-        gradients, total_loss, global_step, examples_seen, global_batch_size, run.data.num_examples
+        gradients,
+        total_loss,
+        global_step,
+        examples_seen,
+        global_batch_size,
+        run.data.num_examples,
+        recipe=settings,
     )
     return Training(images, labels, total_loss, gradients, examples_seen, train_op)
 

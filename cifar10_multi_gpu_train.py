@@ -117,6 +117,7 @@ def build(
             global_batch_size,
             data.num_examples,
             copies=list(itertools.chain(*reduced[1:])),
+            recipe=settings,
         )
     return Training(images, labels, total_loss, of_towers, examples_seen, train_op)
 

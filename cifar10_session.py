@@ -33,6 +33,7 @@ import cifar10_settings
 from cifar10_checkpoint import CheckpointFolder
 from cifar10_finite import Training
 from cifar10_input import count_examples, train_files
+from cifar10_recipe import PRESETS, Recipe
 from cifar10_settings import LARGEST_SEED, UserError, setting
 
 # What a run writes into its folder, and all that --start_over removes.
@@ -66,42 +67,22 @@ _STORAGE_ERRORS = (
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainSettings:
-    """What a training run is asked to do."""
+class RunSettings:
+    """What a training run is asked to do, besides its recipe."""
 
     train_dir: str = setting(
         'cifar10_train', 'Folder for checkpoints, summaries and settings; resumed if it holds any.'
     )
-    max_steps: int = setting(
-        1_000_000, 'Train until global_step is this, earlier runs included.', at_least=1
-    )
-    batch_size: int = setting(
-        cifar10.BATCH_SIZE, 'Number of images in a batch (of one tower).', at_least=1
+    preset: str = setting(
+        'tutorial',
+        'A recipe by its name; flags beside it change single values.',
+        choices=tuple(PRESETS),
     )
     data_dir: str = setting('cifar10_data', 'Folder of the data set, filled if it is empty.')
     dataset: str = setting(None, cifar10_data.DATASET_HELP, choices=cifar10_data.DATASETS)
     data_url: str = setting(cifar10.DATA_URL, 'Where to get CIFAR-10: an http, https or file URL.')
     num_held_out: int = setting(
         0, 'How many of the last training images are kept for evaluation.', at_least=0
-    )
-    max_shift: int = setting(
-        cifar10.TUTORIAL_DISTORTIONS.max_shift,
-        'Pixels that a training crop may lie from the centre; 0: the central crop.',
-        at_least=0,
-        at_most=cifar10.TUTORIAL_DISTORTIONS.max_shift,
-    )
-    flip: bool = setting(True, 'Mirror half of the training images left to right.')
-    max_brightness: float = setting(
-        cifar10.TUTORIAL_DISTORTIONS.max_brightness,
-        'Largest change of the brightness of training pixels of 0 to 255.',
-        at_least=0,
-        at_most=255,
-    )
-    max_contrast: float = setting(
-        cifar10.TUTORIAL_DISTORTIONS.max_contrast,
-        'Largest change of the contrast of training images, as a fraction.',
-        at_least=0,
-        at_most=1,
     )
     log_frequency: int = setting(10, 'Steps between console lines.', at_least=1)
     log_device_placement: bool = setting(False, 'Log the device of every operation.')
@@ -133,6 +114,15 @@ class TrainSettings:
         0, 'Operations that run at a time; 0: one for each core.', at_least=0, at_most=MAX_THREADS
     )
     start_over: bool = setting(False, 'First remove the run that --train_dir holds.')
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainSettings(Recipe, RunSettings):
+    """What a training run is asked to do."""
+
+    def defaults(self) -> dict[str, Any]:
+        """Values of the flags that aren't given: those of the preset."""
+        return dataclasses.asdict(PRESETS[self.preset])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -241,16 +231,20 @@ def training_batches(
         start_example,
         share=share,
         num_shares=num_shares,
-        distortions=cifar10.Distortions(
-            settings.max_shift, settings.flip, settings.max_brightness, settings.max_contrast
-        ),
+        distortions=settings.distortions,
         num_held_out=settings.num_held_out,
     )
 
 
 def network(settings: TrainSettings, data: TrainingData) -> cifar10.Network:
     """The network that the settings ask for, with as many classes as the data has."""
-    return cifar10.Network(data.num_classes, settings.seed, settings.use_fp16)
+    return cifar10.Network(
+        data.num_classes,
+        settings.seed,
+        settings.use_fp16,
+        settings.weight_decay,
+        settings.conv_weight_decay,
+    )
 
 
 class Run(NamedTuple):

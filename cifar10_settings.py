@@ -181,9 +181,27 @@ def _settings(settings_class: type[S], rest: tuple[str, ...]) -> S:
     fields = dataclasses.fields(settings_class)  # type: ignore[arg-type]
     if rest and not any(map(_takes_arguments, fields)):
         raise UserError(f'unexpected argument {rest[0]!r}: options start with --')
-    return settings_class(
+    settings = settings_class(
         **{field.name: rest if _takes_arguments(field) else values[field.name] for field in fields}
     )
+    not_given = {
+        name: default
+        for name, default in _defaults(settings).items()
+        if name in flags.FLAGS and not flags.FLAGS[name].present
+    }
+    return dataclasses.replace(settings, **not_given)  # type: ignore[type-var]
+
+
+def _defaults(settings: Any) -> dict[str, Any]:
+    """Values of the flags that aren't given.
+
+    They may depend on those that are: a class of settings says so in its method `defaults`,
+    which returns values by name.
+    """
+    defaults = {field.name: field.default for field in dataclasses.fields(settings)}
+    if hasattr(settings, 'defaults'):
+        defaults.update(settings.defaults())
+    return defaults
 
 
 def _fail(script: str, message: str) -> NoReturn:
@@ -278,7 +296,7 @@ def _meaning(field: dataclasses.Field) -> str:
         return text
     bounds = [
         *([f'at least {low:,}'] if low not in (None, 0, 1) else []),
-        *([f'at most {high:,}'] if high not in (LARGEST, LARGEST_SEED) else []),
+        *([f'at most {high:,}'] if high < LARGEST else []),
     ]
     return f'{text} {", ".join(bounds).capitalize()}.' if bounds else text
 
@@ -298,11 +316,12 @@ def command_line(settings: Any) -> str:
         interpreter = 'python'
     options: list[str] = []
     rest: list[str] = []
+    defaults = _defaults(settings)
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
         if _takes_arguments(field):
             rest += value
-        elif value != field.default:
+        elif value != defaults[field.name]:
             options.append(_option(field.name, value))
     if any(argument.startswith('-') for argument in rest):
         rest.insert(0, '--')

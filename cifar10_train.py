@@ -57,7 +57,13 @@ def build(settings: OneDeviceTrainSettings, data: TrainingData, start: Start) ->
         images, labels, devices, network(settings, data)
     )
     train_op = cifar10.apply_gradients(
-        gradients, total_loss, global_step, examples_seen, settings.batch_size, data.num_examples
+        gradients,
+        total_loss,
+        global_step,
+        examples_seen,
+        settings.batch_size,
+        data.num_examples,
+        recipe=settings,
     )
     return Training(images, labels, total_loss, gradients, examples_seen, train_op)
 

@@ -26,13 +26,6 @@ SAVE_STEPS = 10
 # One step of it overflows float32. As text, for the command line.
 HUGE_LEARNING_RATE = '1e38'
 
-# Runs a script of this project with another learning rate, for which it has no flag.
-_DIVERGING = (
-    'import runpy, sys, cifar10; '
-    f'cifar10.INITIAL_LEARNING_RATE = {HUGE_LEARNING_RATE}; '
-    "sys.argv.pop(0); runpy.run_path(sys.argv[0], run_name='__main__')"
-)
-
 Tensors = dict[str, np.ndarray]
 
 
@@ -161,6 +154,7 @@ def _common_options(request: Request) -> list[str]:
         f'--train_dir={request.train_dir}',
         f'--max_steps={MAX_STEPS}',
         f'--batch_size={BATCH_SIZE}',
+        *([f'--learning_rate={HUGE_LEARNING_RATE}'] if request.diverge else []),
     ]
 
 
@@ -189,7 +183,6 @@ def _project_command(request: Request) -> list[str]:
         raise NotRun('needs --save_checkpoint_steps')
     return [
         sys.executable,
-        *(['-c', _DIVERGING] if request.diverge else []),
         str(REPOSITORY / 'cifar10_train.py'),
         *_common_options(request),
         '--dataset=synthetic',
@@ -208,7 +201,6 @@ def _peer_command(module: str, *options: str) -> Callable[[Request], list[str]]:
             f'benchmarks.{module}',
             *_common_options(request),
             f'--save_checkpoint_steps={request.save_steps}',
-            *([f'--learning_rate={HUGE_LEARNING_RATE}'] if request.diverge else []),
             *options,
         ]
 

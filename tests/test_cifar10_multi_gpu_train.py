@@ -125,14 +125,14 @@ def test_100_steps_are_those_of_one_device_to_rounding(
     two parts and one with one too. At a hundredth of the rate, differences stay those of
     float32 sums in another order: 1.5e-8 was seen, of weights of about 0.04.
     """
-    monkeypatch.setattr(cifar10, 'INITIAL_LEARNING_RATE', 0.001)
-    one = train_on_one_device(synthetic_data, tmp_path / 'one', splits=1)
-    towers = train_on_towers(synthetic_data, tmp_path / 'towers', num_towers, variables)
+    rate = {'learning_rate': 0.001}
+    one = train_on_one_device(synthetic_data, tmp_path / 'one', splits=1, **rate)
+    towers = train_on_towers(synthetic_data, tmp_path / 'towers', num_towers, variables, **rate)
     assert set(one) == set(towers)
     for name, value in one.items():
         np.testing.assert_allclose(towers[name], value, rtol=1e-5, atol=2e-7, err_msg=name)
     # The weights have moved by far more than that.
-    start = train_on_one_device(synthetic_data, tmp_path / 'start', splits=1, max_steps=1)
+    start = train_on_one_device(synthetic_data, tmp_path / 'start', splits=1, max_steps=1, **rate)
     moved = np.abs(one['local4/weights'] - start['local4/weights']).max()
     assert moved > 5e-5
 
@@ -262,9 +262,8 @@ def test_a_step_that_is_not_finite_is_not_taken(
     synthetic_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variables: str
 ) -> None:
     """The failed step is looked into tensor by tensor, and none waits for another tower."""
-    monkeypatch.setattr(cifar10, 'INITIAL_LEARNING_RATE', 1e30)
     with pytest.raises(UserError, match=r'step \d: tower_\d/.* infinite; the step was not taken'):
-        train_on_towers(synthetic_data, tmp_path, 2, variables)
+        train_on_towers(synthetic_data, tmp_path, 2, variables, learning_rate=1e30)
 
 
 def test_a_batch_of_all_towers_larger_than_the_data_is_refused(
@@ -272,3 +271,19 @@ def test_a_batch_of_all_towers_larger_than_the_data_is_refused(
 ) -> None:
     with pytest.raises(UserError, match='takes 202 examples, .* holds only 200 training images'):
         train_on_towers(synthetic_data, tmp_path / 'run', 2, FIRST, batch_size=101)
+
+
+@pytest.mark.parametrize('variables', HOMES)
+def test_an_optimizer_with_a_memory_takes_the_steps_of_one_device(
+    synthetic_data: Path, tmp_path: Path, variables: str
+) -> None:
+    """In two runs: what the optimiser remembers is in the checkpoint, and there once."""
+    recipe = {'optimizer': 'momentum', 'learning_rate': 0.001, 'conv_weight_decay': 0.01}
+    one = train_on_one_device(synthetic_data, tmp_path / 'one', splits=2, max_steps=8, **recipe)
+    for steps in (5, 8):
+        towers = train_on_towers(
+            synthetic_data, tmp_path / 'towers', 2, variables, max_steps=steps, **recipe
+        )
+    assert set(one) == set(towers) and 'conv1/weights/Momentum' in one
+    for name, value in one.items():
+        np.testing.assert_allclose(towers[name], value, rtol=1e-5, atol=2e-7, err_msg=name)

@@ -193,13 +193,12 @@ def test_a_signal_ends_the_run_with_a_checkpoint(
 
 
 def test_a_step_that_is_not_finite_is_not_taken_and_names_the_first_bad_tensor(
-    synthetic_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    synthetic_data: Path, tmp_path: Path
 ) -> None:
     train(synthetic_data, tmp_path, max_steps=1)
     # Step 2 throws the weights far off, so that step 3 overflows.
-    monkeypatch.setattr(cifar10_session.cifar10, 'INITIAL_LEARNING_RATE', 1e30)
     with pytest.raises(UserError) as error:
-        train(synthetic_data, tmp_path, max_steps=50)
+        train(synthetic_data, tmp_path, max_steps=50, learning_rate=1e30)
     pattern = (
         r'step 3: tower_0/norm1/\w+: of [\d,]+ values 0 are NaN and [\d,]+ infinite; the step '
         r'was not taken; the last whole checkpoint is .*/model\.ckpt-1'
@@ -210,13 +209,11 @@ def test_a_step_that_is_not_finite_is_not_taken_and_names_the_first_bad_tensor(
 
 
 def test_a_checkpoint_from_which_no_step_can_be_taken_is_passed_over(
-    synthetic_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    synthetic_data: Path, tmp_path: Path
 ) -> None:
     train(synthetic_data, tmp_path, max_steps=1)
-    with monkeypatch.context() as patch:
-        patch.setattr(cifar10_session.cifar10, 'INITIAL_LEARNING_RATE', 1e30)
-        with pytest.raises(UserError, match=r'step 3: .*last whole checkpoint is .*ckpt-1$'):
-            train(synthetic_data, tmp_path, max_steps=50, save_checkpoint_steps=1)
+    with pytest.raises(UserError, match=r'step 3: .*last whole checkpoint is .*ckpt-1$'):
+        train(synthetic_data, tmp_path, max_steps=50, save_checkpoint_steps=1, learning_rate=1e30)
     # What step 2 led to is still there, and no longer the newest.
     assert list(tmp_path.glob('model.ckpt-2.index'))
     train(synthetic_data, tmp_path, max_steps=4)
@@ -224,21 +221,28 @@ def test_a_checkpoint_from_which_no_step_can_be_taken_is_passed_over(
     assert values['global_step'] == 4 and all(np.isfinite(v).all() for v in values.values())
 
 
-def test_the_only_checkpoint_is_never_passed_over(
-    synthetic_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(cifar10_session.cifar10, 'INITIAL_LEARNING_RATE', 1e30)
+def test_the_only_checkpoint_is_never_passed_over(synthetic_data: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r'step 2: .*last whole checkpoint is .*ckpt-1$'):
-        train(synthetic_data, tmp_path, max_steps=9, save_checkpoint_steps=1, max_to_keep=1)
+        train(
+            synthetic_data,
+            tmp_path,
+            max_steps=9,
+            save_checkpoint_steps=1,
+            max_to_keep=1,
+            learning_rate=1e30,
+        )
 
 
-def test_weights_that_are_not_finite_are_not_saved(
-    synthetic_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_weights_that_are_not_finite_are_not_saved(synthetic_data: Path, tmp_path: Path) -> None:
     # No gradient of the first step is finite times this rate; the gradients themselves are.
-    monkeypatch.setattr(cifar10_session.cifar10, 'INITIAL_LEARNING_RATE', float('inf'))
     with pytest.raises(UserError) as error:
-        train(synthetic_data, tmp_path, max_steps=50, save_checkpoint_steps=1)
+        train(
+            synthetic_data,
+            tmp_path,
+            max_steps=50,
+            save_checkpoint_steps=1,
+            learning_rate=float('inf'),
+        )
     pattern = (
         r'after step 1: [\w/]+: of [\d,]+ values [\d,]+ are NaN and [\d,]+ infinite; no '
         r'checkpoint of it was written; the last whole checkpoint is .*/model\.ckpt-0'
