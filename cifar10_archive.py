@@ -1,4 +1,4 @@
-"""What may an archive put on this disk? Eight files by their names, and only so many bytes.
+"""What may an archive put on this disk? A few files by their names, and only so many bytes.
 
 An archive is read once, from its first byte to its last, and what it says of itself is
 not believed: the limits hold for what it is, and for what it unpacks to.
@@ -14,7 +14,7 @@ import os
 import posixpath
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO, cast
 
 from cifar10_paths import filled_directory, os_errors_named, regular_size
@@ -77,7 +77,8 @@ def unpack(archive_path: str, data_dir: str) -> str:
     """
     directory = os.path.join(data_dir, CIFAR10_DIRECTORY)
     with filled_directory(directory) as temporary:
-        _extract(archive_path, temporary)
+        names = (*RECORD_FILES, CLASS_NAMES_FILE, 'readme.html')
+        extract(archive_path, temporary, CIFAR10_DIRECTORY, names, FETCH_ANEW)
         try:
             check_directory(temporary)
         except UserError as error:
@@ -88,10 +89,22 @@ def unpack(archive_path: str, data_dir: str) -> str:
     return directory
 
 
-def _extract(archive_path: str, directory: str) -> None:
-    """Extracts the expected members into `directory`, and reads the archive to its end."""
-    names = (*RECORD_FILES, CLASS_NAMES_FILE, 'readme.html')
-    wanted = {posixpath.join(CIFAR10_DIRECTORY, name): name for name in names}
+def extract(
+    archive_path: str, directory: str, folder: str, names: Sequence[str], remedy: str
+) -> None:
+    """Extracts the expected members, and reads the archive to its end.
+
+    Args:
+      archive_path: a tar archive: gzip, bzip2, xz or plain.
+      directory: gets the files; there, and empty.
+      folder: the archive's folder that holds them; all else is passed over.
+      names: of the files. One that the archive lacks is not missed here.
+      remedy: what to do about a damaged archive, as the end of a message.
+
+    Raises:
+      UserError: as `unpack` does, but for what the files hold.
+    """
+    wanted = {posixpath.join(folder, name): name for name in names}
     size = regular_size(archive_path, 'expected a tar archive')
     if size > MAX_ARCHIVE_BYTES:
         raise _refused(archive_path, f'it has {size:,} bytes, more than {MAX_ARCHIVE_BYTES:,}')
@@ -108,9 +121,7 @@ def _extract(archive_path: str, directory: str) -> None:
             stream.skip(MAX_ARCHIVE_BYTES)
     except _DAMAGE as error:
         reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(':')
-        raise UserError(
-            f'{archive_path}: not a whole tar archive: {reason}; {FETCH_ANEW}'
-        ) from error
+        raise UserError(f'{archive_path}: not a whole tar archive: {reason}; {remedy}') from error
 
 
 def _refuse_danger(archive_path: str, member: tarfile.TarInfo) -> None:

@@ -82,13 +82,13 @@ def check_directory(
 def check_records(directory: str, record: RecordFormat, num_classes: int) -> tuple[int, int]:
     """`check_directory` without the digests, which say less about what is wrong."""
     num_train, num_test = (
-        sum(_check_file(os.path.join(directory, name), record, num_classes) for name in names)
+        sum(check_file(os.path.join(directory, name), record, num_classes) for name in names)
         for names in (TRAIN_FILES, TEST_FILES)
     )
     return num_train, num_test
 
 
-def _check_file(path: str, record: RecordFormat, num_classes: int) -> int:
+def check_file(path: str, record: RecordFormat, num_classes: int) -> int:
     """Checks one record file, and returns its number of records."""
     expected = f'expected a file of records of {record.record_bytes:,} bytes'
     size = regular_size(path, expected)

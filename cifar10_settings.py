@@ -311,9 +311,6 @@ def describe(settings: Any) -> str:
 
 def command_line(settings: Any) -> str:
     """The command that runs this script with these settings; defaults are left out."""
-    interpreter = sys.executable
-    if shutil.which('python') == interpreter:
-        interpreter = 'python'
     options: list[str] = []
     rest: list[str] = []
     defaults = _defaults(settings)
@@ -325,7 +322,12 @@ def command_line(settings: Any) -> str:
             options.append(_option(field.name, value))
     if any(argument.startswith('-') for argument in rest):
         rest.insert(0, '--')
-    return shlex.join([interpreter, sys.argv[0], *options, *rest])
+    return shlex.join([interpreter(), sys.argv[0], *options, *rest])
+
+
+def interpreter() -> str:
+    """What runs a script as this one is run, as short as a user writes it."""
+    return 'python' if shutil.which('python') == sys.executable else sys.executable
 
 
 def _option(name: str, value: Any) -> str:
