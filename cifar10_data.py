@@ -7,6 +7,12 @@ data set that is, where it lies, how many images it holds and of which classes.
 CIFAR-10 is a download of 170 MB and takes 184 MB unpacked. Without a network,
 --dataset=synthetic draws ten classes of shapes in the same files and format.
 
+    python cifar10_data.py convert PICTURES --data_dir=OUT
+
+makes a data set of one's own: PICTURES is a folder of one folder of pictures for each
+class, a folder of MNIST's four files, or CIFAR-100's archive; cifar10_convert.py has
+the details.
+
 A data directory is laid out as in the tutorial:
 
     data_dir/cifar-10-binary.tar.gz     the archive, as it was downloaded
@@ -50,7 +56,7 @@ from cifar10_input import (
 )
 from cifar10_paths import filled_directory, os_errors_named, read_text
 from cifar10_records import CIFAR10_CLASS_NAMES, CLASS_NAMES_FILE, RECORD_FILES
-from cifar10_settings import LARGEST_SEED, UserError, run_script, setting
+from cifar10_settings import LARGEST_SEED, UserError, arguments, run_script, setting
 
 try:
     import fcntl
@@ -79,6 +85,7 @@ _IMAGES_AT_ONCE = 250
 class DataSettings:
     """What to put where."""
 
+    words: tuple[str, ...] = arguments()
     data_dir: str = setting('cifar10_data', 'Directory that holds, or gets, the data set.')
     dataset: str = setting(None, DATASET_HELP, choices=DATASETS)
     data_url: str = setting(DATA_URL, 'http, https or file URL of the CIFAR-10 archive.')
@@ -86,7 +93,30 @@ class DataSettings:
         50000, 'Synthetic training images, a multiple of 5.', at_least=5, at_most=MAX_IMAGES
     )
     num_test: int = setting(10000, 'Synthetic test images.', at_least=1, at_most=MAX_IMAGES)
-    seed: int = setting(0, 'Seed of the synthetic set.', at_least=0, at_most=LARGEST_SEED)
+    seed: int = setting(
+        0,
+        'Seed of the synthetic set, or of the order of converted images and of what is a test '
+        'image.',
+        at_least=0,
+        at_most=LARGEST_SEED,
+    )
+    test_percent: int = setting(
+        0,
+        'convert: share of each class that become test images, in percent, where there is no '
+        'train/ and test/; 0: a sixth.',
+        at_least=0,
+        at_most=99,
+    )
+    labels: str = setting(
+        'fine', "convert: which of CIFAR-100's labels, fine or coarse.", choices=('fine', 'coarse')
+    )
+    contact_sheet: str = setting(
+        None, 'convert: PNG of examples to write; by default contact_sheet.png in --data_dir.'
+    )
+
+
+_ONLY_CONVERT = ('test_percent', 'labels', 'contact_sheet')
+_NEVER_CONVERT = ('dataset', 'data_url', 'num_train', 'num_test')
 
 
 class Prepared(NamedTuple):
@@ -389,7 +419,46 @@ def generate_synthetic(
         cifar10_records.write_sums(temporary)
 
 
+def _refuse_flags(settings: DataSettings, names: Sequence[str], reason: str) -> None:
+    """Raises UserError where one of these flags was given."""
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if field.name in names and value != field.default:
+            raise UserError(f'--{field.name}={value}: {reason}')
+
+
+def _convert(settings: DataSettings) -> None:
+    # Training imports this file, and needs neither decoders nor drawing.
+    from cifar10_convert import convert
+
+    usage = 'expected: convert PICTURES --data_dir=OUT'
+    word, *pictures = settings.words
+    if word != 'convert':
+        raise UserError(f'found {word!r}; {usage}, or only options, which start with --')
+    if len(pictures) != 1:
+        raise UserError(f'found {len(pictures)} paths after convert; {usage}')
+    _refuse_flags(settings, _NEVER_CONVERT, 'convert has no use for it')
+    if settings.data_dir == DataSettings.data_dir:
+        raise UserError(f'--data_dir={settings.data_dir}: is for CIFAR-10; {usage}, a new folder')
+    convert(
+        pictures[0],
+        settings.data_dir,
+        seed=settings.seed,
+        test_percent=settings.test_percent,
+        labels=settings.labels,
+        contact_sheet=settings.contact_sheet,
+    )
+
+
 def main(settings: DataSettings) -> None:
+    if settings.words:
+        _convert(settings)
+    else:
+        _refuse_flags(settings, _ONLY_CONVERT, 'is a flag of convert alone')
+        _prepare_and_print(settings)
+
+
+def _prepare_and_print(settings: DataSettings) -> None:
     refuse_unused_url(settings.dataset, settings.data_url)
     wanted = SyntheticSet(settings.num_train, settings.num_test, settings.seed)
     directory, dataset, names = prepare(
