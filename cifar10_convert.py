@@ -82,8 +82,8 @@ CIFAR100_FILES = ('train.bin', 'test.bin')
 CIFAR100_CLASSES = {'coarse': 20, 'fine': 100}
 
 # The MD5 is the one that https://www.cs.toronto.edu/~kriz/cifar.html publishes. Size and
-# SHA-256 are not published there: they are those that other projects note for the file
-# with that MD5, TensorFlow Datasets and MLDatasets.jl among them.
+# SHA-256 are not published there: they are those that TensorFlow Datasets has for the same
+# URL, the SHA-256 also that of MLDatasets.jl.
 CIFAR100_FINGERPRINT = Fingerprint(
     size=168_513_733,
     md5='03b5dce01913d631647c71ecec9e9cb8',
