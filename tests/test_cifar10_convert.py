@@ -49,7 +49,7 @@ def check(directory: Path, class_names: Sequence[str]) -> tuple[np.ndarray, ...]
     """Training images and labels, test images and labels of a set that must be sound."""
     assert tree(directory) == WRITTEN
     cifar10_records.check_directory(str(directory), num_classes=len(class_names))
-    assert cifar10_records.class_names(str(directory), len(class_names)) == list(class_names)
+    assert cifar10_records.class_names(str(directory)) == list(class_names)
     return (
         *decoded(directory, cifar10_input.TRAIN_FILES),
         *decoded(directory, cifar10_input.TEST_FILES),
