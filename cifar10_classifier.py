@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -105,6 +105,10 @@ def class_probabilities(logits: tf.Tensor, average_views: bool = False) -> tf.Te
     return tf.reduce_mean(of_views, axis=1)
 
 
+def unseen(num_scored: int) -> None:
+    """Shows nothing of how many images have been scored."""
+
+
 class Evaluator:
     """The evaluation graph, ready for one checkpoint after another."""
 
@@ -152,8 +156,12 @@ class Evaluator:
             self._hits = tf.nn.in_top_k(scores, self._labels, k=1)
             self._restorer = Restorer()
 
-    def evaluate(self, checkpoint: str) -> Result:
+    def evaluate(self, checkpoint: str, show_scored: Callable[[int], object] = unseen) -> Result:
         """Scores a checkpoint.
+
+        Args:
+          checkpoint: its path.
+          show_scored: is told, as it goes on, how many images have been scored.
 
         Raises:
           UserError: it can't be read, or is of another network.
@@ -161,14 +169,17 @@ class Evaluator:
         """
         with tf.Session(graph=self.graph) as session:
             self._restorer.restore(session, checkpoint)
-            num_correct, num_examples = self._count_hits(session)
+            num_correct, num_examples = self._count_hits(session, show_scored)
         return Result(cifar10_checkpoint.step_of(checkpoint), num_correct, num_examples)
 
-    def _count_hits(self, session: tf.Session) -> tuple[int, int]:
+    def _count_hits(
+        self, session: tf.Session, show_scored: Callable[[int], object] = unseen
+    ) -> tuple[int, int]:
         num_correct = num_examples = 0
         for (hits,) in _until_the_end(session, self._hits):
             num_correct += int(hits.sum())
             num_examples += hits.size
+            show_scored(num_examples)
         return num_correct, num_examples
 
     def probabilities(self, checkpoint: str) -> tuple[np.ndarray, np.ndarray]:

@@ -40,7 +40,7 @@ class DistributedTrainSettings(OneDeviceTrainSettings):
     wait_secs: int = setting(
         300,
         'Longest wait for another worker, in seconds: until it starts, and in a step, the '
-        "chief's saving included.",
+        "chief's saving and evaluating included.",
         at_least=1,
         at_most=1_000_000,
     )

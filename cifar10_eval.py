@@ -30,11 +30,18 @@ import cifar10_board
 import cifar10_checkpoint
 import cifar10_files
 import cifar10_guard
+import cifar10_history
 import cifar10_settings
 from cifar10_checkpoint import CheckpointFolder, reason_of
-from cifar10_classifier import VIEWS_NOTE, Evaluator, Result, newest_checkpoint
-from cifar10_input import EVAL_DATA, evaluation_files
-from cifar10_session import data_note, timestamp
+from cifar10_classifier import Evaluator, Result, newest_checkpoint
+from cifar10_input import EVAL_DATA, NUM_VIEWS, evaluation_files
+from cifar10_progress import (
+    evaluation_entry,
+    image_bar,
+    on_terminal,
+    report_precision,
+    timestamp,
+)
 from cifar10_settings import UserError, run_script, setting
 
 
@@ -42,7 +49,7 @@ from cifar10_settings import UserError, run_script, setting
 class EvalSettings:
     """What an evaluation is asked to do."""
 
-    eval_dir: str = setting('cifar10_eval', 'Folder for the summaries.')
+    eval_dir: str = setting('cifar10_eval', 'Folder for the summaries and history.jsonl.')
     checkpoint_dir: str = setting('cifar10_train', 'Folder of the checkpoints.')
     eval_data: str = setting(
         'test',
@@ -65,6 +72,7 @@ class EvalSettings:
     )
     num_examples: int = setting(0, 'How many images to score; 0: all.', at_least=0)
     run_once: bool = setting(False, 'Evaluate the newest checkpoint and exit.')
+    progress: bool = setting(True, 'On a terminal, show how many images have been scored.')
     data_dir: str = setting('cifar10_data', 'Folder of the data set.')
     dataset: str = setting(
         None,
@@ -80,21 +88,6 @@ def _summary_writer(eval_dir: str, graph: tf.Graph) -> tf.summary.FileWriter:
             return tf.summary.FileWriter(eval_dir, graph)
     except tf.errors.OpError as error:
         raise UserError(f'--eval_dir={eval_dir}: cannot be written: {reason_of(error)}') from error
-
-
-def _report(
-    result: Result, dataset: str, settings: EvalSettings, writer: tf.summary.FileWriter
-) -> None:
-    """Prints the precision, and writes it as a summary."""
-    note = VIEWS_NOTE if settings.average_views else ''
-    print(
-        f'{timestamp()}: precision @ 1 = {result.precision:.3f} '
-        f'(step {result.step}, {result.num_examples} images){note}{data_note(dataset)}',
-        flush=True,
-    )
-    tag = f'precision/{settings.eval_data}{"_ten_views" if settings.average_views else ""}'
-    writer.add_summary(cifar10_board.scalar_value(tag, result.precision), result.step)
-    writer.flush()
 
 
 def _dataset(settings: EvalSettings, stored: dict[str, Any]) -> str | None:
@@ -125,6 +118,38 @@ def _num_held_out(settings: EvalSettings, stored: dict[str, Any]) -> int:
             'out; train with --num_held_out'
         )
     return num_held_out
+
+
+def _refuse_history_of_training(settings: EvalSettings) -> None:
+    """Keeps the results of evaluation out of a file that a trainer writes to.
+
+    Raises:
+      UserError: --eval_dir is a trainer's folder, or its history can't be read.
+    """
+    with contextlib.suppress(OSError):
+        if os.path.samefile(settings.eval_dir, settings.checkpoint_dir):
+            raise UserError(
+                f'--eval_dir={settings.eval_dir}: is the folder of the checkpoints, where training '
+                'keeps its own history; name another folder'
+            )
+    if any('loss' in entry for entry in cifar10_history.read(settings.eval_dir)):
+        raise UserError(
+            f'--eval_dir={settings.eval_dir}: holds the history of a training; name another folder'
+        )
+
+
+def _note(result: Result, settings: EvalSettings) -> None:
+    """Keeps a result in the history, in place of the same evaluation's earlier one.
+
+    Raises:
+      UserError: it can't be written.
+    """
+    num_views = NUM_VIEWS if settings.average_views else 1
+    entry = evaluation_entry(result, settings.eval_data, num_views)
+    decisive = [name for name in entry if name != 'precision']
+    cifar10_history.replace(
+        settings.eval_dir, entry, lambda old: all(old.get(n) == entry[n] for n in decisive)
+    )
 
 
 class Best:
@@ -190,6 +215,7 @@ class _Evaluation:
 
     def __init__(self, settings: EvalSettings) -> None:
         self._settings = settings
+        _refuse_history_of_training(settings)
         stored = cifar10_settings.load(settings.checkpoint_dir)
         prepared = cifar10.maybe_download_and_extract(settings.data_dir, _dataset(settings, stored))
         self._dataset = prepared.dataset
@@ -209,9 +235,16 @@ class _Evaluation:
 
     def score(self, checkpoint: str) -> None:
         """Scores a checkpoint, reports it, and keeps it if it is to be kept."""
+        settings = self._settings
         self._watch.check()
-        result = self._evaluator.evaluate(checkpoint)
-        _report(result, self._dataset, self._settings, self._writer)
+        with image_bar(
+            self._evaluator.num_examples, settings.progress and on_terminal()
+        ) as show_scored:
+            result = self._evaluator.evaluate(checkpoint, show_scored)
+        report_precision(
+            result, self._dataset, settings.eval_data, settings.average_views, self._writer
+        )
+        _note(result, settings)
         if self._best:
             self._best.offer(checkpoint, result)
 

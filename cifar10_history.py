@@ -4,21 +4,27 @@ Training notes, every --log_frequency steps,
 
     {"step": 100, "examples": 12800, "seconds": 4.1, "loss": 4.13, "learning_rate": 0.1}
 
-where `seconds` counts the time of training since step 0, without the pauses between runs;
-an evaluation notes
+where `seconds` counts the time of training since step 0, without start-ups, pauses between
+runs and evaluations; --eval_every adds
 
-    {"step": 100, "precision": 0.31, "eval_data": "test", "num_examples": 10000, "views": 1}
+    {"step": 100, "examples": 12800, "seconds": 4.1, "precision": 0.31, "eval_data": "test",
+     "num_examples": 10000, "views": 1}
+
+Everything up to a checkpoint's step is on the disk before that checkpoint is whole, and a run
+that goes on from it drops what is later: so the history has each step once, whatever broke a
+run off. `cifar10_eval.py` notes its results in --eval_dir, without examples and seconds.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import cifar10_files
-from cifar10_paths import os_errors_named
+from cifar10_paths import os_errors_named, regular_size
 from cifar10_settings import UserError
 
 HISTORY_FILE = 'history.jsonl'
@@ -27,8 +33,16 @@ HISTORY_FILE = 'history.jsonl'
 Entry = dict[str, Any]
 
 
+class UnwritableError(UserError):
+    """What a run has to tell can't be written."""
+
+
 class History:
-    """The history that a process writes to. Nothing but whole lines is ever in the file."""
+    """The history that a run writes to, until the end of `with`.
+
+    A line is in the file as soon as it is noted. The file is kept open: where its folder is
+    replaced, nothing is written into the other one.
+    """
 
     def __init__(self, folder: str, last_step: int) -> None:
         """Takes up the history of a folder, without what lies beyond the start of this run.
@@ -43,28 +57,47 @@ class History:
         self._path = os.path.join(folder, HISTORY_FILE)
         self.entries = [entry for entry in read(folder) if entry['step'] <= last_step]
         with os_errors_named(self._path):
-            if self.entries or os.path.lexists(self._path):
-                cifar10_files.replace_text(self._path, _as_text(self.entries))
-        self._pending: list[Entry] = []
+            cifar10_files.replace_text(self._path, _as_text(self.entries))
+            self._file = open(self._path, 'a', encoding='utf-8')  # noqa: SIM115 (for the whole run)
+
+    def __enter__(self) -> History:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        # What couldn't be written has been an error before.
+        with contextlib.suppress(OSError):
+            self._file.close()
+
+    def last(self, name: str) -> float | None:
+        """The last entry's value of that name; None where no entry has any."""
+        return next((entry[name] for entry in reversed(self.entries) if name in entry), None)
 
     def add(self, entry: Entry) -> None:
-        """Notes an entry; `write` puts it into the file."""
-        self.entries.append(entry)
-        self._pending.append(entry)
-
-    def write(self) -> None:
-        """Puts what is new onto the disk.
+        """Writes an entry.
 
         Raises:
-          UserError: the file can't be written.
+          UnwritableError: it can't be written.
         """
-        if not self._pending:
-            return
-        with os_errors_named(self._path):
-            with open(self._path, 'a', encoding='utf-8') as file:
-                file.write(_as_text(self._pending))
-            cifar10_files.sync(self._path)
-        self._pending.clear()
+        with self._errors_named():
+            self._file.write(_as_text([entry]))
+            self._file.flush()
+        self.entries.append(entry)
+
+    def sync(self) -> None:
+        """Has all entries on the disk, not just on their way to it.
+
+        Raises:
+          UnwritableError: they can't be written.
+        """
+        with self._errors_named():
+            os.fsync(self._file.fileno())
+
+    @contextlib.contextmanager
+    def _errors_named(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise UnwritableError(f'{self._path}: cannot be written: {error.strerror}') from error
 
 
 def replace(folder: str, entry: Entry, is_same: Callable[[Entry], bool]) -> None:
@@ -93,22 +126,22 @@ def read(folder: str) -> list[Entry]:
       UserError: names the file and line that is none of a history.
     """
     path = os.path.join(folder, HISTORY_FILE)
-    try:
-        with os_errors_named(path), open(path, encoding='utf-8', errors='replace') as file:
-            lines = file.read().split('\n')[:-1]
-    except UserError as error:
-        if isinstance(error.__cause__, (FileNotFoundError, NotADirectoryError)):
-            return []
-        raise
+    if not os.path.lexists(path):
+        return []
+    regular_size(path, 'expected the history of a run')
+    with os_errors_named(path), open(path, encoding='utf-8', errors='replace') as file:
+        lines = file.read().split('\n')[:-1]
     return [_entry(path, number, line) for number, line in enumerate(lines, 1)]
 
 
 def _entry(path: str, number: int, line: str) -> Entry:
     try:
         entry = json.loads(line)
-    except (ValueError, RecursionError):
-        entry = None
-    if not isinstance(entry, dict) or type(entry.get('step')) is not int:
+        # Not true and false, which are numbers to Python.
+        sound = type(entry['step']) is int and type(entry.get('seconds', 0)) in (int, float)
+    except (ValueError, RecursionError, TypeError, KeyError):
+        sound = False
+    if not sound:
         raise UserError(
             f'{path}: line {number}: found {line[:60]!r}; expected a JSON object with a step; move '
             'the file away to go on without'

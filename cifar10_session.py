@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import datetime
 import os
 import shutil
 import signal
@@ -29,10 +28,24 @@ import cifar10_data
 import cifar10_files
 import cifar10_finite
 import cifar10_guard
+import cifar10_history
 import cifar10_settings
 from cifar10_checkpoint import CheckpointFolder
 from cifar10_finite import Training
+from cifar10_history import History, UnwritableError
 from cifar10_input import count_examples, train_files
+from cifar10_interim import InterimEvaluation
+from cifar10_progress import (
+    ConsoleHook,
+    HistoryHook,
+    LiveHook,
+    LiveLine,
+    Stopwatch,
+    Taken,
+    data_note,
+    on_terminal,
+    prints_above,
+)
 from cifar10_recipe import PRESETS, Recipe
 from cifar10_settings import LARGEST_SEED, UserError, setting
 
@@ -44,6 +57,7 @@ _RUN_FILES = (
     'graph.pbtxt',
     'events.out.tfevents.*',
     cifar10_settings.SETTINGS_FILE,
+    cifar10_history.HISTORY_FILE,
 )
 
 # Steps between histogram summaries, by default. On 2 CPU cores one set of them costs
@@ -84,7 +98,21 @@ class RunSettings:
     num_held_out: int = setting(
         0, 'How many of the last training images are kept for evaluation.', at_least=0
     )
-    log_frequency: int = setting(10, 'Steps between console lines.', at_least=1)
+    log_frequency: int = setting(
+        10, 'Steps between console lines, and between lines of history.jsonl.', at_least=1
+    )
+    progress: bool = setting(True, 'On a terminal, show one live line in place of console lines.')
+    eval_every: int = setting(
+        0,
+        'Steps between evaluations of the checkpoint that is then saved, in the midst of '
+        'training; 0: none.',
+        at_least=0,
+    )
+    eval_data: str = setting(
+        'test',
+        'The images that --eval_every scores: test, or held_out, those of --num_held_out.',
+        choices=('test', 'held_out'),
+    )
     log_device_placement: bool = setting(False, 'Log the device of every operation.')
     use_fp16: bool = setting(False, 'Compute in float16, with float32 master variables.')
     seed: int = setting(
@@ -266,11 +294,6 @@ class Run(NamedTuple):
     """The process's part in it."""
 
 
-def data_note(dataset: str | None) -> str:
-    """What every result on drawn images says of itself; nothing for CIFAR-10."""
-    return ' [synthetic images, not CIFAR-10]' if dataset == 'synthetic' else ''
-
-
 @contextlib.contextmanager
 def begin(
     settings: TrainSettings, global_batch_size: int, worker: Worker | None = None
@@ -430,69 +453,6 @@ def _warn_where_fp16_is_slow() -> None:
         )
 
 
-class ConsoleHook(tf.train.SessionRunHook):
-    """Prints step, loss and speed, in the tutorial's format.
-
-    The time of the first step, which includes building and warming up, counts
-    for no line.
-    """
-
-    def __init__(
-        self,
-        step: tf.Tensor,
-        total_loss: tf.Tensor,
-        batch_size: int,
-        log_frequency: int | None,
-        num_towers: int = 1,
-    ) -> None:
-        """
-        Args:
-          step: int64 [], the global_step once the update is done.
-          total_loss: float32 [].
-          batch_size: number of examples in a step, all towers and workers together.
-          log_frequency: steps between lines; None: prints none.
-          num_towers: with more than one, their speed is printed after that of all.
-        """
-        self._fetches = [step, total_loss]
-        self._batch_size = batch_size
-        self._log_frequency = log_frequency
-        self._num_towers = num_towers
-        self._last: tuple[int, float] | None = None
-        self.step = 0
-
-    def before_run(self, run_context: tf.train.SessionRunContext) -> tf.train.SessionRunArgs:
-        return tf.train.SessionRunArgs(self._fetches)
-
-    def after_run(
-        self, run_context: tf.train.SessionRunContext, run_values: tf.train.SessionRunValues
-    ) -> None:
-        self.step, loss = run_values.results
-        now = time.perf_counter()
-        if self._last is None:
-            self._last = self.step, now
-        elif self._log_frequency and self.step % self._log_frequency == 0:
-            last_step, last_time = self._last
-            seconds = (now - last_time) / (self.step - last_step)
-            print(
-                f'{timestamp()}: step {self.step}, loss = {loss:.2f} '
-                f'({self._batch_size / seconds:.1f} examples/sec; {seconds:.3f} sec/batch)'
-                f'{self._tower_note(seconds)}',
-                flush=True,
-            )
-            self._last = self.step, now
-
-    def _tower_note(self, seconds: float) -> str:
-        if self._num_towers == 1:
-            return ''
-        rate = self._batch_size / self._num_towers / seconds
-        return f', {rate:.1f} examples/sec on each of {self._num_towers} towers'
-
-
-def timestamp() -> str:
-    """The local time, as 2026-11-21 12:00:00.000000."""
-    return datetime.datetime.now().isoformat(sep=' ', timespec='microseconds')
-
-
 class StopSignalHook(tf.train.SessionRunHook):
     """Ends training after the step in which Ctrl-C or SIGTERM came.
 
@@ -529,19 +489,30 @@ class CheckpointHook(tf.train.SessionRunHook):
     """Saves a checkpoint at first, now and then, and at the end; never a bad one.
 
     A run that has just been restored isn't saved again, nor are steps that may have been
-    trained on changed files.
+    trained on changed files. Where an evaluation is due, it scores what was saved.
     """
 
-    def __init__(self, run: Run, folder: CheckpointFolder, step: tf.Tensor) -> None:
+    def __init__(
+        self,
+        run: Run,
+        folder: CheckpointFolder,
+        taken: Taken,
+        history: History,
+        evaluation: InterimEvaluation | None = None,
+    ) -> None:
         """
         Args:
           run: whose settings say when.
           folder: where to.
-          step: int64 [], the global_step once the update is done.
+          taken: tensors of a step.
+          history: on the disk before a checkpoint of its last step is.
+          evaluation: of checkpoints, if any.
         """
         self._run = run
         self._folder = folder
-        self._step = step
+        self._taken = taken
+        self._history = history
+        self._evaluation = evaluation
         self._saved_step = -1
         self.unproven: str | None = None
         """Path of the checkpoint after which no step has been taken yet."""
@@ -556,19 +527,25 @@ class CheckpointHook(tf.train.SessionRunHook):
         start = self._run.start
         if start.checkpoint:
             self._saved_step = start.step
+            if self._evaluation and self._evaluation.is_missing(start.step):
+                self._evaluation.evaluate(start.checkpoint, start.examples)
         else:
             self._save(session, start.step)
 
     def before_run(self, run_context: tf.train.SessionRunContext) -> tf.train.SessionRunArgs:
-        return tf.train.SessionRunArgs(self._step)
+        return tf.train.SessionRunArgs([self._taken.step, self._taken.examples])
 
     def after_run(
         self, run_context: tf.train.SessionRunContext, run_values: tf.train.SessionRunValues
     ) -> None:
         self.unproven = None
         self._run.watch.check_now_and_then()
-        if self._is_due(run_values.results):
-            self._save(run_context.session, run_values.results)
+        step, examples = map(int, run_values.results)
+        evaluation = self._evaluation
+        if self._is_due(step) or (evaluation and evaluation.is_due(step)):
+            checkpoint = self._save(run_context.session, step)
+            if evaluation and checkpoint and evaluation.is_due(step):
+                evaluation.evaluate(checkpoint, examples)
 
     def _is_due(self, step: int) -> bool:
         settings = self._run.settings
@@ -579,10 +556,17 @@ class CheckpointHook(tf.train.SessionRunHook):
     def end(self, session: tf.Session) -> None:
         self._save(session, int(session.run(tf.train.get_global_step())))
 
-    def _save(self, session: tf.Session, step: int) -> None:
-        """Raises UserError where that would be wrong, or can't be done."""
+    def _save(self, session: tf.Session, step: int) -> str | None:
+        """Saves a step that isn't saved yet.
+
+        Returns:
+          Path of its checkpoint, if it was not saved before.
+
+        Raises:
+          UserError: that would be wrong, or can't be done.
+        """
         if step == self._saved_step:
-            return
+            return None
         self._run.watch.check()
         self._run.check_folder()
         bad = cifar10_finite.first_not_finite_variable(session)
@@ -591,11 +575,13 @@ class CheckpointHook(tf.train.SessionRunHook):
                 f'after step {step}: {bad.in_words()}; no checkpoint of it was written'
                 f'{_newest_note(self._folder)}'
             )
+        self._history.sync()
         try:
             self.unproven = self._folder.save(self._saver, session, step)
         except UserError as error:
             raise UserError(f'{error}{_newest_note(self._folder)}') from error
         self._saved_step, self._saved_time = step, time.monotonic()
+        return self.unproven
 
     def pass_over_unproven(self) -> None:
         """Where no step could be taken from the last checkpoint, names the one before."""
@@ -662,16 +648,76 @@ def session_config(settings: TrainSettings, num_cpu_devices: int = 1) -> tf.Conf
     )
 
 
-def _hooks_of_role(
-    this_run: Run, checkpoints: CheckpointHook | None, global_batch_size: int
-) -> list[tf.train.SessionRunHook]:
-    """What the chief alone does beside training, or the others."""
-    if checkpoints:
-        return [
+def _taken(this_run: Run, training: Training, global_batch_size: int) -> Taken:
+    """Tensors of a step, once it is taken."""
+    with tf.control_dependencies([training.train_op]):
+        step = tf.train.get_global_step().read_value()
+        examples = training.examples_seen.read_value()
+    rate = cifar10.learning_rate_after(
+        examples - global_batch_size, this_run.data.num_examples, this_run.settings
+    )
+    return Taken(step, examples, training.total_loss, rate)
+
+
+class _Role(NamedTuple):
+    """What a process does beside training."""
+
+    hooks: list[tf.train.SessionRunHook]
+    stopwatch: Stopwatch
+    checkpoints: CheckpointHook | None = None
+    """Of the chief."""
+    prints_lines: bool = False
+
+
+@contextlib.contextmanager
+def _role_of(this_run: Run, taken: Taken, global_batch_size: int) -> Iterator[_Role]:
+    """The chief's role, or that of the others, until the end of `with`."""
+    settings, start, folder = this_run.settings, this_run.start, this_run.folder
+    if folder is None:
+        yield _Role([WatchDataHook(this_run)], Stopwatch())
+        return
+    with (
+        History(settings.train_dir, start.step) as history,
+        _live_line(this_run, history, global_batch_size) as line,
+    ):
+        stopwatch = Stopwatch(history.last('seconds') or 0.0)
+        evaluation = None
+        if settings.eval_every:
+            evaluation = InterimEvaluation(settings, this_run.data, history, stopwatch, line)
+        checkpoints = CheckpointHook(this_run, folder, taken, history, evaluation)
+        hooks = [
+            HistoryHook(taken, history, stopwatch, settings.log_frequency),
+            *([LiveHook(taken, line)] if line else []),
             checkpoints,
-            *_summary_hooks(this_run.settings, this_run.start, global_batch_size),
+            *_summary_hooks(settings, start, global_batch_size),
         ]
-    return [WatchDataHook(this_run)]
+        yield _Role(hooks, stopwatch, checkpoints, prints_lines=line is None)
+
+
+def _evaluate_if_missing(this_run: Run) -> None:
+    """Makes up for the evaluation of a finished run's last step, in which it was broken off."""
+    settings, start = this_run.settings, this_run.start
+    if not (this_run.folder and start.checkpoint and settings.eval_every):
+        return
+    with History(settings.train_dir, start.step) as history:
+        stopwatch = Stopwatch(history.last('seconds') or 0.0)
+        evaluation = InterimEvaluation(settings, this_run.data, history, stopwatch, None)
+        if evaluation.is_missing(start.step):
+            evaluation.evaluate(start.checkpoint, start.examples)
+
+
+@contextlib.contextmanager
+def _live_line(
+    this_run: Run, history: History, global_batch_size: int
+) -> Iterator[LiveLine | None]:
+    """The line that shows how far the run is; None where none is wanted."""
+    if not (this_run.settings.progress and on_terminal()):
+        yield None
+        return
+    line = LiveLine(this_run.start.step, this_run.settings.max_steps, global_batch_size)
+    line.show_precision(history.last('precision'))
+    with prints_above(line):
+        yield line
 
 
 def _open_session(
@@ -698,28 +744,31 @@ def run(this_run: Run, training: Training, global_batch_size: int, config: tf.Co
     """
     settings, start, worker = this_run.settings, this_run.start, this_run.worker
     if start.step >= settings.max_steps:
+        _evaluate_if_missing(this_run)
         print(f'Nothing to do: step {start.step} has reached --max_steps={settings.max_steps}')
         return
     if start.checkpoint:
         cifar10_checkpoint.initialize_from(start.checkpoint)
-    with tf.control_dependencies([training.train_op]):
-        step = tf.train.get_global_step().read_value()
-    console = ConsoleHook(
-        step,
-        training.total_loss,
-        global_batch_size,
-        log_frequency=settings.log_frequency if worker.is_chief else None,
-        num_towers=global_batch_size // (settings.batch_size * worker.num_workers),
-    )
-    console.step = start.step
-    folder = this_run.folder
-    checkpoints = CheckpointHook(this_run, folder, step) if folder else None
-    with worker.stop_hook() as stop, _explained(this_run):
+    taken = _taken(this_run, training, global_batch_size)
+    with (
+        worker.stop_hook() as stop,
+        _explained(this_run),
+        _role_of(this_run, taken, global_batch_size) as role,
+    ):
+        console = ConsoleHook(
+            taken.step,
+            taken.loss,
+            global_batch_size,
+            log_frequency=settings.log_frequency if role.prints_lines else None,
+            num_towers=global_batch_size // (settings.batch_size * worker.num_workers),
+            stopwatch=role.stopwatch,
+        )
+        console.step = start.step
         hooks = [
             tf.train.StopAtStepHook(last_step=settings.max_steps),
             console,
             stop,
-            *worker.hooks(_hooks_of_role(this_run, checkpoints, global_batch_size)),
+            *worker.hooks(role.hooks),
         ]
         with _open_session(worker, hooks, config) as session:
             while not session.should_stop():
@@ -730,8 +779,8 @@ def run(this_run: Run, training: Training, global_batch_size: int, config: tf.Co
                     reason = _why_not_finite(session, this_run, training)
                     if reason is None:
                         raise
-                    if checkpoints:
-                        checkpoints.pass_over_unproven()
+                    if role.checkpoints:
+                        role.checkpoints.pass_over_unproven()
                     raise UserError(
                         f'step {console.step + 1}: {reason}; the step was not taken'
                         f'{_newest_note(this_run.folder)}'
@@ -790,6 +839,9 @@ def _explained(this_run: Run) -> Iterator[None]:
     threading.excepthook = lambda arguments: None
     try:
         yield
+    except UnwritableError as error:
+        this_run.check_folder()
+        raise UserError(f'{error}{_newest_note(this_run.folder)}') from error
     except tf.errors.OpError as error:
         this_run.watch.check()
         this_run.check_folder()

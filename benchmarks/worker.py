@@ -70,7 +70,7 @@ class Ticker:
     """Prints the console line of this project's trainers, every so many steps.
 
     The time of the first step, which includes building and warming up, counts for no
-    line, as in `cifar10_session.ConsoleHook`.
+    line, as in `cifar10_progress.ConsoleHook`.
     """
 
     def __init__(

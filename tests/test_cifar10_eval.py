@@ -1,4 +1,4 @@
-"""The best checkpoint, kept; the other tests of evaluation run the script."""
+"""The best checkpoint and the history, kept; the other tests of evaluation run the script."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 import cifar10_checkpoint
+import cifar10_eval
+import cifar10_history
 from cifar10_classifier import Result
 from cifar10_eval import Best, EvalSettings
 from cifar10_settings import UserError
@@ -82,3 +84,50 @@ def test_a_damaged_record_of_the_best_is_named(trained: Path, text: str) -> None
     (trained.with_name('eval') / 'best' / 'best.json').write_text(text)
     with pytest.raises(UserError, match=r'best/best\.json: not what --keep_best writes'):
         offer(trained, {3: 9})
+
+
+# ------------------------------------------------------------------------ history
+
+
+def test_the_same_evaluation_is_noted_once(trained: Path) -> None:
+    (trained.with_name('eval')).mkdir()
+    for correct, num_examples, more in (
+        (5, 10, {}),
+        (5, 10, {'average_views': True}),
+        (5, 20, {}),
+        (5, 10, {'eval_data': 'train_eval'}),
+        (6, 10, {}),
+    ):
+        settings = settings_for(trained, num_examples=num_examples, **more)
+        cifar10_eval._note(Result(3, correct, num_examples), settings)
+    names = ['step', 'precision', 'eval_data', 'num_examples', 'views']
+    assert cifar10_history.read(str(trained.with_name('eval'))) == [
+        dict(zip(names, values, strict=True))
+        for values in (
+            (3, 0.5, 'test', 10, 10),
+            (3, 0.25, 'test', 20, 1),
+            (3, 0.5, 'train_eval', 10, 1),
+            (3, 0.6, 'test', 10, 1),
+        )
+    ]
+
+
+@pytest.mark.parametrize('eval_dir', ['train', 'other'])
+def test_an_evaluation_keeps_out_of_the_history_of_a_training(trained: Path, eval_dir: str) -> None:
+    directory = trained.with_name(eval_dir)
+    directory.mkdir(exist_ok=True)
+    if eval_dir == 'other':
+        (directory / 'history.jsonl').write_text('{"step": 1, "loss": 2.5}\n')
+    before = sorted(directory.iterdir()), cifar10_history.read(str(directory))
+    settings = settings_for(trained, eval_dir=str(directory), run_once=True)
+    with pytest.raises(UserError, match='--eval_dir=.*: (is the folder of|holds the history of)'):
+        cifar10_eval.evaluate(settings)
+    assert (sorted(directory.iterdir()), cifar10_history.read(str(directory))) == before
+
+
+def test_a_damaged_history_is_an_error_before_an_image_is_scored(trained: Path) -> None:
+    directory = trained.with_name('eval')
+    directory.mkdir()
+    (directory / 'history.jsonl').write_text('{"step": 1}\nnothing\n')
+    with pytest.raises(UserError, match=r"history\.jsonl: line 2: found 'nothing'"):
+        cifar10_eval.evaluate(settings_for(trained, run_once=True))

@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import signal
-import types
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,8 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 import cifar10_data
+import cifar10_history
+import cifar10_progress
 import cifar10_session
 import cifar10_settings
 import cifar10_train
@@ -42,53 +43,6 @@ def train(data_dir: Path, train_dir: Path, **kwargs: object) -> None:
 def checkpoint_values(train_dir: Path) -> dict[str, np.ndarray]:
     reader = tf.train.load_checkpoint(tf.train.latest_checkpoint(str(train_dir)))
     return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
-
-
-# ------------------------------------------------------------------------- console
-
-
-class Clock:
-    """A clock that a test sets."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def perf_counter(self) -> float:
-        return self.now
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock()
-    monkeypatch.setattr(cifar10_session.time, 'perf_counter', clock.perf_counter)
-    return clock
-
-
-def run_console(clock: Clock, first_step: int, num_steps: int) -> None:
-    """Shows a hook `num_steps` steps of 0.5 s each, the first of them 100 s long."""
-    hook = cifar10_session.ConsoleHook(None, None, batch_size=20, log_frequency=10)
-    for i in range(num_steps):
-        clock.now += 100 if i == 0 else 0.5
-        values = types.SimpleNamespace(results=[first_step + i, np.float32(4.123)])
-        hook.after_run(None, values)
-
-
-def test_console_line_is_the_tutorials(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
-    run_console(clock, first_step=1, num_steps=25)
-    lines = capsys.readouterr().out.splitlines()
-    time = r'\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{6}'
-    for line, step in zip(lines, [10, 20], strict=True):
-        expected = rf'{time}: step {step}, loss = 4\.12 \(40\.0 examples/sec; 0\.500 sec/batch\)'
-        assert re.fullmatch(expected, line)
-
-
-def test_console_of_a_resumed_run_counts_from_global_step(
-    clock: Clock, capsys: pytest.CaptureFixture[str]
-) -> None:
-    run_console(clock, first_step=1007, num_steps=14)
-    lines = capsys.readouterr().out.splitlines()
-    assert [re.findall(r'step (\d+),', line) for line in lines] == [['1010'], ['1020']]
-    assert all('(40.0 examples/sec; 0.500 sec/batch)' in line for line in lines)
 
 
 # ------------------------------------------------------------------- a whole run
@@ -124,9 +78,9 @@ def test_a_run_leaves_a_checkpoint_settings_and_summaries(
 def test_a_resumed_run_ends_where_an_unbroken_one_does(
     synthetic_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    train(synthetic_data, tmp_path / 'whole', max_steps=6)
+    train(synthetic_data, tmp_path / 'whole', max_steps=6, log_frequency=2)
     for max_steps in (2, 3, 6):
-        train(synthetic_data, tmp_path / 'pieces', max_steps=max_steps)
+        train(synthetic_data, tmp_path / 'pieces', max_steps=max_steps, log_frequency=2)
 
     assert 'Going on from' in capsys.readouterr().out
     whole, pieces = checkpoint_values(tmp_path / 'whole'), checkpoint_values(tmp_path / 'pieces')
@@ -135,6 +89,17 @@ def test_a_resumed_run_ends_where_an_unbroken_one_does(
     for name, value in whole.items():
         # Sums that several threads take in another order.
         np.testing.assert_allclose(pieces[name], value, atol=1e-5, err_msg=name)
+
+    histories = [cifar10_history.read(str(tmp_path / name)) for name in ('whole', 'pieces')]
+    for i, (one, other) in enumerate(zip(*histories, strict=True), 1):
+        assert list(one) == list(other) == ['step', 'examples', 'seconds', 'loss', 'learning_rate']
+        assert (
+            (one['step'], one['examples']) == (other['step'], other['examples']) == (2 * i, 16 * i)
+        )
+        assert one['loss'] == pytest.approx(other['loss'], abs=1e-5)
+        assert one['learning_rate'] == other['learning_rate'] == 0.1
+    seconds = [entry['seconds'] for entry in histories[1]]
+    assert seconds == sorted(seconds) and seconds[0] > 0
 
 
 def test_a_larger_batch_goes_on_from_the_examples_seen(
@@ -174,14 +139,14 @@ def test_a_signal_ends_the_run_with_a_checkpoint(
     monkeypatch: pytest.MonkeyPatch,
     number: signal.Signals,
 ) -> None:
-    report = cifar10_session.ConsoleHook.after_run
+    report = cifar10_progress.ConsoleHook.after_run
 
-    def report_and_send(hook: cifar10_session.ConsoleHook, *args: Any) -> None:
+    def report_and_send(hook: cifar10_progress.ConsoleHook, *args: Any) -> None:
         report(hook, *args)
         if hook.step == 3:
             os.kill(os.getpid(), number)
 
-    monkeypatch.setattr(cifar10_session.ConsoleHook, 'after_run', report_and_send)
+    monkeypatch.setattr(cifar10_progress.ConsoleHook, 'after_run', report_and_send)
     before = signal.getsignal(number)
     train(synthetic_data, tmp_path, max_steps=1000)
 

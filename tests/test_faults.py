@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import cifar10_history
 import faults
 from cifar10_checkpoint import CheckpointFolder
 from conftest import script_environment
@@ -34,10 +35,25 @@ NUM_KILLS = int(os.environ.get('CIFAR10_FAULT_KILLS', '6'))
 
 @pytest.fixture(scope='module')
 def unbroken(synthetic_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run of 60 steps on one device, in one go."""
+    """The folder of a run of 60 steps on one device, in one go, evaluated in between."""
     train_dir = tmp_path_factory.mktemp('unbroken') / 'run'
-    finish(train_command(synthetic_data, train_dir, *ONE_DEVICE, '--max_steps=60'))
+    options = ['--max_steps=60', '--eval_every=25']
+    output = finish(train_command(synthetic_data, train_dir, *ONE_DEVICE, *options))
+    assert re.findall(r'precision @ 1 = .* \(step (\d+), 60 images\)', output) == ['25', '50', '60']
     return train_dir
+
+
+def assert_same_history(first: Path, second: Path) -> None:
+    """Each step once, with the same bits, whatever evaluations were in between."""
+    one, other = (
+        [
+            {name: entry[name] for name in ('step', 'examples', 'loss', 'learning_rate')}
+            for entry in cifar10_history.read(str(train_dir))
+            if 'loss' in entry
+        ]
+        for train_dir in (first, second)
+    )
+    assert one == other and [entry['step'] for entry in one] == list(range(1, len(one) + 1))
 
 
 def test_towers_take_the_same_steps_bit_by_bit(
@@ -45,6 +61,7 @@ def test_towers_take_the_same_steps_bit_by_bit(
 ) -> None:
     finish(train_command(synthetic_data, tmp_path / 'run', *TWO_TOWERS, '--max_steps=60'))
     faults.assert_bit_identical(tmp_path / 'run', unbroken)
+    assert_same_history(tmp_path / 'run', unbroken)
 
 
 def test_a_run_in_pieces_ends_bit_identical(
@@ -81,6 +98,7 @@ def test_a_run_in_pieces_ends_bit_identical(
         assert newest_step(train_dir) < 60, 'the signal came too late for this test'
     finish(command(TWO_TOWERS, 60))
     faults.assert_bit_identical(train_dir, unbroken)
+    assert_same_history(train_dir, unbroken)
 
 
 def test_a_second_ctrl_c_ends_at_once(synthetic_data: Path, tmp_path: Path) -> None:
@@ -126,6 +144,7 @@ def test_killed_at_random_moments_it_always_goes_on(synthetic_data: Path, tmp_pa
 
     finish(train_command(synthetic_data, tmp_path / 'unbroken', *ONE_DEVICE, f'--max_steps={last}'))
     faults.assert_bit_identical(train_dir, tmp_path / 'unbroken')
+    assert_same_history(train_dir, tmp_path / 'unbroken')
 
 
 # ------------------------------------------------------------------------- damage
@@ -152,6 +171,7 @@ def test_training_and_evaluation_fall_back_from_a_damaged_checkpoint(
     output = finish(train_command(synthetic_data, train_dir, *ONE_DEVICE, '--max_steps=60'))
     assert re.search(warning, output) and faults.step_gone_on_from(output) == 56
     faults.assert_bit_identical(train_dir, unbroken)
+    assert_same_history(train_dir, unbroken)
 
 
 def test_without_a_whole_checkpoint_nothing_is_done(
