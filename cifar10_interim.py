@@ -85,11 +85,8 @@ class InterimEvaluation:
           UserError: the images have changed, or the history can't be written.
         """
         settings, line = self._settings, self._line
-        shown = (
-            line.evaluating(self._evaluator.num_examples)
-            if line
-            else contextlib.nullcontext(unseen)
-        )
+        evaluator = self._evaluator
+        shown = line.evaluating(evaluator.num_examples) if line else contextlib.nullcontext(unseen)
         with self._stopwatch.paused(), shown as show_scored:
             self._watch.check()
             result = evaluator.evaluate(checkpoint, show_scored)
