@@ -120,7 +120,7 @@ def test_evaluation_in_between_tells_what_the_script_does(
         event.step: value.simple_value
         for event in tf.train.summary_iterator(str(events))
         for value in event.summary.value
-        if value.tag == 'Precision @ 1'
+        if value.tag == 'precision/test'
     }
     assert written == {e['step']: pytest.approx(e['precision']) for e in in_between}
 
