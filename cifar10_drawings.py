@@ -84,7 +84,8 @@ def draw_curves(
       title: above all.
       panels: 'loss', 'precision', or both.
     """
-    figure = Figure(figsize=(5 * len(panels), 3.8), layout='constrained')
+    size = (5 * len(panels), 3.8) if len(panels) > 1 else (4.4, 3.3)
+    figure = Figure(figsize=size, layout='constrained')
     figure.suptitle(title.replace('$', r'\$'))
     draw = {'loss': _draw_loss, 'precision': _draw_precision}
     label, unit = _unit(runs, axis)
@@ -108,18 +109,19 @@ def _unit(runs: Sequence[Curves], axis: str) -> tuple[str, float]:
 
 
 def _draw_loss(axes: Axes, runs: Sequence[Curves], unit: float) -> None:
+    dark = []
     for run, color in zip(runs, PALETTE, strict=False):
         # Odd, so that each mean is of the lines around its point.
         window = 2 * int(_SMOOTHED_SHARE * len(run.loss.x) / 2) + 1
-        x, y = _thinned(run.loss)
-        axes.plot(x / unit, y, color=color, alpha=0.3, linewidth=0.8, label='each line')
-        label = f'mean of {window} lines' if len(runs) == 1 else _shown_run(run.name)
-        smoothed = Series('', run.loss.x, moving_average(run.loss.y, window))
-        x, y = _thinned(smoothed)
-        axes.plot(x / unit, y, color=color, linewidth=1.8, label=label)
+        if window > 1:
+            x, y = _thinned(run.loss)
+            axes.plot(x / unit, y, color=color, alpha=0.35, linewidth=0.8, label='each line')
+        x, y = _thinned(run.loss._replace(y=moving_average(run.loss.y, window)))
+        label = f'mean of {window} lines' if window > 1 else 'each line'
+        label = label if len(runs) == 1 else _shown_run(run.name)
+        dark += axes.plot(x / unit, y, color=color, linewidth=1.8, label=label)
     axes.set_ylabel('total loss')
-    lines = list(axes.lines) if len(runs) == 1 else list(axes.lines)[1::2]
-    _legend(axes, lines)
+    _legend(axes, axes.lines if len(runs) == 1 else dark)
 
 
 def _thinned(line: Series) -> tuple[np.ndarray, np.ndarray]:
@@ -153,7 +155,7 @@ def _draw_precision(axes: Axes, runs: Sequence[Curves], unit: float) -> None:
 
 
 def _legend(axes: Axes, lines: Sequence[Line2D]) -> None:
-    if lines:
+    if len(lines):
         axes.legend(lines, [str(line.get_label()) for line in lines], frameon=False)
 
 

@@ -26,9 +26,9 @@ from conftest import Script
 
 
 def save_network(
-    directory: Path, num_classes: int = 10, averages: bool = True, **stored: object
+    directory: Path, num_classes: int = 10, averages: bool = True, step: int = 7, **stored: object
 ) -> str:
-    """A checkpoint of step 7 whose averages tell images apart, and whose weights are zeros.
+    """A checkpoint whose averages tell images apart, and whose weights are zeros.
 
     `stored` goes into settings.json. Returns the checkpoint's path.
     """
@@ -47,7 +47,7 @@ def save_network(
         session.run(tf.global_variables_initializer())
         if averages:
             session.run([tf.assign(v, tf.zeros_like(v)) for v in tf.trainable_variables()])
-        return tf.train.Saver().save(session, str(directory / 'model.ckpt'), global_step=7)
+        return tf.train.Saver().save(session, str(directory / 'model.ckpt'), global_step=step)
 
 
 def save_pictures(directory: Path, record_file: Path) -> list[str]:

@@ -1,0 +1,350 @@
+"""What does an evaluation look like as one page? HTML in a file that needs no other.
+
+The page has its pictures within it, and neither scripts nor requests.
+"""
+
+from __future__ import annotations
+
+import base64
+import datetime
+import io
+import os
+import re
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+from xml.etree import ElementTree
+
+import jinja2
+import matplotlib
+import numpy as np
+import tensorflow.compat.v1 as tf
+from markupsafe import Markup
+from matplotlib.figure import Figure
+from PIL import Image
+
+import cifar10
+import cifar10_analysis
+import cifar10_drawings
+import cifar10_files
+import cifar10_settings
+import cifar10_summary
+from cifar10_analysis import Curves, Distorted, Series
+from cifar10_classifier import Result
+from cifar10_input import CIFAR10_RECORD, IMAGE_SIZE, NUM_VIEWS, evaluation_files
+from cifar10_paths import os_errors_named
+from cifar10_session import data_note
+
+REPORT_FILE = 'index.html'
+
+_TEMPLATE = 'cifar10_report.html.jinja'
+
+_NUM_MISTAKES, _NUM_CONFUSIONS = 24, 10
+
+# Beyond these many classes the matrix is no table to read; the most frequent confusions are.
+_MAX_CLASSES_OF_TABLE = 50
+
+_IMAGES_IN_WORDS = {'test': 'test images', 'train_eval': 'training images, undistorted'}
+
+# In CSS pixels, of which a point has 4/3: a little larger than the drawing would be on paper.
+_PIXELS_PER_POINT = 1.6
+
+_SVG, _XLINK = 'http://www.w3.org/2000/svg', 'http://www.w3.org/1999/xlink'
+
+# What the page's style has a light and a dark colour for, in place of a drawing's own.
+_THEMED = {
+    '#000000': 'currentColor',
+    'stroke: #ffffff': 'stroke: var(--page)',
+    cifar10_drawings.GRID: 'var(--grid)',
+    cifar10_drawings.BLUE: 'var(--blue)',
+    cifar10_drawings.PALE: 'var(--pale)',
+}
+
+
+class Evaluated(NamedTuple):
+    """What a report is about."""
+
+    checkpoint: str
+    """Its path, in the run's folder."""
+    result: Result
+    probabilities: np.ndarray
+    """float32 [images, classes], in the order of the files."""
+    labels: np.ndarray
+    """int32 [images]."""
+    names: Sequence[str]
+    """Of the classes."""
+    eval_data: str
+    """Which images: 'test' or 'train_eval'."""
+    average_views: bool
+    data_dir: str
+    """Holds the record files."""
+    dataset: str
+    eval_dir: str
+    """Where evaluation writes its history."""
+
+
+def write(folder: str, evaluated: Evaluated) -> str:
+    """Writes index.html in a folder, which is made where there is none.
+
+    A page that is there already is replaced at once; other files stay.
+
+    Returns:
+      The page's path.
+
+    Raises:
+      UserError: it can't be written, or what it tells of can't be read.
+    """
+    path = os.path.join(folder, REPORT_FILE)
+    text = page(evaluated)
+    with os_errors_named(path):
+        os.makedirs(folder, exist_ok=True)
+        cifar10_files.replace_text(path, text)
+    return path
+
+
+def page(evaluated: Evaluated) -> str:
+    """The report as HTML."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(os.path.dirname(os.path.abspath(__file__))),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters['count'] = '{:,}'.format
+    environment.filters['percent'] = _percent
+    return environment.get_template(_TEMPLATE).render(
+        **_headline(evaluated),
+        **_training(evaluated),
+        **_confusion(evaluated),
+        **_network(evaluated),
+        **_data(evaluated),
+        mistakes=_mistakes(evaluated),
+    )
+
+
+def _percent(share: float) -> str:
+    return '–' if np.isnan(share) else f'{share:.1%}'
+
+
+# ---------------------------------------------------------------------------- sections
+
+
+def _headline(evaluated: Evaluated) -> dict[str, Any]:
+    result = evaluated.result
+    return {
+        'run': os.path.basename(os.path.abspath(os.path.dirname(evaluated.checkpoint))),
+        'checkpoint': evaluated.checkpoint,
+        'result': result,
+        'interval': cifar10_analysis.wilson_interval(result.num_correct, result.num_examples),
+        'images': _IMAGES_IN_WORDS.get(evaluated.eval_data, f'{evaluated.eval_data} images'),
+        'num_views': NUM_VIEWS if evaluated.average_views else 1,
+        'note': data_note(evaluated.dataset).strip(' []'),
+        'written': f'{datetime.datetime.now():%Y-%m-%d %H:%M}',
+    }
+
+
+def _training(evaluated: Evaluated) -> dict[str, Any]:
+    """Curves, where there is a history, and settings."""
+    train_dir = os.path.dirname(evaluated.checkpoint)
+    curves = cifar10_analysis.read_curves('', train_dir, evaluated.eval_dir)
+    drawings = [
+        _inline(cifar10_drawings.draw_curves([curves], 'step', panels=[panel]), alt, panel)
+        for panel, alt in _curves_in_words(curves).items()
+    ]
+    settings = cifar10_settings.load(train_dir)
+    return {'curves': drawings, 'settings': settings}
+
+
+def _curves_in_words(curves: Curves) -> dict[str, str]:
+    """What each panel that there is shows."""
+    words = {}
+    if len(curves.loss.x):
+        words['loss'] = f'Total loss over the steps, {_ends(curves.loss)}.'
+    if curves.precision:
+        lines = [f'of {line.label}, {_ends(line)}' for line in curves.precision]
+        words['precision'] = f'Precision over the steps: {"; ".join(lines)}.'
+    return words
+
+
+def _ends(line: Series) -> str:
+    first, last = (f'{line.y[i]:.3f} at step {line.x[i]:,.0f}' for i in (0, -1))
+    return f'from {first} to {last}' if len(line.x) > 1 else last
+
+
+def _confusion(evaluated: Evaluated) -> dict[str, Any]:
+    """The matrix, its picture, and what follows from it for each class."""
+    names = evaluated.names
+    matrix = cifar10_analysis.confusion_matrix(evaluated.probabilities, evaluated.labels)
+    scores = cifar10_analysis.class_scores(matrix)
+    of_class = matrix.sum(axis=1)
+    pairs = [
+        (names[true], names[guess], number, number / of_class[true])
+        for true, guess, number in cifar10_analysis.most_frequent_confusions(
+            matrix, _NUM_CONFUSIONS
+        )
+    ]
+    most = ', '.join(f'{true} for {guess} {number:,} times' for true, guess, number, _ in pairs[:3])
+    alt = (
+        f'Confusion matrix of {len(names)} classes: {matrix.trace():,} of {matrix.sum():,} images '
+        f'lie on its diagonal, where the guess is right. '
+        + (f'Most often it takes {most}.' if most else 'It takes none for another.')
+    )
+    return {
+        'confusion': _inline(cifar10_drawings.draw_confusion(matrix, names, ''), alt, 'confusion'),
+        'confusions': pairs,
+        'classes': list(zip(names, of_class.tolist(), *(s.tolist() for s in scores), strict=True)),
+        'names': names,
+        'matrix': matrix.tolist() if len(names) <= _MAX_CLASSES_OF_TABLE else None,
+    }
+
+
+def _mistakes(evaluated: Evaluated) -> list[dict[str, Any]]:
+    places = cifar10_analysis.most_confident_mistakes(
+        evaluated.probabilities, evaluated.labels, _NUM_MISTAKES
+    )
+    files = evaluation_files(evaluated.eval_data, evaluated.data_dir)
+    images = cifar10_analysis.read_images(files, places)
+    guesses = evaluated.probabilities[places].argmax(axis=1)
+    return [
+        {
+            'picture': _png(image),
+            'truth': evaluated.names[evaluated.labels[place]],
+            'guess': evaluated.names[guess],
+            'probability': float(evaluated.probabilities[place, guess]),
+        }
+        for place, image, guess in zip(places, images, guesses, strict=True)
+    ]
+
+
+def _network(evaluated: Evaluated) -> dict[str, Any]:
+    """Layers, and the filters of the first."""
+    weights = cifar10_analysis.first_filters(evaluated.checkpoint)
+    pictures = cifar10_drawings.filter_pictures(weights)
+    with tf.Graph().as_default():
+        shape = [None, IMAGE_SIZE, IMAGE_SIZE, CIFAR10_RECORD.depth]
+        images = tf.placeholder(tf.float32, shape, name='images')
+        logits = cifar10.inference(images, len(evaluated.names), summaries=False)
+        layers = cifar10_summary.layers(images, logits)
+    return {
+        'layers': [(name, _in_words(shape), count) for name, shape, count in layers],
+        'num_weights': sum(layer.num_weights for layer in layers),
+        'filters': _png(_tiled(pictures, columns=16)),
+        'filter_shape': pictures.shape,
+    }
+
+
+def _in_words(shape: Iterable[int | None] | None) -> str:
+    if shape is None:
+        return '–'
+    return ' × '.join('?' if size is None else str(size) for size in shape)
+
+
+def _data(evaluated: Evaluated) -> dict[str, Any]:
+    """Numbers of images, and what training makes of some."""
+    names = evaluated.names
+    train, test = cifar10_analysis.class_counts(evaluated.data_dir, len(names))
+    alt = (
+        f'Bars of the images of {len(names)} classes: {_range(train)} training images and '
+        f'{_range(test)} test images of each.'
+    )
+    drawing = _inline(cifar10_drawings.draw_classes(train, test, names), alt, 'classes')
+    return {
+        'counts': drawing,
+        'class_counts': list(zip(names, train.tolist(), test.tolist(), strict=True)),
+        'distortions': _distortions(evaluated),
+    }
+
+
+def _range(counts: np.ndarray) -> str:
+    low, high = counts.min(), counts.max()
+    return f'{low:,}' if low == high else f'{low:,} to {high:,}'
+
+
+def _distortions(evaluated: Evaluated) -> list[dict[str, Any]]:
+    distorted: Distorted = cifar10_analysis.distorted_images(evaluated.data_dir, seed=0)
+    versions = cifar10_drawings.distorted_pictures(distorted.versions)
+    return [
+        {
+            'name': evaluated.names[label],
+            'picture': _png(image),
+            'versions': _png(_tiled(of_image, columns=len(of_image))),
+            'count': len(of_image),
+        }
+        for image, label, of_image in zip(distorted.images, distorted.labels, versions, strict=True)
+    ]
+
+
+# ---------------------------------------------------------------------------- pictures
+
+
+def _tiled(pictures: np.ndarray, columns: int) -> np.ndarray:
+    """Pictures side by side, with a clear pixel between them.
+
+    Args:
+      pictures: float [pictures, height, width, 3], 0 to 1.
+      columns: in a row.
+
+    Returns:
+      uint8 [rows * (height + 1) - 1, columns * (width + 1) - 1, 4].
+    """
+    count, height, width, _ = pictures.shape
+    rows = -(-count // columns)
+    tiles = np.zeros([rows * columns, height + 1, width + 1, 4], np.uint8)
+    tiles[:count, :-1, :-1, :3] = np.round(255 * pictures)
+    tiles[:count, :-1, :-1, 3] = 255
+    tiles = tiles.reshape(rows, columns, height + 1, width + 1, 4).swapaxes(1, 2)
+    return tiles.reshape(rows * (height + 1), columns * (width + 1), 4)[:-1, :-1]
+
+
+def _png(pixels: np.ndarray) -> dict[str, Any]:
+    """A picture as a data URI, with its size: uint8 [height, width, 3 or 4]."""
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, 'PNG', optimize=True)
+    text = base64.b64encode(buffer.getvalue()).decode('ascii')
+    height, width = pixels.shape[:2]
+    return {'uri': f'data:image/png;base64,{text}', 'width': width, 'height': height}
+
+
+def _inline(figure: Figure, alt: str, prefix: str) -> dict[str, Any]:
+    """A drawing as an SVG element, in the page's colours and font.
+
+    Args:
+      figure: the drawing.
+      alt: what it shows, in words.
+      prefix: of its ids, by which those of the page's drawings are told apart.
+    """
+    buffer = io.BytesIO()
+    with matplotlib.rc_context({'svg.fonttype': 'none', 'svg.hashsalt': prefix}):
+        figure.savefig(buffer, format='svg', transparent=True, metadata={'Date': None})
+    root = ElementTree.fromstring(buffer.getvalue())
+    for parent in list(root.iter()):
+        for child in list(parent):
+            if child.tag in (f'{{{_SVG}}}metadata', f'{{{_SVG}}}style'):
+                parent.remove(child)
+    for element in root.iter():
+        element.attrib.update(_adapted(element.attrib, prefix))
+    width = float(root.attrib.pop('width').removesuffix('pt'))
+    root.attrib.pop('height')
+    root.attrib.update({'role': 'img', 'aria-label': alt})
+    ElementTree.register_namespace('', _SVG)
+    ElementTree.register_namespace('xlink', _XLINK)
+    # The text is XML's and the drawing's own, with names escaped in it.
+    svg = Markup(ElementTree.tostring(root, encoding='unicode'))
+    return {'svg': svg, 'width': round(width * _PIXELS_PER_POINT), 'name': prefix}
+
+
+def _adapted(attributes: dict[str, str], prefix: str) -> dict[str, str]:
+    """Attributes of an SVG element, with ids of one drawing alone and colours by the page."""
+    changed = {}
+    for name, value in attributes.items():
+        if name == 'id':
+            value = f'{prefix}-{value}'
+        elif name.endswith('href') and value.startswith('#'):
+            value = f'#{prefix}-{value[1:]}'
+        elif name in ('style', 'clip-path'):
+            value = value.replace('url(#', f'url(#{prefix}-')
+            for color, themed in _THEMED.items():
+                value = value.replace(color, themed)
+            value = re.sub(r"'DejaVu Sans'.*?sans-serif", 'sans-serif', value)
+        changed[name] = value
+    return changed
