@@ -11,7 +11,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from axe_core_python.selenium import Axe  # type: ignore[import-untyped]
+from selenium.webdriver.chrome.webdriver import WebDriver
 
+import browser
 import cifar10_eval
 import cifar10_files
 import cifar10_report
@@ -22,6 +25,8 @@ from test_cifar10_predict import save_network
 
 # Names as a user may have them, of which none must become part of the page or of a formula.
 NAMES = ['<script>alert(1)</script>', 'a & b', '$x$', '" onload="x', "it's", *'fghij']
+
+WIDTHS = (360, 1280)
 
 
 class Written(NamedTuple):
@@ -218,3 +223,140 @@ def test_a_network_without_mistakes_has_none_in_its_report(written: Written) -> 
     text = cifar10_report.page(evaluated(written))
     assert 'None: every image was taken for what it is.' in text
     assert 'id="frequent"' not in text
+
+
+# ------------------------------------------------------------------------- in a browser
+
+
+@pytest.fixture(params=WIDTHS)
+def width(request: pytest.FixtureRequest) -> int:
+    return request.param
+
+
+def test_the_page_fits_its_window(
+    chromium: WebDriver, written: Written, of_many_classes: Path, width: int
+) -> None:
+    for page in (written.page, of_many_classes):
+        browser.open_page(chromium, page, width)
+        assert browser.console_errors(chromium) == []
+        # What is folded up may be too wide as well.
+        chromium.execute_script(
+            'for (const details of document.querySelectorAll("details")) details.open = true'
+        )
+        assert chromium.execute_script('return document.documentElement.scrollWidth') == width
+        outside = chromium.execute_script(
+            'return [...document.querySelectorAll("body *")].filter(element => '
+            '!element.closest(".scroll, .skip") && '
+            'element.getBoundingClientRect().right > window.innerWidth + 1)'
+            '.map(element => element.outerHTML)'
+        )
+        assert outside == []
+
+
+def test_pictures_are_there_and_in_words(
+    chromium: WebDriver, written: Written, of_many_classes: Path
+) -> None:
+    for page in (written.page, of_many_classes):
+        browser.open_page(chromium, page)
+        pictures = chromium.execute_script(
+            'return [...document.images].map(i => [i.alt, i.naturalWidth, i.complete])'
+        )
+        assert len(pictures) > 13
+        assert all(alt and size and complete for alt, size, complete in pictures)
+        drawings = chromium.execute_script(
+            'return [...document.querySelectorAll("svg")].map(s => [s.getAttribute("role"), '
+            's.getAttribute("aria-label"), s.getBoundingClientRect().height])'
+        )
+        assert len(drawings) >= 2
+        assert all(role == 'img' and words and height > 200 for role, words, height in drawings)
+
+
+def test_headings_and_tables_tell_the_structure(chromium: WebDriver, written: Written) -> None:
+    browser.open_page(chromium, written.page)
+    headings = chromium.execute_script(
+        'return [...document.querySelectorAll("h1, h2, h3, h4")].map(h => h.localName)'
+    )
+    assert headings[0] == 'h1' and set(headings[1:]) == {'h2'} and len(headings) == 9
+    unnamed = chromium.execute_script(
+        'return [...document.querySelectorAll("table")].filter(t => !t.caption?.textContent || '
+        't.querySelector("th:not([scope])")).length'
+    )
+    assert unnamed == 0
+    targets = chromium.execute_script(
+        'return [...document.querySelectorAll("a")].map(a => '
+        'document.querySelector(a.getAttribute("href")) !== null)'
+    )
+    assert len(targets) == 9 and all(targets)
+
+
+def table(chromium: WebDriver, caption: str) -> list[list[str]]:
+    """The cells of the table that the element of an id is the caption of."""
+    return chromium.execute_script(
+        'return [...document.getElementById(arguments[0]).parentNode.rows]'
+        '.map(row => [...row.cells].map(cell => cell.textContent))',
+        caption,
+    )
+
+
+def test_numbers_are_those_of_the_evaluation(chromium: WebDriver, written: Written) -> None:
+    browser.open_page(chromium, written.page)
+    result, guesses, labels = written.result, written.guesses, written.labels
+    assert 10 < result.num_correct < 25 and len(set(guesses)) > 2
+    facts = chromium.execute_script(
+        'return [...document.querySelectorAll("dd")].map(d => d.firstChild.textContent.trim())'
+    )
+    assert facts == [f'{result.precision:.3f}', '7', '25', '1']
+    heading, *matrix = table(chromium, 'matrix')
+    assert heading == ['True class', *NAMES]
+    for true, (name, *counts) in enumerate(matrix):
+        assert name == NAMES[true]
+        expected = [np.sum((labels == true) & (guesses == guess)) for guess in range(10)]
+        assert [int(count) for count in counts] == expected
+    for true, row in enumerate(table(chromium, 'per-class')[1:]):
+        hits = np.sum((labels == true) & (guesses == true))
+        of_class, taken = np.sum(labels == true), np.sum(guesses == true)
+        assert row[:2] == [NAMES[true], str(of_class)]
+        shares = [(hits, taken), (hits, of_class), (2 * hits, of_class + taken)]
+        assert row[2:] == [f'{a / b:.1%}' if b else '–' for a, b in shares]
+    losses, precisions, confusion = chromium.execute_script(
+        'return [...document.querySelectorAll("svg")].slice(0, 3).map(s => s.ariaLabel)'
+    )
+    assert losses == 'Total loss over the steps, from 4.500 at step 1 to 2.250 at step 7.'
+    assert 'of test images' in precisions and '0.500 at step 7' in precisions
+    assert f': {result.num_correct} of 25 images lie on its diagonal' in confusion
+
+
+@pytest.mark.parametrize(('scheme', 'window'), [('light', 1280), ('dark', 360)])
+def test_no_rule_of_accessibility_is_broken(
+    chromium: WebDriver, written: Written, of_many_classes: Path, scheme: str, window: int
+) -> None:
+    for page in (written.page, of_many_classes):
+        show_in(chromium, scheme, page, window)
+        # A drawing is one picture, with its words; contrast in it would take long to work out.
+        found = Axe().run(chromium, {'exclude': [['svg > *']]}, {'resultTypes': ['violations']})
+        assert len(found['passes']) > 20
+        broken = [(rule['id'], rule['nodes'][0]['html']) for rule in found['violations']]
+        assert broken == []
+
+
+def test_colours_follow_the_scheme(chromium: WebDriver, written: Written) -> None:
+    colours = []
+    for scheme in ('light', 'dark'):
+        show_in(chromium, scheme, written.page)
+        colours.append(
+            chromium.execute_script(
+                'return [document.body, document.querySelector("svg text")].map('
+                '(e, i) => getComputedStyle(e)[i ? "fill" : "backgroundColor"])'
+            )
+        )
+    assert colours == [
+        ['rgb(255, 255, 255)', 'rgb(26, 31, 38)'],
+        ['rgb(17, 22, 28)', 'rgb(231, 235, 240)'],
+    ]
+
+
+def show_in(chromium: WebDriver, scheme: str, page: Path, window: int = 1280) -> None:
+    """Opens a page in a light or dark scheme, which stays until another one is set."""
+    features = [{'name': 'prefers-color-scheme', 'value': scheme}]
+    chromium.execute_cdp_cmd('Emulation.setEmulatedMedia', {'features': features})
+    browser.open_page(chromium, page, window)
