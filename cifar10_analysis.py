@@ -15,7 +15,7 @@ import cifar10_history
 import cifar10_input
 import cifar10_records
 from cifar10_history import HISTORY_FILE, Entry
-from cifar10_input import CIFAR10_RECORD, IMAGE_SIZE
+from cifar10_input import CIFAR10_RECORD, IMAGE_SIZE, Distortions
 from cifar10_paths import os_errors_named
 from cifar10_settings import UserError
 
@@ -25,7 +25,12 @@ AXES = {'step': 'step', 'examples': 'examples', 'time': 'seconds'}
 # Training images whose distortions are shown, and distorted versions of each.
 NUM_DISTORTED, NUM_VERSIONS = 6, 8
 
-_IMAGES_IN_WORDS = {'test': 'test images', 'train_eval': 'training images'}
+# By the names of `cifar10_input.EVAL_DATA`.
+IMAGES_IN_WORDS = {
+    'test': 'test images',
+    'train_eval': 'training images',
+    'held_out': 'held-out training images',
+}
 
 # Of the numbers in a history; NaN and infinity are beyond it, as is what no float holds.
 _LARGEST = 1e300
@@ -141,7 +146,7 @@ def _kind(entry: Entry) -> tuple[str, ...]:
 def _labels(kinds: list[tuple[str, ...]]) -> list[str]:
     numbers_differ = len({number for _, _, number in kinds}) > 1
     return [
-        _IMAGES_IN_WORDS.get(images, images)
+        IMAGES_IN_WORDS.get(images, images)
         + (f', {views} views' if views != '1' else '')
         + (f', {number} of them' if numbers_differ and number else '')
         for images, views, number in kinds
@@ -237,6 +242,14 @@ def wilson_interval(num_correct: int, num_examples: int) -> tuple[float, float]:
     return max((middle - half) / (1 + z2), 0.0), min((middle + half) / (1 + z2), 1.0)
 
 
+def evaluated_images(
+    eval_data: str, directory: str, num_held_out: int, places: np.ndarray
+) -> np.ndarray:
+    """Images that an evaluation scored, by their places in it: see `read_images`."""
+    first, _ = cifar10_input.evaluation_range(eval_data, directory, num_held_out)
+    return read_images(cifar10_input.evaluation_files(eval_data, directory), places + first)
+
+
 def read_images(files: Sequence[str], places: np.ndarray) -> np.ndarray:
     """Images of records.
 
@@ -295,7 +308,7 @@ class Distorted(NamedTuple):
     """float32 [images, versions, 24, 24, depth], standardised."""
 
 
-def distorted_images(directory: str, seed: int) -> Distorted:
+def distorted_images(directory: str, seed: int, distortions: Distortions) -> Distorted:
     """Distorts the first images of a directory of record files, with a seed's numbers."""
     file = cifar10_input.train_files(directory)[0]
     with os_errors_named(file):
@@ -307,7 +320,7 @@ def distorted_images(directory: str, seed: int) -> Distorted:
         numbers = cifar10_input.random_numbers(
             seed, tf.constant(0, tf.int64), len(records) * NUM_VERSIONS
         )
-        distorted = cifar10_input.distort(repeated, numbers)
+        distorted = cifar10_input.distort(repeated, numbers, distortions)
         images, labels, distorted = session.run([images, labels, distorted])
     shape = (len(records), NUM_VERSIONS, IMAGE_SIZE, IMAGE_SIZE, -1)
     return Distorted(images, labels, distorted.reshape(shape))

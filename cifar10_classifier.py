@@ -55,6 +55,21 @@ def newest_checkpoint(folder: CheckpointFolder) -> str:
     return newest
 
 
+def num_held_out(checkpoint_dir: str, eval_data: str) -> int:
+    """How many training images the run held out for evaluation, by its settings.
+
+    Raises:
+      UserError: they are to be scored, and there are none; or the settings can't be read.
+    """
+    held_out = cifar10_settings.load(checkpoint_dir).get('num_held_out', 0)
+    if eval_data == 'held_out' and not held_out:
+        raise UserError(
+            f'--eval_data=held_out: the run in {checkpoint_dir} held no training images out; '
+            'train with --num_held_out'
+        )
+    return held_out
+
+
 class Result(NamedTuple):
     """What an evaluation found."""
 

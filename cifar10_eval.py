@@ -35,7 +35,7 @@ import cifar10_history
 import cifar10_report
 import cifar10_settings
 from cifar10_checkpoint import CheckpointFolder, reason_of
-from cifar10_classifier import Evaluator, Result, newest_checkpoint
+from cifar10_classifier import Evaluator, Result, newest_checkpoint, num_held_out
 from cifar10_input import EVAL_DATA, NUM_VIEWS, evaluation_files
 from cifar10_progress import (
     evaluation_entry,
@@ -108,21 +108,6 @@ def _dataset(settings: EvalSettings, stored: dict[str, Any]) -> str | None:
             f'were trained on {trained_on}'
         )
     return settings.dataset or trained_on
-
-
-def _num_held_out(settings: EvalSettings, stored: dict[str, Any]) -> int:
-    """How many training images the run kept for evaluation.
-
-    Raises:
-      UserError: they are to be scored, and there are none.
-    """
-    num_held_out = stored.get('num_held_out', 0)
-    if settings.eval_data == 'held_out' and not num_held_out:
-        raise UserError(
-            f'--eval_data=held_out: the run in {settings.checkpoint_dir} held no training images '
-            'out; train with --num_held_out'
-        )
-    return num_held_out
 
 
 def _refuse_history_of_training(settings: EvalSettings) -> None:
@@ -225,13 +210,14 @@ class _Evaluation:
         prepared = cifar10.maybe_download_and_extract(settings.data_dir, _dataset(settings, stored))
         self._prepared = prepared
         self._watch = cifar10_guard.Watch(evaluation_files(settings.eval_data, prepared.directory))
+        self._num_held_out = num_held_out(settings.checkpoint_dir, settings.eval_data)
         self._evaluator = Evaluator(
             prepared.directory,
             settings.num_examples,
             settings.eval_data,
             settings.average_views,
             prepared.num_classes,
-            _num_held_out(settings, stored),
+            self._num_held_out,
         )
         scored = dataclasses.replace(settings, num_examples=self._evaluator.num_examples)
         self._best = Best(scored) if settings.keep_best else None
@@ -260,11 +246,10 @@ class _Evaluation:
             checkpoint,
             result,
             *self._evaluator.probabilities(checkpoint),
-            self._prepared.class_names,
+            self._prepared,
             self._settings.eval_data,
+            self._num_held_out,
             self._settings.average_views,
-            self._prepared.directory,
-            self._prepared.dataset,
             self._settings.eval_dir,
         )
         print(f'Report: {cifar10_report.write(folder, evaluated)}', flush=True)

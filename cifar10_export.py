@@ -30,6 +30,7 @@ from absl import logging
 from tensorflow.core.protobuf import saved_model_pb2
 
 import cifar10
+import cifar10_analysis
 import cifar10_checkpoint
 import cifar10_settings
 from cifar10_checkpoint import CheckpointFolder, reason_of
@@ -169,14 +170,6 @@ def largest_difference(model: Model, images: np.ndarray, expected: np.ndarray) -
     return float(np.abs(found - expected).max())
 
 
-def read_images(files: Sequence[str]) -> np.ndarray:
-    """All images of record files: uint8 [images, 32, 32, 3]."""
-    record = CIFAR10_RECORD
-    data = np.concatenate([np.fromfile(file, np.uint8) for file in files])
-    planes = data.reshape(-1, record.record_bytes)[:, record.label_bytes :]
-    return planes.reshape(-1, record.depth, record.height, record.width).transpose(0, 2, 3, 1)
-
-
 def measure(settings: ExportSettings, checkpoint: str, models: dict[str, Model]) -> Measured:
     """Compares the models with the checkpoint: on the test images by --eval, else on noise.
 
@@ -216,7 +209,9 @@ def _test_images(
     data_dir = settings.data_dir or str(stored.get('data_dir', 'cifar10_data'))
     prepared = cifar10.maybe_download_and_extract(data_dir, stored.get('dataset'))
     evaluator = Evaluator(prepared.directory, num_classes=prepared.num_classes)
-    return read_images(test_files(prepared.directory)), *evaluator.probabilities(checkpoint)
+    places = np.arange(evaluator.num_examples)
+    images = cifar10_analysis.read_images(test_files(prepared.directory), places)
+    return images, *evaluator.probabilities(checkpoint)
 
 
 def metadata(

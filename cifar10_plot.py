@@ -30,19 +30,18 @@ import cifar10_analysis
 import cifar10_checkpoint
 import cifar10_data
 import cifar10_drawings
-import cifar10_records
 import cifar10_settings
+from cifar10_analysis import IMAGES_IN_WORDS
 from cifar10_checkpoint import CheckpointFolder
-from cifar10_classifier import Evaluator
+from cifar10_classifier import Evaluator, num_held_out
 from cifar10_history import HISTORY_FILE
-from cifar10_input import count_examples, evaluation_files
-from cifar10_session import data_note
+from cifar10_input import EVAL_DATA
+from cifar10_progress import data_note
+from cifar10_recipe import recipe_of
 from cifar10_settings import LARGEST_SEED, UserError, arguments, run_script, setting
 
 # In the picture of mistakes.
 NUM_MISTAKES = 24
-
-_IMAGES_IN_WORDS = {'test': 'test', 'train_eval': 'training'}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,8 +71,8 @@ class PlotSettings:
     )
     eval_data: str = setting(
         'test',
-        'The images of confusion and mistakes: test or train_eval.',
-        choices=('test', 'train_eval'),
+        'The images of confusion and mistakes: test, train_eval or held_out.',
+        choices=EVAL_DATA,
     )
     data_dir: str = setting('cifar10_data', 'Folder of the data set.')
     seed: int = setting(0, 'Decides the distortions.', at_least=0, at_most=LARGEST_SEED)
@@ -165,11 +164,11 @@ def confusion(settings: PlotSettings) -> Figure:
     matrix = cifar10_analysis.confusion_matrix(*_evaluate(settings, checkpoint, prepared))
     precision = matrix.trace() / matrix.sum()
     title = (
-        f'Confusion of {matrix.sum():,} {_IMAGES_IN_WORDS[settings.eval_data]} images at step '
+        f'Confusion of {matrix.sum():,} {IMAGES_IN_WORDS[settings.eval_data]} at step '
         f'{cifar10_checkpoint.step_of(checkpoint):,}\nprecision @ 1 = {precision:.3f}'
         f'{data_note(prepared.dataset)}'
     )
-    return cifar10_drawings.draw_confusion(matrix, _names(prepared), title)
+    return cifar10_drawings.draw_confusion(matrix, prepared.class_names, title)
 
 
 def mistakes(settings: PlotSettings) -> Figure:
@@ -182,15 +181,16 @@ def mistakes(settings: PlotSettings) -> Figure:
         raise UserError(
             f'--plot=mistakes: found none among {len(labels):,} images at step {step:,}'
         )
-    names = _names(prepared)
-    files = evaluation_files(settings.eval_data, prepared.directory)
+    names = prepared.class_names
     guesses = probabilities[places].argmax(axis=1)
     return cifar10_drawings.draw_mistakes(
-        cifar10_analysis.read_images(files, places),
+        cifar10_analysis.evaluated_images(
+            settings.eval_data, prepared.directory, _held_out(settings), places
+        ),
         [names[label] for label in labels[places]],
         [names[guess] for guess in guesses],
         probabilities[places, guesses].tolist(),
-        f'Most confident mistakes on {_IMAGES_IN_WORDS[settings.eval_data]} images at step '
+        f'Most confident mistakes on {IMAGES_IN_WORDS[settings.eval_data]} at step '
         f'{step:,}{data_note(prepared.dataset)}',
     )
 
@@ -199,9 +199,17 @@ def _evaluate(
     settings: PlotSettings, checkpoint: str, prepared: cifar10_data.Prepared
 ) -> tuple[np.ndarray, np.ndarray]:
     """Probabilities and labels of all images of --eval_data."""
-    files = evaluation_files(settings.eval_data, prepared.directory)
-    evaluator = Evaluator(prepared.directory, count_examples(files), settings.eval_data)
+    evaluator = Evaluator(
+        prepared.directory,
+        eval_data=settings.eval_data,
+        num_classes=prepared.num_classes,
+        num_held_out=_held_out(settings),
+    )
     return evaluator.probabilities(checkpoint)
+
+
+def _held_out(settings: PlotSettings) -> int:
+    return num_held_out(_run(settings), settings.eval_data)
 
 
 def filters(settings: PlotSettings) -> Figure:
@@ -238,8 +246,12 @@ def distortions(settings: PlotSettings) -> Figure:
     """The first training images, and what distortion makes of them."""
     prepared = _data(settings)
     return cifar10_drawings.draw_distortions(
-        cifar10_analysis.distorted_images(prepared.directory, settings.seed),
-        _names(prepared),
+        cifar10_analysis.distorted_images(
+            prepared.directory,
+            settings.seed,
+            recipe_of(cifar10_settings.load(_run(settings))).distortions,
+        ),
+        prepared.class_names,
         f'Training images, distorted{data_note(prepared.dataset)}',
     )
 
@@ -247,7 +259,7 @@ def distortions(settings: PlotSettings) -> Figure:
 def classes(settings: PlotSettings) -> Figure:
     """How many images of each class there are."""
     prepared = _data(settings)
-    names = _names(prepared)
+    names = prepared.class_names
     train, test = cifar10_analysis.class_counts(prepared.directory, len(names))
     title = f'Images of each class{data_note(prepared.dataset)}'
     return cifar10_drawings.draw_classes(train, test, names, title)
@@ -260,10 +272,6 @@ def _dataset(run: str) -> str | None:
 
 def _data(settings: PlotSettings) -> cifar10_data.Prepared:
     return cifar10.maybe_download_and_extract(settings.data_dir, _dataset(_run(settings)))
-
-
-def _names(prepared: cifar10_data.Prepared) -> list[str]:
-    return cifar10_records.class_names(prepared.directory)
 
 
 PLOTS = {

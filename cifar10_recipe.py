@@ -9,7 +9,8 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import tensorflow.compat.v1 as tf
 
@@ -114,6 +115,12 @@ class Recipe:
 
 
 TUTORIAL_RECIPE = Recipe()
+
+
+def recipe_of(stored: Mapping[str, Any]) -> Recipe:
+    """The recipe of a run, by what its settings.json holds; the tutorial's, of what it doesn't."""
+    known = {field.name for field in dataclasses.fields(Recipe)}
+    return Recipe(**{name: value for name, value in stored.items() if name in known})
 
 
 def learning_rate_after(

@@ -10,7 +10,7 @@ import datetime
 import io
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
@@ -28,11 +28,13 @@ import cifar10_drawings
 import cifar10_files
 import cifar10_settings
 import cifar10_summary
-from cifar10_analysis import Curves, Distorted, Series
+from cifar10_analysis import Curves, Series
 from cifar10_classifier import Result
-from cifar10_input import CIFAR10_RECORD, IMAGE_SIZE, NUM_VIEWS, evaluation_files
+from cifar10_data import Prepared
+from cifar10_input import CIFAR10_RECORD, IMAGE_SIZE, NUM_VIEWS
 from cifar10_paths import os_errors_named
-from cifar10_session import data_note
+from cifar10_progress import data_note
+from cifar10_recipe import recipe_of
 
 REPORT_FILE = 'index.html'
 
@@ -42,8 +44,6 @@ _NUM_MISTAKES, _NUM_CONFUSIONS = 24, 10
 
 # Beyond these many classes the matrix is no table to read; the most frequent confusions are.
 _MAX_CLASSES_OF_TABLE = 50
-
-_IMAGES_IN_WORDS = {'test': 'test images', 'train_eval': 'training images, undistorted'}
 
 # In CSS pixels, of which a point has 4/3: a little larger than the drawing would be on paper.
 _PIXELS_PER_POINT = 1.6
@@ -70,14 +70,11 @@ class Evaluated(NamedTuple):
     """float32 [images, classes], in the order of the files."""
     labels: np.ndarray
     """int32 [images]."""
-    names: Sequence[str]
-    """Of the classes."""
+    data: Prepared
     eval_data: str
-    """Which images: 'test' or 'train_eval'."""
+    """Which images of it: see `cifar10_input.EVAL_DATA`."""
+    num_held_out: int
     average_views: bool
-    data_dir: str
-    """Holds the record files."""
-    dataset: str
     eval_dir: str
     """Where evaluation writes its history."""
 
@@ -136,9 +133,9 @@ def _headline(evaluated: Evaluated) -> dict[str, Any]:
         'checkpoint': evaluated.checkpoint,
         'result': result,
         'interval': cifar10_analysis.wilson_interval(result.num_correct, result.num_examples),
-        'images': _IMAGES_IN_WORDS.get(evaluated.eval_data, f'{evaluated.eval_data} images'),
+        'images': cifar10_analysis.IMAGES_IN_WORDS[evaluated.eval_data],
         'num_views': NUM_VIEWS if evaluated.average_views else 1,
-        'note': data_note(evaluated.dataset).strip(' []'),
+        'note': data_note(evaluated.data.dataset).strip(' []'),
         'written': f'{datetime.datetime.now():%Y-%m-%d %H:%M}',
     }
 
@@ -173,7 +170,7 @@ def _ends(line: Series) -> str:
 
 def _confusion(evaluated: Evaluated) -> dict[str, Any]:
     """The matrix, its picture, and what follows from it for each class."""
-    names = evaluated.names
+    names = evaluated.data.class_names
     matrix = cifar10_analysis.confusion_matrix(evaluated.probabilities, evaluated.labels)
     scores = cifar10_analysis.class_scores(matrix)
     of_class = matrix.sum(axis=1)
@@ -202,14 +199,15 @@ def _mistakes(evaluated: Evaluated) -> list[dict[str, Any]]:
     places = cifar10_analysis.most_confident_mistakes(
         evaluated.probabilities, evaluated.labels, _NUM_MISTAKES
     )
-    files = evaluation_files(evaluated.eval_data, evaluated.data_dir)
-    images = cifar10_analysis.read_images(files, places)
+    images = cifar10_analysis.evaluated_images(
+        evaluated.eval_data, evaluated.data.directory, evaluated.num_held_out, places
+    )
     guesses = evaluated.probabilities[places].argmax(axis=1)
     return [
         {
             'picture': _png(image),
-            'truth': evaluated.names[evaluated.labels[place]],
-            'guess': evaluated.names[guess],
+            'truth': evaluated.data.class_names[evaluated.labels[place]],
+            'guess': evaluated.data.class_names[guess],
             'probability': float(evaluated.probabilities[place, guess]),
         }
         for place, image, guess in zip(places, images, guesses, strict=True)
@@ -223,7 +221,7 @@ def _network(evaluated: Evaluated) -> dict[str, Any]:
     with tf.Graph().as_default():
         shape = [None, IMAGE_SIZE, IMAGE_SIZE, CIFAR10_RECORD.depth]
         images = tf.placeholder(tf.float32, shape, name='images')
-        logits = cifar10.inference(images, len(evaluated.names), summaries=False)
+        logits = cifar10.inference(images, len(evaluated.data.class_names), summaries=False)
         layers = cifar10_summary.layers(images, logits)
     return {
         'layers': [(name, _in_words(shape), count) for name, shape, count in layers],
@@ -241,8 +239,8 @@ def _in_words(shape: Iterable[int | None] | None) -> str:
 
 def _data(evaluated: Evaluated) -> dict[str, Any]:
     """Numbers of images, and what training makes of some."""
-    names = evaluated.names
-    train, test = cifar10_analysis.class_counts(evaluated.data_dir, len(names))
+    names = evaluated.data.class_names
+    train, test = cifar10_analysis.class_counts(evaluated.data.directory, len(names))
     alt = (
         f'Bars of the images of {len(names)} classes: {_range(train)} training images and '
         f'{_range(test)} test images of each.'
@@ -261,11 +259,14 @@ def _range(counts: np.ndarray) -> str:
 
 
 def _distortions(evaluated: Evaluated) -> list[dict[str, Any]]:
-    distorted: Distorted = cifar10_analysis.distorted_images(evaluated.data_dir, seed=0)
+    stored = cifar10_settings.load(os.path.dirname(evaluated.checkpoint))
+    distorted = cifar10_analysis.distorted_images(
+        evaluated.data.directory, seed=0, distortions=recipe_of(stored).distortions
+    )
     versions = cifar10_drawings.distorted_pictures(distorted.versions)
     return [
         {
-            'name': evaluated.names[label],
+            'name': evaluated.data.class_names[label],
             'picture': _png(image),
             'versions': _png(_tiled(of_image, columns=len(of_image))),
             'count': len(of_image),

@@ -9,7 +9,7 @@ import pytest
 
 import cifar10_analysis
 from cifar10_analysis import ClassScores
-from cifar10_input import train_files
+from cifar10_input import Distortions, train_files
 
 # Six images of three classes; the last is as likely of class 0 as of its own, 2.
 PROBABILITIES = np.array(
@@ -93,7 +93,11 @@ def test_images_are_read_from_their_places_in_all_files(records: Path) -> None:
 
 
 def test_distortions_are_those_of_the_first_images(records: Path) -> None:
-    images, labels, versions = cifar10_analysis.distorted_images(str(records), seed=0)
+    central = Distortions(max_shift=0, flip=False, max_brightness=0.0, max_contrast=0.0)
+    images, labels, versions = cifar10_analysis.distorted_images(str(records), 0, central)
+    assert np.abs(versions - versions[:, :1]).max() < 1e-5
+    images, labels, versions = cifar10_analysis.distorted_images(str(records), 0, Distortions())
+    assert np.abs(versions - versions[:, :1]).max() > 0.1
     assert images[:, 0, 0, 0].tolist() == list(range(6))
     assert versions.shape == (6, 8, 24, 24, 3)
     data = np.fromfile(records / 'data_batch_1.bin', np.uint8).reshape(-1, 3073)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
+import cifar10_analysis
 import cifar10_export
 from cifar10_classifier import Evaluator
 from cifar10_export import ExportSettings
@@ -76,7 +77,10 @@ def expected_probabilities(trained: ExportSettings, records: Path) -> np.ndarray
 def test_plain_tensorflow_opens_both_models(
     trained: ExportSettings, exported: Path, records: Path, tmp_path: Path
 ) -> None:
-    np.save(tmp_path / 'images.npy', cifar10_export.read_images([str(records / 'test_batch.bin')]))
+    np.save(
+        tmp_path / 'images.npy',
+        cifar10_analysis.read_images([str(records / 'test_batch.bin')], np.arange(25)),
+    )
     result = subprocess.run(
         # Isolated: neither the current folder nor PYTHONPATH is searched.
         [sys.executable, '-I', '-c', USER_PROGRAM, str(exported), str(tmp_path / 'images.npy')],
@@ -125,7 +129,7 @@ def test_metadata_says_what_the_models_are(
 
 def test_the_preprocessing_is_what_metadata_says(records: Path) -> None:
     """The words, followed by hand."""
-    images = cifar10_export.read_images([str(records / 'test_batch.bin')])
+    images = cifar10_analysis.read_images([str(records / 'test_batch.bin')], np.arange(25))
     # One image without contrast, where the standard deviation is replaced.
     images[0] = 128
     images[0, 16, 16] = 129

@@ -19,6 +19,7 @@ import cifar10_eval
 import cifar10_files
 import cifar10_report
 from cifar10_classifier import Evaluator, Result
+from cifar10_data import Prepared
 from cifar10_eval import EvalSettings
 from cifar10_settings import UserError
 from test_cifar10_predict import save_network
@@ -47,7 +48,7 @@ def written(tmp_path_factory: pytest.TempPathFactory, records: Path) -> Written:
     data_dir = Path(shutil.copytree(records, folder / 'data'))
     (data_dir / 'batches.meta.txt').write_text('\n'.join(NAMES))
     draw_patches(data_dir / 'test_batch.bin')
-    checkpoint = save_network(folder / 'train', dataset='cifar10', data_dir='<b>', max_steps=7)
+    checkpoint = save_network(folder / 'train', dataset='own', data_dir='<b>', max_steps=7)
     (folder / 'train' / 'history.jsonl').write_text(
         '{"step": 1, "loss": 4.5}\n{"step": 7, "loss": 2.25}\n{"step": 7, "precision": 0.5}\n'
     )
@@ -124,11 +125,10 @@ def evaluated(written: Written, **changes: Any) -> cifar10_report.Evaluated:
         result=Result(7, 25, 25),
         probabilities=np.eye(10, dtype=np.float32)[written.labels],
         labels=written.labels,
-        names=NAMES,
+        data=Prepared(written.settings.data_dir, 'own', tuple(NAMES)),
         eval_data='test',
+        num_held_out=0,
         average_views=False,
-        data_dir=written.settings.data_dir,
-        dataset='cifar10',
         eval_dir=written.settings.eval_dir,
     )._replace(**changes)
 
@@ -199,7 +199,11 @@ def of_many_classes(written: Written, tmp_path_factory: pytest.TempPathFactory) 
         checkpoint=save_network(folder / 'run'),
         result=Result(7, 0, 25),
         probabilities=rng.random([25, 60], np.float32),
-        names=[f'class {label} of a rather long name' for label in range(60)],
+        data=Prepared(
+            written.settings.data_dir,
+            'own',
+            tuple(f'class {label} of a rather long name' for label in range(60)),
+        ),
         average_views=True,
         dataset='synthetic',
         eval_dir=str(folder),
