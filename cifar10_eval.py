@@ -7,6 +7,7 @@ and prints a line like
 
     2026-11-21 12:00:00.000000: precision @ 1 = 0.866 (step 100000, 10000 images)
 
+which history.jsonl in --eval_dir keeps, as `cifar10_history.py` says.
 Without --run_once it goes on: it runs beside training and evaluates each new
 checkpoint once. --report writes a page that shows what was found. On 2 CPU cores with
 AVX-512 the 10,000 test images take 1.2 seconds (median of 5 runs), after a start-up of
