@@ -201,11 +201,10 @@ def of_many_classes(written: Written, tmp_path_factory: pytest.TempPathFactory) 
         probabilities=rng.random([25, 60], np.float32),
         data=Prepared(
             written.settings.data_dir,
-            'own',
+            'synthetic',
             tuple(f'class {label} of a rather long name' for label in range(60)),
         ),
         average_views=True,
-        dataset='synthetic',
         eval_dir=str(folder),
     )
     (folder / 'run' / 'settings.json').unlink()
