@@ -405,9 +405,11 @@ def inputs(
       ValueError: `eval_data` is none of these.
     """
     files = evaluation_files(eval_data, data_dir)
-    first, count = evaluation_range(eval_data, data_dir, num_held_out, record)
-    records = tf.data.FixedLengthRecordDataset(files, record.record_bytes).skip(first)
-    records = records.take(count if num_examples < 0 else min(num_examples, count))
+    records = tf.data.FixedLengthRecordDataset(files, record.record_bytes)
+    if num_held_out or eval_data == 'held_out':
+        first, count = evaluation_range(eval_data, data_dir, num_held_out, record)
+        records = records.skip(first).take(count)
+    records = records.take(num_examples)
 
     def decode_and_crop(records: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         images, labels = decode_records(records, record)

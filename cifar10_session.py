@@ -650,12 +650,13 @@ def session_config(settings: TrainSettings, num_cpu_devices: int = 1) -> tf.Conf
 
 def _taken(this_run: Run, training: Training, global_batch_size: int) -> Taken:
     """Tensors of a step, once it is taken."""
-    with tf.control_dependencies([training.train_op]):
-        step = tf.train.get_global_step().read_value()
-        examples = training.examples_seen.read_value()
-    rate = cifar10.learning_rate_after(
-        examples - global_batch_size, this_run.data.num_examples, this_run.settings
-    )
+    with tf.name_scope('progress'):
+        with tf.control_dependencies([training.train_op]):
+            step = tf.train.get_global_step().read_value()
+            examples = training.examples_seen.read_value()
+        rate = cifar10.learning_rate_after(
+            examples - global_batch_size, this_run.data.num_examples, this_run.settings
+        )
     return Taken(step, examples, training.total_loss, rate)
 
 
