@@ -21,7 +21,6 @@ Measured on 2 cores of an AMD EPYC with other programs at work (3 runs): 375 to 
 from __future__ import annotations
 
 import contextlib
-import functools
 import gzip
 import itertools
 import math
@@ -29,7 +28,6 @@ import os
 import shlex
 import sys
 import tempfile
-import warnings
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -37,21 +35,18 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import BinaryIO, NamedTuple, cast
 
 import numpy as np
-from matplotlib.figure import Figure
 from tqdm import tqdm
 
 import cifar10_archive
+import cifar10_contact_sheet
 import cifar10_download
 import cifar10_records
 from cifar10_download import Fingerprint
-from cifar10_input import CIFAR10_RECORD, TEST_FILES, TRAIN_FILES, RecordFormat, train_files
+from cifar10_input import CIFAR10_RECORD, TEST_FILES, TRAIN_FILES, RecordFormat
 from cifar10_paths import filled_directory, os_errors_named, read_text, regular_size
 from cifar10_pictures import Reader
-from cifar10_records import CLASS_NAMES_FILE
+from cifar10_records import CLASS_NAMES_FILE, MAX_CLASSES, MIN_CLASSES
 from cifar10_settings import UserError, interpreter
-
-# A label is one byte.
-MIN_CLASSES, MAX_CLASSES = 2, 256
 
 # What PICTURES may be, in words.
 DIVIDED = 'a folder of train/ and test/'
@@ -99,17 +94,6 @@ _IGNORED = ('thumbs.db', 'desktop.ini', '__macosx')
 _THREADS = min(4, os.cpu_count() or 1)
 _IMAGES_AT_ONCE = 32
 _CHUNK_BYTES = 1 << 20
-
-# Classes that get a row of their own on the contact sheet.
-MAX_ROWS = 24
-
-# Of the contact sheet, in pixels of the records: from one image to the next, and around
-# them. Each of these pixels is drawn as _SCALE by _SCALE.
-_PITCH, _MARGIN, _TITLE_HEIGHT = 34, 14, 38
-_SCALE, _PER_INCH = 2, 64
-
-# In the same pixels; most letters are narrower.
-_LETTER_WIDTH = 6
 
 
 class Source(NamedTuple):
@@ -173,8 +157,13 @@ def convert(
         converted = _write(source, temporary, seed)
         _check_counts(pictures, source.class_names, *converted)
         cifar10_records.write_sums(temporary)
-        sheet = _sheet(data_dir, temporary, source.class_names, converted.counts)
-        _save(sheet, contact_sheet or os.path.join(temporary, CONTACT_SHEET))
+        folder = cifar10_contact_sheet.shortened(os.path.basename(os.path.abspath(data_dir)), 20)
+        cifar10_contact_sheet.write(
+            contact_sheet or os.path.join(temporary, CONTACT_SHEET),
+            temporary,
+            source.class_names,
+            _title(folder, converted.counts),
+        )
     print(in_words(data_dir, source.class_names, converted.counts))
     print(f'Examples: {contact_sheet or os.path.join(data_dir, CONTACT_SHEET)}')
     print(f'To train on them: {_train_command(data_dir)}')
@@ -637,106 +626,3 @@ def _train_command(data_dir: str) -> str:
     script = os.path.join(os.path.dirname(sys.argv[0]), 'cifar10_train.py')
     train_dir = os.path.normpath(data_dir) + '_train'
     return shlex.join([interpreter(), script, f'--data_dir={data_dir}', f'--train_dir={train_dir}'])
-
-
-def examples(directory: str, num_classes: int, count: int) -> list[list[np.ndarray]]:
-    """The first training images of each class as they stand in the records.
-
-    Returns:
-      For each class up to `count` arrays uint8 [32, 32, 3].
-    """
-    found: list[list[np.ndarray]] = [[] for _ in range(num_classes)]
-    shape = (CIFAR10_RECORD.depth, CIFAR10_RECORD.height, CIFAR10_RECORD.width)
-    for path in train_files(directory):
-        with open(path, 'rb') as file:
-            while record := file.read(CIFAR10_RECORD.record_bytes):
-                if len(found[record[0]]) < count:
-                    planes = np.frombuffer(record, np.uint8, offset=1).reshape(shape)
-                    found[record[0]].append(planes.transpose(1, 2, 0))
-    return found
-
-
-class Layout(NamedTuple):
-    """Of a contact sheet, whose widths and heights are in pixels of the records."""
-
-    columns: int
-    rows: int
-    examples: int
-    letters: int
-
-    @property
-    def text_width(self) -> int:
-        return _MARGIN + self.letters * _LETTER_WIDTH
-
-    @property
-    def column_width(self) -> int:
-        return self.text_width + self.examples * _PITCH + _MARGIN
-
-    @property
-    def width(self) -> int:
-        return _MARGIN + self.columns * self.column_width
-
-    @property
-    def height(self) -> int:
-        return _TITLE_HEIGHT + self.rows * _PITCH + _MARGIN
-
-
-def layout_of(names: Sequence[str]) -> Layout:
-    """A row for each class; of many classes, columns of rows with fewer examples."""
-    num_classes, longest = len(names), max(map(len, names))
-    if num_classes <= MAX_ROWS:
-        return Layout(1, num_classes, examples=12, letters=min(30, longest))
-    compact = Layout(1, num_classes, examples=3, letters=min(20, longest))
-    # About as wide as a screen is.
-    columns = round(math.sqrt(num_classes * _PITCH / compact.column_width * 16 / 9))
-    return compact._replace(columns=columns, rows=-(-num_classes // columns))
-
-
-def draw(
-    layout: Layout, shown: Sequence[Sequence[np.ndarray]], names: Sequence[str], title: str
-) -> Figure:
-    """The contact sheet.
-
-    Args:
-      layout: has a place for each class.
-      shown: images of each class, uint8 [32, 32, 3].
-      names: of the classes.
-      title: above all.
-    """
-    side = CIFAR10_RECORD.height
-    canvas = np.full([layout.height, layout.width, 3], 255, np.uint8)
-    size = (layout.width / _PER_INCH, layout.height / _PER_INCH)
-    figure = Figure(figsize=size, dpi=_SCALE * _PER_INCH)
-    axes = figure.add_axes((0, 0, 1, 1))
-    axes.set_axis_off()
-    text = functools.partial(axes.text, va='center', parse_math=False)
-    text(_MARGIN, _TITLE_HEIGHT / 2, title, fontsize=11)
-    for place, (images, name) in enumerate(zip(shown, names, strict=True)):
-        column, row = divmod(place, layout.rows)
-        left = _MARGIN + column * layout.column_width + layout.text_width
-        top = _TITLE_HEIGHT + row * _PITCH
-        name = _shortened(name, layout.letters)
-        text(left - _MARGIN / 2, top + side / 2, name, ha='right', fontsize=10)
-        for number, image in enumerate(images):
-            begin = left + number * _PITCH
-            canvas[top : top + side, begin : begin + side] = image
-    axes.imshow(canvas, extent=(0, layout.width, layout.height, 0), interpolation='nearest')
-    return figure
-
-
-def _shortened(name: str, length: int) -> str:
-    return name if len(name) <= length else f'{name[: length - 1]}…'
-
-
-def _sheet(data_dir: str, directory: str, names: Sequence[str], counts: np.ndarray) -> Figure:
-    layout = layout_of(names)
-    shown = examples(directory, len(names), layout.examples)
-    folder = _shortened(os.path.basename(os.path.abspath(data_dir)), 20)
-    return draw(layout, shown, names, _title(folder, counts))
-
-
-def _save(figure: Figure, path: str) -> None:
-    with os_errors_named(path), warnings.catch_warnings():
-        # Of letters that matplotlib's font lacks, and draws as boxes.
-        warnings.filterwarnings('ignore', message='Glyph')
-        figure.savefig(path)

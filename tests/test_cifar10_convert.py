@@ -21,6 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+import cifar10_contact_sheet
 import cifar10_convert
 import cifar10_data
 import cifar10_input
@@ -522,10 +523,10 @@ def test_cifar100_that_cannot_be_had_leaves_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize('num_classes', [2, 10, 24, 25, 100, 256])
 def test_the_sheet_shows_each_class_beside_its_name(num_classes: int) -> None:
     names = [f'class $_{i}^ ' + 'w' * (i % 40) for i in range(num_classes)]
-    layout = cifar10_convert.layout_of(names)
+    layout = cifar10_contact_sheet.layout_of(names)
     count = layout.examples
     shown = [[picture(label, number) for number in range(count)] for label in range(num_classes)]
-    figure = cifar10_convert.draw(layout, shown, names, 'title')
+    figure = cifar10_contact_sheet.draw(layout, shown, names, 'title')
     (axes,) = figure.axes
     canvas = np.array(axes.images[0].get_array())
     title, *texts = axes.texts
