@@ -115,9 +115,9 @@ def _draw_loss(axes: Axes, runs: Sequence[Curves], unit: float) -> None:
         window = 2 * int(_SMOOTHED_SHARE * len(run.loss.x) / 2) + 1
         if window > 1:
             x, y = _thinned(run.loss)
-            axes.plot(x / unit, y, color=color, alpha=0.35, linewidth=0.8, label='each line')
+            axes.plot(x / unit, y, color=color, alpha=0.35, linewidth=0.8, label='one batch')
         x, y = _thinned(run.loss._replace(y=moving_average(run.loss.y, window)))
-        label = f'mean of {window} lines' if window > 1 else 'each line'
+        label = f'mean of {window} batches' if window > 1 else 'one batch'
         label = label if len(runs) == 1 else _shown_run(run.name)
         dark += axes.plot(x / unit, y, color=color, linewidth=1.8, label=label)
     axes.set_ylabel('total loss')

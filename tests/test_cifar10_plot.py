@@ -64,7 +64,7 @@ def legend(figure: Figure, panel: int) -> list[str]:
 
 def test_a_run_is_drawn_with_the_evaluations_beside_it(run: str) -> None:
     losses, precisions = drawn(cifar10_plot.curve(PlotSettings(train_dir=run)))
-    assert losses['each line'] == [(1, 4.5), (100, 3.0), (200, 2.5)]
+    assert losses['one batch'] == [(1, 4.5), (100, 3.0), (200, 2.5)]
     assert precisions == {'test images: 0.625': [(100, 0.5), (150, 0.55), (200, 0.625)]}
     assert drawn(cifar10_plot.curve(PlotSettings((run,)))) == [losses, precisions]
 
@@ -81,7 +81,7 @@ def test_what_an_evaluation_does_not_note_is_interpolated(
 ) -> None:
     figure = cifar10_plot.curve(PlotSettings((run,), x=axis))
     losses, precisions = drawn(figure)
-    assert [place for place, _ in losses['each line']] == x
+    assert [place for place, _ in losses['one batch']] == x
     assert [place for place, _ in precisions['test images: 0.625']] == evaluated
     assert {axes.get_xlabel() for axes in figure.axes} == {label}
 
@@ -94,7 +94,7 @@ def test_long_runs_are_drawn_over_hours_and_millions(tmp_path: Path) -> None:
     ):
         figure = cifar10_plot.curve(PlotSettings((run,), x=axis))
         assert figure.axes[0].get_xlabel() == label
-        assert drawn(figure)[0]['each line'][-1] == (last, 1.0)
+        assert drawn(figure)[0]['one batch'][-1] == (last, 1.0)
 
 
 def test_kinds_of_evaluation_are_lines_of_their_own(tmp_path: Path) -> None:
@@ -141,8 +141,8 @@ def test_of_very_many_lines_the_extremes_are_drawn(tmp_path: Path) -> None:
     losses[12_345], losses[23_456] = 7, 1
     run = write_history(tmp_path / 'run', *(trained(i, x) for i, x in enumerate(losses.tolist())))
     figure = cifar10_plot.curve(PlotSettings((run,)))
-    assert legend(figure, 0) == ['each line', 'mean of 601 lines']
-    points = drawn(figure)[0]['each line']
+    assert legend(figure, 0) == ['one batch', 'mean of 601 batches']
+    points = drawn(figure)[0]['one batch']
     assert len(points) <= 4000 and points == sorted(points)
     assert (12_345, 7) in points and (23_456, 1) in points
 

@@ -155,6 +155,7 @@ def test_a_signal_ends_the_run_with_a_checkpoint(
     lines = capsys.readouterr().out.splitlines()
     assert lines[-3].startswith(f'Stopped by {number.name} at step 3, saved in {tmp_path}')
     assert lines[-1].startswith('To go on: ') and '--max_steps=1000' in lines[-1]
+    assert '--dataset' not in lines[-1]
 
 
 def test_a_step_that_is_not_finite_is_not_taken_and_names_the_first_bad_tensor(
