@@ -27,7 +27,7 @@ board: .venv/runtime
 	$(BIN)/tensorboard --logdir=$(LOGDIR) --port=$(PORT)
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 faults: .venv/development
 	CIFAR10_FAULT_KILLS=50 CIFAR10_FUZZ_EXAMPLES=20000 \
