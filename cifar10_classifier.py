@@ -21,6 +21,7 @@ import cifar10_records
 import cifar10_settings
 from cifar10_archive import CIFAR10_DIRECTORY
 from cifar10_checkpoint import CheckpointFolder
+from cifar10_data import DATA_DIR
 from cifar10_input import (
     CIFAR10_RECORD,
     NUM_CLASSES,
@@ -53,6 +54,18 @@ def newest_checkpoint(folder: CheckpointFolder) -> str:
             'train first, for example with python cifar10_train.py'
         )
     return newest
+
+
+def data_dir_of(checkpoint_dir: str, data_dir: str | None) -> str:
+    """Where to look for the images: in `data_dir`, or else where the run did, if that is there.
+
+    Raises:
+      UserError: the run's settings can't be read.
+    """
+    if data_dir:
+        return data_dir
+    trained_on = str(cifar10_settings.load(checkpoint_dir).get('data_dir', ''))
+    return trained_on if os.path.isdir(trained_on) else DATA_DIR
 
 
 def num_held_out(checkpoint_dir: str, eval_data: str) -> int:

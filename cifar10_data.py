@@ -63,6 +63,9 @@ try:
 except ImportError:  # Windows: two processes that prepare one directory don't wait there.
     fcntl = None  # type: ignore[assignment]
 
+# Where data is looked for and put, unless something else is said.
+DATA_DIR = 'cifar10_data'
+
 DATASETS = ('cifar10', 'synthetic', 'own', 'auto')
 
 DATASET_HELP = (
@@ -86,7 +89,7 @@ class DataSettings:
     """What to put where."""
 
     words: tuple[str, ...] = arguments()
-    data_dir: str = setting('cifar10_data', 'Directory that holds, or gets, the data set.')
+    data_dir: str = setting(DATA_DIR, 'Directory that holds, or gets, the data set.')
     dataset: str = setting(None, DATASET_HELP, choices=DATASETS)
     data_url: str = setting(DATA_URL, 'http, https or file URL of the CIFAR-10 archive.')
     num_train: int = setting(

@@ -36,7 +36,7 @@ import cifar10_history
 import cifar10_report
 import cifar10_settings
 from cifar10_checkpoint import CheckpointFolder, reason_of
-from cifar10_classifier import Evaluator, Result, newest_checkpoint, num_held_out
+from cifar10_classifier import Evaluator, Result, data_dir_of, newest_checkpoint, num_held_out
 from cifar10_input import EVAL_DATA, NUM_VIEWS, evaluation_files
 from cifar10_progress import (
     evaluation_entry,
@@ -79,7 +79,7 @@ class EvalSettings:
     num_examples: int = setting(0, 'How many images to score; 0: all.', at_least=0)
     run_once: bool = setting(False, 'Evaluate the newest checkpoint and exit.')
     progress: bool = setting(True, 'On a terminal, show how many images have been scored.')
-    data_dir: str = setting('cifar10_data', 'Folder of the data set.')
+    data_dir: str = setting(None, 'Folder of the data set; by default the one that training used.')
     dataset: str = setting(
         None,
         'cifar10, synthetic or own; by default the one that the checkpoints were trained on.',
@@ -208,7 +208,9 @@ class _Evaluation:
         self._settings = settings
         _refuse_history_of_training(settings)
         stored = cifar10_settings.load(settings.checkpoint_dir)
-        prepared = cifar10.maybe_download_and_extract(settings.data_dir, _dataset(settings, stored))
+        prepared = cifar10.maybe_download_and_extract(
+            data_dir_of(settings.checkpoint_dir, settings.data_dir), _dataset(settings, stored)
+        )
         self._prepared = prepared
         self._watch = cifar10_guard.Watch(evaluation_files(settings.eval_data, prepared.directory))
         self._num_held_out = num_held_out(settings.checkpoint_dir, settings.eval_data)

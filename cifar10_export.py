@@ -39,6 +39,7 @@ from cifar10_classifier import (
     Predictor,
     Restorer,
     class_names,
+    data_dir_of,
     newest_checkpoint,
     num_classes_of,
     picture_placeholder,
@@ -206,7 +207,7 @@ def _test_images(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The test images, their probabilities by evaluation, and their labels."""
     stored = cifar10_settings.load(settings.checkpoint_dir)
-    data_dir = settings.data_dir or str(stored.get('data_dir', 'cifar10_data'))
+    data_dir = data_dir_of(settings.checkpoint_dir, settings.data_dir)
     prepared = cifar10.maybe_download_and_extract(data_dir, stored.get('dataset'))
     evaluator = Evaluator(prepared.directory, num_classes=prepared.num_classes)
     places = np.arange(evaluator.num_examples)

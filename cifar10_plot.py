@@ -33,7 +33,7 @@ import cifar10_drawings
 import cifar10_settings
 from cifar10_analysis import IMAGES_IN_WORDS
 from cifar10_checkpoint import CheckpointFolder
-from cifar10_classifier import Evaluator, num_held_out
+from cifar10_classifier import Evaluator, data_dir_of, num_held_out
 from cifar10_history import HISTORY_FILE
 from cifar10_input import EVAL_DATA
 from cifar10_progress import data_note
@@ -74,7 +74,7 @@ class PlotSettings:
         'The images of confusion and mistakes: test, train_eval or held_out.',
         choices=EVAL_DATA,
     )
-    data_dir: str = setting('cifar10_data', 'Folder of the data set.')
+    data_dir: str = setting(None, 'Folder of the data set; by default the one that training used.')
     seed: int = setting(0, 'Decides the distortions.', at_least=0, at_most=LARGEST_SEED)
 
 
@@ -271,7 +271,8 @@ def _dataset(run: str) -> str | None:
 
 
 def _data(settings: PlotSettings) -> cifar10_data.Prepared:
-    return cifar10.maybe_download_and_extract(settings.data_dir, _dataset(_run(settings)))
+    run = _run(settings)
+    return cifar10.maybe_download_and_extract(data_dir_of(run, settings.data_dir), _dataset(run))
 
 
 PLOTS = {

@@ -92,7 +92,7 @@ class RunSettings:
         'A recipe by its name; flags beside it change single values.',
         choices=tuple(PRESETS),
     )
-    data_dir: str = setting('cifar10_data', 'Folder of the data set, filled if it is empty.')
+    data_dir: str = setting(cifar10_data.DATA_DIR, 'Folder of the data set, filled if it is empty.')
     dataset: str = setting(None, cifar10_data.DATASET_HELP, choices=cifar10_data.DATASETS)
     data_url: str = setting(cifar10.DATA_URL, 'Where to get CIFAR-10: an http, https or file URL.')
     num_held_out: int = setting(

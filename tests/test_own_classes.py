@@ -15,6 +15,7 @@ import cifar10_export
 import cifar10_plot
 import cifar10_predict
 import cifar10_train
+from cifar10_classifier import data_dir_of
 from cifar10_eval import EvalSettings
 from cifar10_input import TEST_FILES, TRAIN_FILES
 from cifar10_settings import UserError
@@ -56,7 +57,6 @@ def eval_settings(settings: OneDeviceTrainSettings, tmp_path: Path, **more: obje
     values = EvalSettings(
         checkpoint_dir=settings.train_dir,
         eval_dir=str(tmp_path / 'eval'),
-        data_dir=settings.data_dir,
         run_once=True,
     )
     return dataclasses.replace(values, **more)  # type: ignore[arg-type]
@@ -134,8 +134,17 @@ def test_plots_name_own_classes(
         cifar10_plot.PlotSettings(
             plot=kind,
             train_dir=settings.train_dir,
-            data_dir=settings.data_dir,
             output=str(output),
         )
     )
     assert all(f'<!-- {name} -->' in output.read_text(encoding='utf-8') for name in NAMES)
+
+
+def test_data_is_looked_for_where_the_run_found_it(
+    settings: OneDeviceTrainSettings, tmp_path: Path
+) -> None:
+    assert data_dir_of(settings.train_dir, None) == settings.data_dir
+    assert data_dir_of(settings.train_dir, 'given') == 'given'
+    (tmp_path / 'settings.json').write_text('{"data_dir": "gone"}')
+    assert data_dir_of(str(tmp_path), None) == 'cifar10_data'
+    assert data_dir_of('no run', None) == 'cifar10_data'
