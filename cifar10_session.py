@@ -864,7 +864,7 @@ def _print_end(
     print(f'{end}, saved in {settings.train_dir}{data_note(settings.dataset)}')
     print(f'To watch: {cifar10_board.command_line(settings.train_dir)}')
     # The data set that the run began with is taken by itself.
-    settings = dataclasses.replace(settings, start_over=False, dataset=None)
+    settings = dataclasses.replace(settings, start_over=False, dataset=TrainSettings.dataset)
     if step >= settings.max_steps:
         settings = dataclasses.replace(settings, max_steps=max(100_000, 2 * step))
     where = '' if worker.num_workers == 1 else ', on each worker with its TF_CONFIG'
