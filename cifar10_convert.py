@@ -45,6 +45,7 @@ from cifar10_download import Fingerprint
 from cifar10_input import CIFAR10_RECORD, TEST_FILES, TRAIN_FILES, RecordFormat
 from cifar10_paths import filled_directory, os_errors_named, read_text, regular_size
 from cifar10_pictures import Reader
+from cifar10_recipe import BATCH_SIZE
 from cifar10_records import CLASS_NAMES_FILE, MAX_CLASSES, MIN_CLASSES
 from cifar10_settings import UserError, interpreter
 
@@ -166,7 +167,7 @@ def convert(
         )
     print(in_words(data_dir, source.class_names, converted.counts))
     print(f'Examples: {contact_sheet or os.path.join(data_dir, CONTACT_SHEET)}')
-    print(f'To train on them: {_train_command(data_dir)}')
+    print(f'To train on them: {_train_command(data_dir, int(converted.counts[0].sum()))}')
     if converted.skipped:
         raise UserError(
             f'{converted.skipped:,} of {len(source.labels):,} files were skipped, each named '
@@ -622,7 +623,11 @@ def _title(data_dir: str, counts: np.ndarray) -> str:
     )
 
 
-def _train_command(data_dir: str) -> str:
+def _train_command(data_dir: str, num_train: int) -> str:
+    """What trains on them; of a small set with batches that it fills."""
     script = os.path.join(os.path.dirname(sys.argv[0]), 'cifar10_train.py')
     train_dir = os.path.normpath(data_dir) + '_train'
-    return shlex.join([interpreter(), script, f'--data_dir={data_dir}', f'--train_dir={train_dir}'])
+    options = [f'--data_dir={data_dir}', f'--train_dir={train_dir}']
+    if num_train < BATCH_SIZE:
+        options.append(f'--batch_size={2 ** (num_train.bit_length() - 1)}')
+    return shlex.join([interpreter(), script, *options])

@@ -105,7 +105,9 @@ def test_each_picture_becomes_one_record_of_its_class(
     output = capsys.readouterr().out
     assert '15 training and 3 test images of 2 classes' in output
     assert '  cat           10         2\n  no cat         5         1\n' in output
-    assert f'cifar10_train.py --data_dir={tmp_path}/out --train_dir={tmp_path}/out_train' in output
+    command = f'cifar10_train.py --data_dir={tmp_path}/out --train_dir={tmp_path}/out_train'
+    # 15 images fill no batch of 128.
+    assert f'{command} --batch_size=8\n' in output
     assert tree(tmp_path) == {'out', 'pictures'} | {
         os.path.join(folder, name)
         for folder in ('out', 'pictures')
