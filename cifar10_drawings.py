@@ -97,6 +97,9 @@ def draw_curves(
         axes.spines[['top', 'right']].set_visible(False)
         axes.margins(x=0.04, y=0.1)
         axes.set_xlim(left=0)
+        if panel == 'precision':
+            low, high = axes.get_ylim()
+            axes.set_ylim(max(low, 0), min(high, 1))
     return figure
 
 
@@ -148,6 +151,8 @@ def _draw_precision(axes: Axes, runs: Sequence[Curves], unit: float) -> None:
                 color=color,
                 marker='o',
                 markersize=4,
+                # A whole dot at a precision of 0 or 1 too.
+                clip_on=False,
                 label=f'{label}: {series.y[-1]:.3f}',
             )
     axes.set_ylabel('precision @ 1')
@@ -269,7 +274,7 @@ def draw_mistakes(
     columns = min(len(images), 6)
     rows = -(-len(images) // columns)
     figure = Figure(figsize=(max(1.7 * columns, 4), 2.1 * rows + 0.6), layout='constrained')
-    figure.suptitle(title)
+    figure.suptitle(title, wrap=True)
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in grid:
         axes.set_axis_off()
@@ -384,8 +389,9 @@ def _draw_named_bars(axes: Axes, train: np.ndarray, test: np.ndarray, names: Seq
 
 def _draw_many_bars(axes: Axes, train: np.ndarray, test: np.ndarray, names: Sequence[str]) -> None:
     places = np.arange(len(names))
-    axes.bar(places, train, 0.9, color=BLUE, label='training')
-    axes.bar(places, test, 0.9, color=PALE, label='test')
+    # Gaps of less than a pixel would show as stripes.
+    axes.bar(places, train, 1, color=BLUE, label='training')
+    axes.bar(places, test, 1, color=PALE, label='test')
     some = places[:: -(-len(names) // _MAX_NAMED)]
     axes.set_xticks(some, [names[place] for place in some], rotation=90, fontsize=8)
     axes.set_ylabel('images')

@@ -9,6 +9,7 @@ import pytest
 from matplotlib.figure import Figure
 
 import cifar10_drawings
+from cifar10_analysis import Curves, Series
 
 
 def texts(figure: Figure) -> list[str]:
@@ -74,6 +75,27 @@ def test_mistakes_are_shown_with_truth_and_guess() -> None:
     assert [np.array(axes.images[0].get_array()).min() for axes in shown] == list(range(7))
     assert shown[0].get_title(loc='left') == 'truth: ant\nguess: b\\$1\\$ 98.7%'
     assert len(figure.axes) == 12
+
+
+@pytest.mark.parametrize('count', [1, 2, 7])
+def test_the_title_of_few_mistakes_is_not_cut(count: int) -> None:
+    images = np.zeros([count, 32, 32, 3], np.uint8)
+    title = 'Most confident mistakes on training images at step 100000, drawn images'
+    names = ['ant'] * count
+    figure = cifar10_drawings.draw_mistakes(images, names, names, [0.9] * count, title)
+    figure.savefig(io.BytesIO())
+    (heading,) = figure.texts
+    box = heading.get_window_extent()
+    assert box.x0 >= 0 and box.x1 <= figure.bbox.width and box.y1 <= figure.bbox.height
+
+
+@pytest.mark.parametrize('precision', [0.0, 1.0])
+def test_no_precision_lies_beyond_0_and_1(precision: float) -> None:
+    series = Series('test images', np.array([60.0]), np.array([precision]))
+    loss = Series('loss', np.array([10.0, 60.0]), np.array([2.0, 1.0]))
+    figure = cifar10_drawings.draw_curves([Curves('run', loss, [series])], 'step')
+    low, high = figure.axes[1].get_ylim()
+    assert 0 <= low <= precision <= high <= 1
 
 
 def test_the_classes_of_large_sets_are_drawn_in_little_space() -> None:
