@@ -1,15 +1,14 @@
 """Where do the files come from? Download, verify, unpack, check, or generate them.
 
     python cifar10_data.py --data_dir=cifar10_data --dataset=cifar10
+    python cifar10_data.py convert my_pictures --data_dir=my_data
 
-puts the data set into --data_dir, unless it is there already, and prints which
+The first puts the data set into --data_dir, unless it is there already, and prints which
 data set that is, where it lies, how many images it holds and of which classes.
 CIFAR-10 is a download of 170 MB and takes 184 MB unpacked. Without a network,
 --dataset=synthetic draws ten classes of shapes in the same files and format.
 
-    python cifar10_data.py convert PICTURES --data_dir=OUT
-
-makes a data set of one's own: PICTURES is a folder of one folder of pictures for each
+The second makes a data set of one's own, of a folder of one folder of pictures for each
 class, a folder of MNIST's four files, or CIFAR-100's archive; cifar10_convert.py has
 the details.
 
