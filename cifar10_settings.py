@@ -12,7 +12,9 @@ first line says what the script does, its first indented block is an example.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import errno
 import inspect
 import json
 import logging
@@ -41,6 +43,9 @@ LARGEST_SEED = 2**63 - 1
 
 # As a shell gives it for a program that SIGPIPE (13) ended.
 BROKEN_PIPE = 128 + 13
+
+# What writing says where the disk, or what the user may have of it, is full.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 # Flags longer than this have their help on the next line.
 _FLAG_COLUMNS = 30
@@ -138,8 +143,9 @@ def _define_flag(field: dataclasses.Field, flag_values: flags.FlagValues) -> Non
 def run_script(main: Callable[[S], None], settings_class: type[S]) -> None:
     """Runs `main` on the settings that the command line gives, and exits.
 
-    The exit code is 0 when `main` returns and after --help, 1 for a `UserError` or a
-    wrong flag, 130 when the user interrupts, and 141 when nobody reads the output any more.
+    The exit code is 0 when `main` returns and after --help, 1 for a `UserError`, a wrong
+    flag or an output on a full disk, 130 when the user interrupts, and 141 when nobody
+    reads the output any more.
     """
     script = os.path.basename(sys.argv[0])
 
@@ -173,6 +179,14 @@ def run_script(main: Callable[[S], None], settings_class: type[S]) -> None:
     except BrokenPipeError:
         _discard_output()
         sys.exit(BROKEN_PIPE)
+    except OSError as error:
+        # Of files, only the output has no name.
+        if error.filename is not None or error.errno not in _FULL:
+            raise
+        with contextlib.suppress(OSError):
+            print(f'{script}: error: output: {error.strerror}', file=sys.stderr)
+        _discard_output()
+        sys.exit(1)
 
 
 def _settings(settings_class: type[S], rest: tuple[str, ...]) -> S:

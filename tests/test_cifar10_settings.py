@@ -193,6 +193,22 @@ def test_a_script_ends_quietly_when_nobody_reads(tmp_path: Path, option: str) ->
     assert result.stderr == (error if option == '--count=14' else '')
 
 
+@pytest.mark.skipif(not os.path.exists('/dev/full'), reason='needs /dev/full')
+@pytest.mark.parametrize('option', ['--count=1', '--count=10000', '--help'])
+def test_an_output_that_is_full_is_one_error(tmp_path: Path, option: str) -> None:
+    with open('/dev/full', 'w', encoding='utf-8') as full:
+        result = subprocess.run(
+            [sys.executable, str(example(tmp_path)), option],
+            env=ENVIRONMENT,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+        )
+    assert result.returncode == 1
+    assert result.stderr == 'example.py: error: output: No space left on device\n'
+
+
 def test_stored_settings_come_back(tmp_path: Path) -> None:
     settings = ExampleSettings(count=7)
     assert cifar10_settings.load(str(tmp_path)) == {}
