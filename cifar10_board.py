@@ -53,6 +53,7 @@ _NOT_HPARAMS = frozenset(
         'log_device_placement',
         'log_frequency',
         'max_to_keep',
+        'progress',
         'save_checkpoint_secs',
         'save_checkpoint_steps',
         'save_histograms_steps',

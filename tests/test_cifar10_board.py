@@ -199,7 +199,7 @@ def test_the_picture_of_a_batch(board: Board) -> None:
 def test_runs_are_compared_by_their_settings(board: Board) -> None:
     names = {info['name'] for info in board.ask('hparams/experiment')['hparamInfos']}
     assert names >= {'batch_size', 'dataset', 'max_steps', 'seed', 'use_fp16', 'learning_rate'}
-    assert not names & {'train_dir', 'data_dir', 'log_frequency', 'start_over'}
+    assert not names & {'train_dir', 'data_dir', 'log_frequency', 'progress', 'start_over'}
     metrics = [
         {'tag': tag, 'group': ''} for tag in ('precision/test', 'loss_average/cross_entropy')
     ]
