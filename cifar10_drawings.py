@@ -273,7 +273,7 @@ def draw_mistakes(
     """
     columns = min(len(images), 6)
     rows = -(-len(images) // columns)
-    figure = Figure(figsize=(max(1.7 * columns, 4), 2.1 * rows + 0.6), layout='constrained')
+    figure = Figure(figsize=(max(1.7 * columns, 4.6), 2.1 * rows + 0.6), layout='constrained')
     figure.suptitle(title, wrap=True)
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes in grid:
