@@ -6,6 +6,7 @@ as training's evaluation does, and take the moving averages as the weights.
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -115,13 +116,21 @@ class Restorer:
         if cifar10_checkpoint.holds_averages(checkpoint):
             variables, saver = self._averages, self._averages_saver
         else:
-            print(
-                f'Warning: {checkpoint} holds no moving averages; its raw weights are used',
-                file=sys.stderr,
-            )
+            _warn_of_raw_weights(os.path.dirname(checkpoint))
             variables, saver = self._weights, self._weights_saver
         cifar10_checkpoint.check_shapes(checkpoint, variables)
         saver.restore(session, checkpoint)
+
+
+@functools.cache
+def _warn_of_raw_weights(checkpoint_dir: str) -> None:
+    """Says once of a run that it has no averages, unless it was asked to keep none."""
+    if cifar10_settings.load(checkpoint_dir).get('moving_average_decay') != 0:
+        print(
+            f'Warning: the checkpoints in {checkpoint_dir} hold no moving averages; their raw '
+            'weights are used',
+            file=sys.stderr,
+        )
 
 
 def class_probabilities(logits: tf.Tensor, average_views: bool = False) -> tf.Tensor:

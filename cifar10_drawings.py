@@ -26,6 +26,9 @@ GRID = '#dddddd'
 # Of a line among several of one run.
 _STYLES = ('-', '--', ':', '-.')
 
+# With more, a legend finds no place among them.
+_MAX_LINES_BESIDE_LEGEND = 2
+
 # Share of a run's lines that one point of its smoothed loss is the mean of.
 _SMOOTHED_SHARE = 0.02
 
@@ -124,7 +127,7 @@ def _draw_loss(axes: Axes, runs: Sequence[Curves], unit: float) -> None:
         label = label if len(runs) == 1 else _shown_run(run.name)
         dark += axes.plot(x / unit, y, color=color, linewidth=1.8, label=label)
     axes.set_ylabel('total loss')
-    _legend(axes, axes.lines if len(runs) == 1 else dark)
+    _legend(axes, list(axes.lines) if len(runs) == 1 else dark)
 
 
 def _thinned(line: Series) -> tuple[np.ndarray, np.ndarray]:
@@ -160,8 +163,12 @@ def _draw_precision(axes: Axes, runs: Sequence[Curves], unit: float) -> None:
 
 
 def _legend(axes: Axes, lines: Sequence[Line2D]) -> None:
-    if len(lines):
-        axes.legend(lines, [str(line.get_label()) for line in lines], frameon=False)
+    """Among the lines, or where there are many of them, below."""
+    labels = [str(line.get_label()) for line in lines]
+    if len(lines) > _MAX_LINES_BESIDE_LEGEND:
+        axes.legend(lines, labels, frameon=False, loc='upper left', bbox_to_anchor=(0, -0.16))
+    elif lines:
+        axes.legend(lines, labels, frameon=False)
 
 
 # ------------------------------------------------------------- confusion and mistakes

@@ -196,7 +196,9 @@ class Best:
             copy = CheckpointFolder(self._directory, max_to_keep=1).add_copy(checkpoint)
             cifar10_files.replace_text(self._file, json.dumps(more, indent=2) + '\n')
         except OSError as error:
-            raise UserError(f'{self._directory}: cannot be written: {error}') from error
+            raise UserError(
+                f'{self._directory}: cannot be written: {error.strerror or error}'
+            ) from error
         self._precision = result.precision
         print(f'Best so far: kept as {copy}', flush=True)
 
@@ -207,6 +209,8 @@ class _Evaluation:
     def __init__(self, settings: EvalSettings) -> None:
         self._settings = settings
         _refuse_history_of_training(settings)
+        if settings.report:
+            cifar10_report.check_folder(settings.report)
         stored = cifar10_settings.load(settings.checkpoint_dir)
         prepared = cifar10.maybe_download_and_extract(
             data_dir_of(settings.checkpoint_dir, settings.data_dir), _dataset(settings, stored)

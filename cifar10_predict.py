@@ -225,7 +225,9 @@ def _write(figure: Figure, output: str) -> None:
     try:
         figure.savefig(output, dpi=150)
     except OSError as error:
-        raise UserError(f'--output={output}: cannot be written: {error}') from error
+        raise UserError(
+            f'--output={output}: cannot be written: {error.strerror or error}'
+        ) from error
     print(f'Wrote {output}', file=sys.stderr)
 
 

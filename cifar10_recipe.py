@@ -55,7 +55,7 @@ class Recipe:
     )
     learning_rate: float = setting(
         INITIAL_LEARNING_RATE,
-        'The largest learning rate of the schedule.',
+        'The largest learning rate of the schedule; adam and rmsprop want one of about 0.001.',
         at_least=0.0,
         at_most=3e38,
     )

@@ -32,13 +32,18 @@ from cifar10_analysis import Curves, Series
 from cifar10_classifier import Result
 from cifar10_data import Prepared
 from cifar10_input import CIFAR10_RECORD, IMAGE_SIZE, NUM_VIEWS
-from cifar10_paths import os_errors_named
+from cifar10_paths import os_errors_named, regular_size
 from cifar10_progress import data_note
 from cifar10_recipe import recipe_of
+from cifar10_settings import UserError
 
 REPORT_FILE = 'index.html'
 
 _TEMPLATE = 'cifar10_report.html.jinja'
+
+# Tells a report from other pages, within so many characters.
+_HEAD_CHARACTERS = 1000
+_MARKER = '<meta name="generator" content="cifar10_eval.py">'
 
 _NUM_MISTAKES, _NUM_CONFUSIONS = 24, 10
 
@@ -90,12 +95,37 @@ def write(folder: str, evaluated: Evaluated) -> str:
     Raises:
       UserError: it can't be written, or what it tells of can't be read.
     """
-    path = os.path.join(folder, REPORT_FILE)
+    path = check_folder(folder)
     text = page(evaluated)
     with os_errors_named(path):
         os.makedirs(folder, exist_ok=True)
         cifar10_files.replace_text(path, text)
     return path
+
+
+def check_folder(folder: str) -> str:
+    """Makes sure that a report can be written to a folder.
+
+    Returns:
+      Path of its page.
+
+    Raises:
+      UserError: the folder is none, or holds a page that is no report.
+    """
+    path = os.path.join(folder, REPORT_FILE)
+    if os.path.lexists(folder) and not os.path.isdir(folder):
+        raise UserError(f'--report={folder}: not a folder; expected one, or a name for one')
+    if os.path.lexists(path) and not _is_report(path):
+        raise UserError(
+            f'--report={folder}: holds an {REPORT_FILE} that is no report; name another folder'
+        )
+    return path
+
+
+def _is_report(path: str) -> bool:
+    regular_size(path, 'expected a report')
+    with os_errors_named(path), open(path, encoding='utf-8', errors='replace') as file:
+        return _MARKER in file.read(_HEAD_CHARACTERS)
 
 
 def page(evaluated: Evaluated) -> str:
@@ -116,6 +146,7 @@ def page(evaluated: Evaluated) -> str:
         **_network(evaluated),
         **_data(evaluated),
         mistakes=_mistakes(evaluated),
+        marker=Markup(_MARKER),
     )
 
 

@@ -413,7 +413,9 @@ def _writing_to(train_dir: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(f'--train_dir={train_dir}: cannot be written: {error}') from error
+        raise UserError(
+            f'--train_dir={train_dir}: cannot be written: {error.strerror or error}'
+        ) from error
 
 
 def _store_settings(

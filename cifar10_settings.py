@@ -156,7 +156,7 @@ def run_script(main: Callable[[S], None], settings_class: type[S]) -> None:
         try:
             return flags.FLAGS(argv)
         except (flags.Error, ValueError) as error:
-            _fail(script, f'{" ".join(str(error).split())} (--help lists the flags)')
+            _fail(script, f'{_flag_error(error, settings_class)} (--help lists the flags)')
 
     def call_main(argv: list[str]) -> None:
         try:
@@ -187,6 +187,19 @@ def run_script(main: Callable[[S], None], settings_class: type[S]) -> None:
             print(f'{script}: error: output: {error.strerror}', file=sys.stderr)
         _discard_output()
         sys.exit(1)
+
+
+# What a flag takes, by the type of its default.
+_VALUES_IN_WORDS = {bool: 'true or false', int: 'a whole number', float: 'a number'}
+
+
+def _flag_error(error: Exception, settings_class: type) -> str:
+    """What is wrong with the flags, in one line."""
+    text = ' '.join(str(error).split())
+    match = re.match(r'flag --(\w+)=(.*?): .*(?:Non-boolean|invalid literal|could not conv)', text)
+    types = {field.name: type(field.default) for field in dataclasses.fields(settings_class)}
+    expected = _VALUES_IN_WORDS.get(types.get(match[1], str)) if match else None
+    return f'flag --{match[1]}={match[2]}: expected {expected}' if match and expected else text
 
 
 def _settings(settings_class: type[S], rest: tuple[str, ...]) -> S:

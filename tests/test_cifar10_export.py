@@ -147,7 +147,7 @@ def test_the_script_exports_without_data(run_script: Script, tmp_path: Path) -> 
     result = run_script('cifar10_export.py', '--output=new')
     assert result.returncode == 0, result.stderr
     assert '/cifar10_train/model.ckpt-7 to new\n' in result.stdout
-    assert 'holds no moving averages' in result.stderr
+    assert 'hold no moving averages' in result.stderr
     found = json.loads((tmp_path / 'new' / 'metadata.json').read_text())
     assert found['precision_at_1'] is None and found['weights'] == 'as trained'
 

@@ -133,10 +133,21 @@ def evaluated(written: Written, **changes: Any) -> cifar10_report.Evaluated:
     )._replace(**changes)
 
 
+def test_a_page_of_ones_own_is_not_replaced(written: Written, tmp_path: Path) -> None:
+    (tmp_path / 'index.html').write_text('<title>My thesis</title>')
+    (tmp_path / 'file').touch()
+    for folder, found in ((tmp_path, 'holds an index.html'), (tmp_path / 'file', 'not a folder')):
+        settings = dataclasses.replace(written.settings, report=str(folder))
+        with pytest.raises(UserError, match=f'--report={folder}: {found}'):
+            cifar10_eval.evaluate(settings)
+    assert (tmp_path / 'index.html').read_text() == '<title>My thesis</title>'
+
+
 def test_a_report_that_fails_leaves_the_old_one(
     written: Written, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    (tmp_path / 'index.html').write_text('old')
+    old = written.text
+    (tmp_path / 'index.html').write_text(old, encoding='utf-8')
     (tmp_path / 'other.txt').write_text('stays')
     monkeypatch.setattr(cifar10_report, 'page', lambda _: 'new')
 
@@ -147,16 +158,16 @@ def test_a_report_that_fails_leaves_the_old_one(
         patch.setattr(cifar10_files, 'sync', fail)
         with pytest.raises(UserError, match=r'index\.html: No space left on device'):
             cifar10_report.write(str(tmp_path), evaluated(written))
-    assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {
-        'index.html': 'old',
+    assert {p.name: p.read_text(encoding='utf-8') for p in tmp_path.iterdir()} == {
+        'index.html': old,
         'other.txt': 'stays',
     }
     cifar10_report.write(str(tmp_path), evaluated(written))
-    assert {p.name: p.read_text() for p in tmp_path.iterdir()} == {
+    assert {p.name: p.read_text(encoding='utf-8') for p in tmp_path.iterdir()} == {
         'index.html': 'new',
         'other.txt': 'stays',
     }
-    with pytest.raises(UserError, match=r'other\.txt: File exists'):
+    with pytest.raises(UserError, match=r'--report=.*other\.txt: not a folder'):
         cifar10_report.write(str(tmp_path / 'other.txt'), evaluated(written))
 
 

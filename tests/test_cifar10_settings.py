@@ -88,10 +88,11 @@ def test_flags_become_settings(tmp_path: Path) -> None:
     ('option', 'message'),
     [
         ('--counts=5', "Unknown command line flag 'counts'"),
-        ('--count=many', 'flag --count=many'),
+        ('--count=many', 'flag --count=many: expected a whole number'),
+        ('--rate=fast', 'flag --rate=fast: expected a number'),
         ('--count=0', 'flag --count=0: 0 is not an integer in the range [1, 1000000000]'),
         ('--kind=c', 'flag --kind=c: value should be one of <a|b>'),
-        ('--once=maybe', 'flag --once=maybe'),
+        ('--once=maybe', 'flag --once=maybe: expected true or false'),
         ('--noonce=1', '--noonce=1 does not take an argument'),
         ('--name=', 'flag --name=: expected a name or path, found nothing'),
         ('--rate=0.2', 'flag --rate=0.2: 0.2 is not a number in the range [0.25, 1]'),

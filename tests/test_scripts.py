@@ -219,7 +219,7 @@ def test_eval_restores_averages_or_warns(
     expected = (labels[:50] == (5 if averages else 3)).mean()
     printed = capsys.readouterr()
     assert f'precision @ 1 = {expected:.3f} (step 7, 50 images)' in printed.out
-    assert ('holds no moving averages' in printed.err) == (not averages)
+    assert ('hold no moving averages' in printed.err) == (not averages)
 
     with pytest.raises(UserError) as raised:
         cifar10_eval.evaluate(dataclasses.replace(settings, num_examples=61))
