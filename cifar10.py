@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -28,6 +27,7 @@ import tensorflow.compat.v1 as tf
 
 import cifar10_board
 import cifar10_data
+import cifar10_layers
 import cifar10_ops
 from cifar10_download import DATA_URL
 from cifar10_input import (
@@ -40,6 +40,7 @@ from cifar10_input import (
     distorted_inputs,
     inputs,
 )
+from cifar10_layers import HISTOGRAMS, Model, Pass
 from cifar10_recipe import (
     BATCH_SIZE,
     INITIAL_LEARNING_RATE,
@@ -70,6 +71,7 @@ __all__ = [
     'Network',
     'TOWER_NAME',
     'TUTORIAL_DISTORTIONS',
+    'TUTORIAL_MODEL',
     'TUTORIAL_NETWORK',
     'all_reduce',
     'all_reduce_gradients',
@@ -97,10 +99,6 @@ LOSS_AVERAGE_DECAY = 0.9
 # Name scope of a tower, followed by its number.
 TOWER_NAME = 'tower'
 
-# Collection of the histogram summaries, which cost far more than the scalars of
-# tf.GraphKeys.SUMMARIES.
-HISTOGRAMS = 'histograms'
-
 # float16 gradients below 6e-8 vanish. The loss is scaled by this before the
 # backward pass and the float32 gradients of the master variables by its inverse
 # after it (Micikevicius et al., "Mixed precision training", ICLR 2018, sec. 3.2).
@@ -118,52 +116,13 @@ def maybe_download_and_extract(
 # ----------------------------------------------------------------------- network
 
 
-def _truncated_normal(seed: int, name: str, stddev: float):
-    """An initializer whose values depend on `seed` and the variable's name alone.
-
-    So neither the order in which a graph is built nor its number of towers
-    changes the first weights.
-    """
-    seeds = tf.constant([seed, zlib.crc32(name.encode())], tf.int64)
-
-    def initializer(shape, dtype=tf.float32, partition_info=None):
-        del partition_info
-        return tf.random.stateless_truncated_normal(shape, seed=seeds, stddev=stddev, dtype=dtype)
-
-    return initializer
-
-
 def _weights(
     shape: Sequence[int], stddev: float, seed: int, weight_decay: float = 0.0
 ) -> tf.Variable:
-    """The current scope's float32 `weights`, truncated normal.
-
-    A weight decay adds weight_decay * l2_loss(weights) to
-    tf.GraphKeys.REGULARIZATION_LOSSES, once for however many towers share them.
-    """
-    scope = tf.get_variable_scope()
-    initializer = _truncated_normal(seed, f'{scope.name}/weights', stddev)
-    weights = tf.get_variable('weights', shape, initializer=initializer)
-    if weight_decay and not scope.reuse:
-        # Not as get_variable's regularizer: whoever asks for that gets another computation
-        # of it, which may read the weights before or after their update.
-        weight_loss = tf.multiply(tf.nn.l2_loss(weights), weight_decay, name='weight_loss')
-        tf.add_to_collection(tf.GraphKeys.REGULARIZATION_LOSSES, weight_loss)
-    return weights
-
-
-def _biases(size: int, value: float) -> tf.Variable:
-    """The current scope's float32 `biases` [size], all `value` at first."""
-    return tf.get_variable('biases', [size], initializer=tf.constant_initializer(value))
-
-
-def _activation_summaries(activations: dict[str, tf.Tensor]) -> None:
-    """Summaries of each activation's histogram and of its fraction of zeros."""
-    for name, activation in activations.items():
-        cifar10_board.histogram(f'{name}/activations', activation, HISTOGRAMS)
-        with cifar10_board.summary_scope():
-            sparsity = tf.nn.zero_fraction(activation)
-        cifar10_board.scalar(f'sparsity/{name}', sparsity)
+    """The current scope's float32 `weights`, truncated normal."""
+    return cifar10_layers.weights(
+        shape, lambda name: cifar10_layers.truncated_normal(seed, name, stddev), weight_decay
+    )
 
 
 def _normalize(activation: tf.Tensor, name: str) -> tf.Tensor:
@@ -220,7 +179,7 @@ def _dense(
 ) -> tf.Tensor:
     """[batch, n] -> [batch, size]: activation x weights + biases."""
     weights = _weights([activation.shape.as_list()[-1], size], stddev, seed, weight_decay)
-    biases = _biases(size, bias)
+    biases = cifar10_layers.biases(size, bias)
     dtype = activation.dtype
     return tf.nn.bias_add(tf.matmul(activation, tf.cast(weights, dtype)), tf.cast(biases, dtype))
 
@@ -231,7 +190,7 @@ def _convolutional_layers(
     """conv1 to pool2: [batch, 24, 24, depth] -> [batch, 6, 6, 64]; notes the activations."""
     with tf.variable_scope('conv1'):
         convolved = _convolution(images, 64, 0.05, seed, weight_decay)
-        biases = _biases(64, 0.0)
+        biases = cifar10_layers.biases(64, 0.0)
         # Computed when it is summarised, and only then.
         activations['conv1'] = _bias_and_relu(convolved, biases)
     with tf.name_scope('pool1'):
@@ -242,7 +201,7 @@ def _convolutional_layers(
 
     with tf.variable_scope('conv2'):
         convolved = _convolution(norm1, 64, 0.05, seed, weight_decay)
-        conv2 = activations['conv2'] = _bias_and_relu(convolved, _biases(64, 0.1))
+        conv2 = activations['conv2'] = _bias_and_relu(convolved, cifar10_layers.biases(64, 0.1))
     return _pool(_normalize(conv2, name='norm2'), name='pool2')
 
 
@@ -303,31 +262,62 @@ def inference(
     features = _convolutional_layers(images, seed, conv_weight_decay, activations)
     logits = _dense_layers(features, num_classes, seed, weight_decay, activations)
     if summaries:
-        _activation_summaries(activations)
+        cifar10_layers.activation_summaries(activations)
     return tf.cast(logits, tf.float32)
+
+
+def _tutorial(images: tf.Tensor, given: Pass) -> tf.Tensor:
+    return inference(
+        images,
+        given.num_classes,
+        given.seed,
+        given.use_fp16,
+        given.summaries,
+        given.weight_decay,
+        given.conv_weight_decay,
+    )
+
+
+TUTORIAL_MODEL = Model('tutorial', _tutorial)
 
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """Which network towers compute: `inference` with these arguments."""
+    """Which network towers train, and how."""
 
     num_classes: int = NUM_CLASSES
     seed: int = 0
     use_fp16: bool = False
     weight_decay: float = WEIGHT_DECAY
     conv_weight_decay: float = 0.0
+    model: Model = TUTORIAL_MODEL
 
-    def logits(self, images: tf.Tensor, summaries: bool = True) -> tf.Tensor:
-        """float32 [batch, num_classes] of images float32 [batch, 24, 24, depth]."""
-        return inference(
-            images,
+    def logits(
+        self, images: tf.Tensor, summaries: bool = True, position: Any = 0, offset: int = 0
+    ) -> tf.Tensor:
+        """The logits of training.
+
+        Args:
+          images: float32 [batch, size, size, depth], as the model sees them.
+          summaries: summarise the activations; of several towers, one is enough.
+          position: int64 [], place in the stream of the first example of all towers.
+          offset: number of examples between that one and the first of `images`.
+
+        Returns:
+          float32 [batch, num_classes].
+        """
+        given = Pass(
             self.num_classes,
             self.seed,
             self.use_fp16,
             summaries,
             self.weight_decay,
             self.conv_weight_decay,
+            training=True,
+            position=position,
+            offset=offset,
         )
+        return self.model.logits(images, given)
 
 
 TUTORIAL_NETWORK = Network()
@@ -506,6 +496,7 @@ def tower_gradients(
     devices: Sequence[Device],
     network: Network = TUTORIAL_NETWORK,
     reduction: Reduction | None = None,
+    position: Any = 0,
 ) -> tuple[tf.Tensor, GradientsAndVariables]:
     """Loss and gradients of a batch, computed by one tower for each device.
 
@@ -514,21 +505,26 @@ def tower_gradients(
     towers on one CPU pay too: operations of one run while another's wait.
 
     Args:
-      images: float32 [batch, 24, 24, depth], one batch for all towers.
+      images: float32 [batch, size, size, depth], one batch for all towers.
       labels: int32 [batch].
       devices: of each tower, as tf.device takes it; their number divides the batch.
       network: what each of them computes.
       reduction: where other processes compute the rest of the batch, gives the means over
         all of them.
+      position: int64 [], the first image's place in the stream, which decides what dropout
+        drops.
 
     Returns:
       total_loss: float32 [], mean cross entropy over the towers plus the weight decay.
       gradients: of that loss; (mean gradient float32, variable) for each trainable variable.
     """
-    losses, gradients = _towers(images, labels, devices, network, mirrored=False)
+    losses, gradients = _towers(images, labels, devices, network, position, mirrored=False)
     mean_loss, mean_gradients = _mean(losses), average_gradients(gradients)
     if reduction:
-        mean_loss, mean_gradients = reduction(mean_loss, mean_gradients)
+        statistics = cifar10_layers.mean_statistics()
+        mean_loss, means = reduction(mean_loss, [*mean_gradients, *statistics])
+        mean_gradients = means[: len(mean_gradients)]
+        cifar10_layers.set_mean_statistics(means[len(mean_gradients) :])
     return _total_loss(mean_loss), _add_weight_decay(mean_gradients)
 
 
@@ -537,6 +533,7 @@ def mirrored_tower_gradients(
     labels: tf.Tensor,
     devices: Sequence[Device],
     network: Network = TUTORIAL_NETWORK,
+    position: Any = 0,
 ) -> tuple[tf.Tensor, list[GradientsAndVariables]]:
     """As `tower_gradients`, but each tower has its own copy of the variables on its device.
 
@@ -548,7 +545,7 @@ def mirrored_tower_gradients(
       gradients: for each tower, (gradient float32, variable) for each of its variables;
         their sum over the towers is the gradient of that loss.
     """
-    losses, gradients = _towers(images, labels, devices, network, mirrored=True)
+    losses, gradients = _towers(images, labels, devices, network, position, mirrored=True)
     scale = 1.0 / len(devices)
     for i, device in enumerate(devices):
         with tf.device(device), tf.name_scope(f'share_of_{TOWER_NAME}_{i}'):
@@ -563,6 +560,7 @@ def _towers(
     labels: tf.Tensor,
     devices: Sequence[Device],
     network: Network,
+    position: Any,
     mirrored: bool,
 ) -> tuple[list[tf.Tensor], list[GradientsAndVariables]]:
     """Cross entropy of each tower, and its gradients, without the weight decay."""
@@ -578,17 +576,23 @@ def _towers(
             tf.variable_scope(tf.get_variable_scope(), reuse=i > 0, custom_getter=getter),
             tf.name_scope(f'{TOWER_NAME}_{i}'),
         ):
-            logits = network.logits(tower_images, summaries=i == 0)
+            offset = i * cifar10_layers.batch_size_of(tower_images)
+            logits = network.logits(tower_images, i == 0, position, offset)
             losses.append(cross_entropy(logits, tower_labels))
             gradients.append(compute_gradients(losses[-1], network.use_fp16, copies))
     return losses, gradients
 
 
 def _copying_getter(copies: list[tf.Variable]) -> Callable[..., tf.Variable]:
-    """Has tf.get_variable give a copy of each variable, which is added to `copies`."""
+    """Has tf.get_variable give a copy of each variable, which is added to `copies`.
+
+    What is not trained, as moving statistics are, the towers share.
+    """
 
     def get(getter: Callable[..., tf.Variable], name: str, *args: Any, **kwargs: Any):
         variable = getter(name, *args, **kwargs)
+        if not variable.trainable:
+            return variable
         copy = tf.Variable(
             variable.read_value(),
             trainable=False,
@@ -675,6 +679,8 @@ def apply_gradients(
 ) -> tf.Operation:
     """One step of gradient descent, then the moving averages of the new weights.
 
+    Where the network normalises batches, its moving statistics take a step as well.
+
     Args:
       gradients: (gradient, variable) pairs, over the whole batch.
       total_loss: float32 [], over the whole batch; for the summaries.
@@ -698,14 +704,22 @@ def apply_gradients(
         cifar10_board.histogram(f'{name}/values', variable, HISTOGRAMS)
         cifar10_board.histogram(f'{name}/gradients', gradient, HISTOGRAMS)
     optimizer = optimizer_of(recipe, learning_rate)
+    statistics = cifar10_layers.mean_statistics()
     with tf.name_scope('train'):
-        with tf.control_dependencies([_check_finite(gradients, total_loss)]):
+        with tf.control_dependencies([_check_finite([*gradients, *statistics], total_loss)]):
             update_loss_averages = _loss_summaries(total_loss)
+            update_statistics = cifar10_layers.update_statistics(statistics)
             update_weights = _update_weights(optimizer, gradients, copies, global_step)
         with tf.control_dependencies([update_weights]):
             update_averages = _update_averages(gradients, global_step, recipe)
             count_examples = examples_seen.assign_add(batch_size)
-        return tf.group(update_averages, count_examples, update_loss_averages, name='step')
+        return tf.group(
+            update_averages,
+            count_examples,
+            update_loss_averages,
+            *update_statistics,
+            name='step',
+        )
 
 
 def _update_weights(

@@ -39,11 +39,12 @@ NUM_VIEWS = 10
 # takes 154 MB. A larger data set is shuffled within a window of this many.
 SHUFFLE_WINDOW = 50000
 
-# Random numbers kept for each example. Philox gives four 32-bit numbers for
-# each value of its counter, so an example owns two values of the counter.
+# Philox gives four 32-bit numbers for each value of its counter.
 _PHILOX = 1
+_NUMBERS_PER_COUNTER = 4
+
+# Random numbers kept for each example's distortions: as many as two values of the counter give.
 _NUMBERS_PER_EXAMPLE = 8
-_COUNTERS_PER_EXAMPLE = 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,6 +96,24 @@ class Distortions:
 TUTORIAL_DISTORTIONS = Distortions()
 
 
+@dataclasses.dataclass(frozen=True)
+class View:
+    """What a network sees of an image; the defaults are the tutorial's.
+
+    Attributes:
+      size: side of the square that is cut from the image, in pixels.
+      depth: how many of the image's channels, the first ones.
+      scaling: 'standardized', each image to mean 0 and variance 1; 'unit', 0 to 255 as 0 to 1.
+    """
+
+    size: int = IMAGE_SIZE
+    depth: int = CIFAR10_RECORD.depth
+    scaling: str = 'standardized'
+
+
+TUTORIAL_VIEW = View()
+
+
 def train_files(data_dir: str) -> list[str]:
     """Paths of the five training files in `data_dir`."""
     return [os.path.join(data_dir, name) for name in TRAIN_FILES]
@@ -136,7 +155,13 @@ def decode_records(
     return tf.stack(tf.unstack(planes, axis=1), axis=-1), labels
 
 
-def random_numbers(seed: int, position: tf.Tensor, count: int) -> tf.Tensor:
+def random_numbers(
+    seed: int,
+    position: tf.Tensor,
+    count: int | tf.Tensor,
+    numbers_per_example: int = _NUMBERS_PER_EXAMPLE,
+    stream: int = 0,
+) -> tf.Tensor:
     """Uniform random numbers for `count` examples from `position` on.
 
     The row of an example depends on `seed` and its own position alone, however
@@ -148,17 +173,21 @@ def random_numbers(seed: int, position: tf.Tensor, count: int) -> tf.Tensor:
       seed: 0 to 2**63 - 1.
       position: int64 [], the first example's place in the stream.
       count: number of examples.
+      numbers_per_example: how many.
+      stream: 0 to 2**63 - 1; numbers of different streams have nothing to do with each other.
 
     Returns:
-      float32 [count, 8], in [0, 1).
+      float32 [count, numbers_per_example], in [0, 1).
     """
-    counter = tf.cast(position * _COUNTERS_PER_EXAMPLE, tf.uint64)
-    return tf.raw_ops.StatelessRandomUniformV2(
-        shape=[count, _NUMBERS_PER_EXAMPLE],
+    counters_per_example = -(-numbers_per_example // _NUMBERS_PER_COUNTER)
+    counter = tf.cast(position * counters_per_example, tf.uint64)
+    numbers = tf.raw_ops.StatelessRandomUniformV2(
+        shape=[count, counters_per_example * _NUMBERS_PER_COUNTER],
         key=tf.constant([seed], tf.uint64),
-        counter=tf.stack([counter, tf.zeros([], tf.uint64)]),
+        counter=tf.stack([counter, tf.constant(stream, tf.uint64)]),
         alg=_PHILOX,
     )
+    return numbers[:, :numbers_per_example]
 
 
 def crop_and_flip(

@@ -19,6 +19,7 @@ from typing import NamedTuple
 import tensorflow.compat.v1 as tf
 
 import cifar10
+import cifar10_layers
 import cifar10_ops
 from cifar10_settings import run_script, setting
 
@@ -100,7 +101,7 @@ def network(images: tf.Tensor, variant: Variant) -> tf.Tensor:
     """
     with tf.variable_scope('conv1'):
         convolved = cifar10._convolution(images, 64, 0.05, 0, weight_decay=0.0)
-        biases = cifar10._biases(64, 0.0)
+        biases = cifar10_layers.biases(64, 0.0)
         if variant.pool_first:
             pool1 = cifar10._bias_and_relu(cifar10._pool(convolved, name='pool1'), biases)
         else:
@@ -111,7 +112,7 @@ def network(images: tf.Tensor, variant: Variant) -> tf.Tensor:
             convolved = turned_convolution(norm1, cifar10._weights([5, 5, 64, 64], 0.05, seed=0))
         else:
             convolved = cifar10._convolution(norm1, 64, 0.05, 0, weight_decay=0.0)
-        conv2 = cifar10._bias_and_relu(convolved, cifar10._biases(64, 0.1))
+        conv2 = cifar10._bias_and_relu(convolved, cifar10_layers.biases(64, 0.1))
     pool2 = cifar10._pool(variant.normalize(conv2), name='pool2')
     return cifar10._dense_layers(
         pool2, num_classes=10, seed=0, weight_decay=cifar10.WEIGHT_DECAY, activations={}
