@@ -37,6 +37,7 @@ from cifar10_input import (
     NUM_EXAMPLES_PER_EPOCH_FOR_TRAIN,
     TUTORIAL_DISTORTIONS,
     Distortions,
+    batch_size_of,
     distorted_inputs,
     inputs,
 )
@@ -576,7 +577,7 @@ def _towers(
             tf.variable_scope(tf.get_variable_scope(), reuse=i > 0, custom_getter=getter),
             tf.name_scope(f'{TOWER_NAME}_{i}'),
         ):
-            offset = i * cifar10_layers.batch_size_of(tower_images)
+            offset = i * batch_size_of(tower_images)
             logits = network.logits(tower_images, i == 0, position, offset)
             losses.append(cross_entropy(logits, tower_labels))
             gradients.append(compute_gradients(losses[-1], network.use_fp16, copies))

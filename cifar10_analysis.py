@@ -317,10 +317,8 @@ def distorted_images(directory: str, seed: int, distortions: Distortions) -> Dis
     with tf.Graph().as_default(), tf.Session() as session:
         images, labels = cifar10_input.decode_records(tf.constant([r.tobytes() for r in records]))
         repeated = tf.repeat(images, NUM_VERSIONS, axis=0)
-        numbers = cifar10_input.random_numbers(
-            seed, tf.constant(0, tf.int64), len(records) * NUM_VERSIONS
-        )
-        distorted = cifar10_input.distort(repeated, numbers, distortions)
+        first = tf.constant(0, tf.int64)
+        distorted = cifar10_input.distort_at(repeated, seed, first, distortions)
         images, labels, distorted = session.run([images, labels, distorted])
     shape = (len(records), NUM_VERSIONS, IMAGE_SIZE, IMAGE_SIZE, -1)
     return Distorted(images, labels, distorted.reshape(shape))

@@ -13,6 +13,7 @@ where the stream is cut.
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 from collections.abc import Callable, Sequence
 
@@ -45,6 +46,9 @@ _NUMBERS_PER_COUNTER = 4
 
 # Random numbers kept for each example's distortions: as many as two values of the counter give.
 _NUMBERS_PER_EXAMPLE = 8
+
+# The stream of the numbers that `warp` takes: 0 is that of the others.
+_WARP_STREAM = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,12 +89,25 @@ class Distortions:
       max_brightness: largest value added to pixels of 0 to 255, or taken from them.
       max_contrast: the distance from the channel's mean is multiplied by 1 - max_contrast to
         1 + max_contrast; 0 to 1.
+      max_rotation: degrees about the centre, both ways.
+      max_zoom: height and width, each by itself, show 1 - max_zoom to 1 + max_zoom of what
+        they would; 0 to less than 1.
+      max_translation: part of its side by which what the network sees is moved, both ways
+        and in both directions.
     """
 
     max_shift: int = 4
     flip: bool = True
     max_brightness: float = 63.0
     max_contrast: float = 0.8
+    max_rotation: float = 0.0
+    max_zoom: float = 0.0
+    max_translation: float = 0.0
+
+    @property
+    def warps(self) -> bool:
+        """Whether images are turned, zoomed or moved."""
+        return any((self.max_rotation, self.max_zoom, self.max_translation))
 
 
 TUTORIAL_DISTORTIONS = Distortions()
@@ -240,31 +257,124 @@ def adjust_contrast(images: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
     return (images - mean) * factor[:, tf.newaxis, tf.newaxis, tf.newaxis] + mean
 
 
-def distort(
-    images: tf.Tensor, numbers: tf.Tensor, distortions: Distortions = TUTORIAL_DISTORTIONS
-) -> tf.Tensor:
-    """Random crop, flip, brightness and contrast, then standardisation.
+def warp(images: tf.Tensor, numbers: tf.Tensor, distortions: Distortions, side: int) -> tf.Tensor:
+    """Turns, zooms and moves each image about its centre.
+
+    Each pixel of the result is interpolated between the four of the image that lie about
+    the place that it shows; beyond the edge, the nearest pixel is taken.
 
     Args:
-      images: uint8 [batch, height, width, depth], 0 to 255.
+      images: [batch, height, width, depth], 0 to 255.
       numbers: float32 [batch, 8] in [0, 1), as `random_numbers` gives them.
       distortions: how far.
+      side: of the square that the network sees, in pixels.
 
     Returns:
-      float32 [batch, 24, 24, depth], each image of mean 0 and variance 1.
+      float32 [batch, height, width, depth].
+    """
+    turn, zoom_x, zoom_y, move_x, move_y = (
+        2 * number - 1 for number in tf.unstack(numbers[:, :5], axis=1)
+    )
+    angle = turn * (distortions.max_rotation * math.pi / 180)
+    width_shown = 1 + zoom_x * distortions.max_zoom
+    height_shown = 1 + zoom_y * distortions.max_zoom
+    # Of the image's x and y, by the result's x and y from the centre.
+    from_x = tf.cos(angle) * width_shown, tf.sin(angle) * width_shown
+    from_y = -tf.sin(angle) * height_shown, tf.cos(angle) * height_shown
+    _, height, width, _ = images.shape.as_list()
+    centre_x, centre_y = (width - 1) / 2, (height - 1) / 2
+    moved = distortions.max_translation * side
+    at_x, at_y = (
+        centre + move * moved - from_x[i] * centre_x - from_y[i] * centre_y
+        for i, (centre, move) in enumerate([(centre_x, move_x), (centre_y, move_y)])
+    )
+    none = tf.zeros_like(angle)
+    rows = [from_x[0], from_y[0], at_x, from_x[1], from_y[1], at_y, none, none]
+    return tf.raw_ops.ImageProjectiveTransformV3(
+        images=tf.cast(images, tf.float32),
+        transforms=tf.stack(rows, axis=1),
+        output_shape=[height, width],
+        fill_value=0.0,
+        interpolation='BILINEAR',
+        fill_mode='NEAREST',
+    )
+
+
+def distort(
+    images: tf.Tensor,
+    numbers: tf.Tensor,
+    distortions: Distortions = TUTORIAL_DISTORTIONS,
+    view: View = TUTORIAL_VIEW,
+) -> tf.Tensor:
+    """Random crop, flip, brightness and contrast, then scaling.
+
+    Args:
+      images: [batch, height, width, depth], 0 to 255.
+      numbers: float32 [batch, 8] in [0, 1), as `random_numbers` gives them.
+      distortions: how far.
+      view: what is cut out, and how it is scaled.
+
+    Returns:
+      float32 [batch, size, size, depth], as the view wants them.
     """
     top, left, flip, brightness, contrast = tf.unstack(numbers[:, :5], axis=1)
     _, height, width, _ = images.shape.as_list()
     images = crop_and_flip(
-        images,
-        _crop_start(top, height - IMAGE_SIZE, distortions.max_shift),
-        _crop_start(left, width - IMAGE_SIZE, distortions.max_shift),
+        _first_channels(images, view.depth),
+        _crop_start(top, height - view.size, distortions.max_shift),
+        _crop_start(left, width - view.size, distortions.max_shift),
         flip < (0.5 if distortions.flip else 0.0),
+        view.size,
     )
     images = tf.cast(images, tf.float32)
-    images = adjust_brightness(images, (2 * brightness - 1) * distortions.max_brightness)
+    if distortions.max_brightness:
+        images = adjust_brightness(images, (2 * brightness - 1) * distortions.max_brightness)
     max_contrast = distortions.max_contrast
-    images = adjust_contrast(images, 1 - max_contrast + contrast * (2 * max_contrast))
+    if max_contrast:
+        images = adjust_contrast(images, 1 - max_contrast + contrast * (2 * max_contrast))
+    return _scale(images, view)
+
+
+def distort_at(
+    images: tf.Tensor,
+    seed: int,
+    position: tf.Tensor,
+    distortions: Distortions = TUTORIAL_DISTORTIONS,
+    view: View = TUTORIAL_VIEW,
+) -> tf.Tensor:
+    """Warps and distorts the images from a position of the stream on, as the seed has it.
+
+    Args:
+      images: uint8 [batch, height, width, depth], 0 to 255.
+      seed: 0 to 2**63 - 1.
+      position: int64 [], the first image's place in the stream.
+      distortions: how far.
+      view: what is cut out, and how it is scaled.
+
+    Returns:
+      float32 [batch, size, size, depth], as the view wants them.
+    """
+    count = batch_size_of(images)
+    if distortions.warps:
+        numbers = random_numbers(seed, position, count, stream=_WARP_STREAM)
+        images = warp(images, numbers, distortions, view.size)
+    return distort(images, random_numbers(seed, position, count), distortions, view)
+
+
+def batch_size_of(images: tf.Tensor) -> int | tf.Tensor:
+    """Number of images: an int, or int64 [] where the graph doesn't know it."""
+    size = images.shape.as_list()[0]
+    return tf.shape(images, tf.int64)[0] if size is None else size
+
+
+def _first_channels(images: tf.Tensor, depth: int) -> tf.Tensor:
+    return images if images.shape.as_list()[-1] == depth else images[..., :depth]
+
+
+def _scale(images: tf.Tensor, view: View) -> tf.Tensor:
+    """Pixels float32 of 0 to 255 as the view wants them."""
+    if view.scaling == 'unit':
+        return images / 255.0
     return tf.image.per_image_standardization(images)
 
 
@@ -278,41 +388,47 @@ def _crop_start(number: tf.Tensor, margin: int, max_shift: int) -> tf.Tensor:
     return first + tf.cast(number * (last - first + 1), tf.int32)
 
 
-def evaluation_crop(images: tf.Tensor) -> tf.Tensor:
-    """The central square of each image, standardised.
+def evaluation_crop(images: tf.Tensor, view: View = TUTORIAL_VIEW) -> tf.Tensor:
+    """The central square of each image, scaled.
 
     Args:
       images: uint8 [batch, height, width, depth], 0 to 255.
+      view: what is cut out, and how it is scaled.
 
     Returns:
-      float32 [batch, 24, 24, depth], each image of mean 0 and variance 1.
+      float32 [batch, size, size, depth], as the view wants them.
     """
     _, height, width, _ = images.shape.as_list()
-    top, left = (height - IMAGE_SIZE) // 2, (width - IMAGE_SIZE) // 2
-    images = images[:, top : top + IMAGE_SIZE, left : left + IMAGE_SIZE]
-    return tf.image.per_image_standardization(tf.cast(images, tf.float32))
+    size = view.size
+    top, left = (height - size) // 2, (width - size) // 2
+    images = _first_channels(images, view.depth)[:, top : top + size, left : left + size]
+    return _scale(tf.cast(images, tf.float32), view)
 
 
-def evaluation_views(images: tf.Tensor) -> tf.Tensor:
-    """The centre and the four corners of each image, each also mirrored, standardised.
+def evaluation_views(images: tf.Tensor, view: View = TUTORIAL_VIEW) -> tf.Tensor:
+    """The centre and the four corners of each image, each also mirrored, scaled.
 
     Krizhevsky et al., "ImageNet classification with deep convolutional neural
-    networks", NIPS 2012, sec. 4.1, average the network's probabilities over these ten.
+    networks", NIPS 2012, sec. 4.1, average the network's probabilities over these ten. Where
+    the network sees all of an image, the five are one.
 
     Args:
       images: uint8 [batch, height, width, depth], 0 to 255.
+      view: what is cut out, and how it is scaled.
 
     Returns:
-      float32 [batch * NUM_VIEWS, 24, 24, depth], the views of an image side by side, each
-      of mean 0 and variance 1.
+      float32 [batch * NUM_VIEWS, size, size, depth], the views of an image side by side, as
+      the view wants them.
     """
-    _, height, width, depth = images.shape.as_list()
-    down, right = height - IMAGE_SIZE, width - IMAGE_SIZE
+    _, height, width, _ = images.shape.as_list()
+    size = view.size
+    images = _first_channels(images, view.depth)
+    down, right = height - size, width - size
     corners = [(down // 2, right // 2), (0, 0), (0, right), (down, 0), (down, right)]
-    crops = [images[:, top : top + IMAGE_SIZE, left : left + IMAGE_SIZE] for top, left in corners]
+    crops = [images[:, top : top + size, left : left + size] for top, left in corners]
     views = tf.stack([*crops, *(tf.reverse(crop, [2]) for crop in crops)], axis=1)
-    views = tf.reshape(views, [-1, IMAGE_SIZE, IMAGE_SIZE, depth])
-    return tf.image.per_image_standardization(tf.cast(views, tf.float32))
+    views = tf.reshape(views, [-1, size, size, view.depth])
+    return _scale(tf.cast(views, tf.float32), view)
 
 
 def record_stream(
@@ -369,6 +485,7 @@ def distorted_inputs(
     num_shares: int = 1,
     distortions: Distortions = TUTORIAL_DISTORTIONS,
     num_held_out: int = 0,
+    view: View = TUTORIAL_VIEW,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Training batches, distorted, without end.
 
@@ -385,16 +502,17 @@ def distorted_inputs(
       num_shares: number of readers.
       distortions: how far the images are changed.
       num_held_out: how many of the last training images are never given.
+      view: what the network sees of them.
 
     Returns:
-      images: float32 [batch_size, 24, 24, depth], each of mean 0 and variance 1.
+      images: float32 [batch_size, size, size, depth], as the view wants them.
       labels: int32 [batch_size], 0 to 255.
     """
 
     def decode_and_distort(index: tf.Tensor, records: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         images, labels = decode_records(records, record)
-        numbers = random_numbers(seed, start_example + index * batch_size, batch_size)
-        return distort(images, numbers, distortions), labels
+        position = start_example + index * batch_size
+        return distort_at(images, seed, position, distortions, view), labels
 
     stream = record_stream(train_files(data_dir), seed, start_example, record, num_held_out)
     batches = stream.batch(batch_size, drop_remainder=True).enumerate()
@@ -407,8 +525,9 @@ def inputs(
     batch_size: int,
     num_examples: int = -1,
     record: RecordFormat = CIFAR10_RECORD,
-    crop: Callable[[tf.Tensor], tf.Tensor] = evaluation_crop,
+    crop: Callable[[tf.Tensor, View], tf.Tensor] = evaluation_crop,
     num_held_out: int = 0,
+    view: View = TUTORIAL_VIEW,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Evaluation batches: each image once, in the order of the files, undistorted.
 
@@ -424,10 +543,11 @@ def inputs(
       record: the records' format.
       crop: `evaluation_crop`, or `evaluation_views` for all views of each image.
       num_held_out: how many of the last training images were held out of training.
+      view: what the network sees of them.
 
     Returns:
-      images: float32 [batch, 24, 24, depth], each of mean 0 and variance 1; of views,
-        NUM_VIEWS for each label.
+      images: float32 [batch, size, size, depth], as the view wants them; of
+        `evaluation_views`, NUM_VIEWS for each label.
       labels: int32 [batch], 0 to 255.
 
     Raises:
@@ -442,7 +562,7 @@ def inputs(
 
     def decode_and_crop(records: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         images, labels = decode_records(records, record)
-        return crop(images), labels
+        return crop(images, view), labels
 
     return _next_batch(records.batch(batch_size).map(decode_and_crop))
 

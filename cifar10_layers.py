@@ -87,12 +87,6 @@ class Model:
         return self.function(tf.cast(images, given.dtype), given)
 
 
-def batch_size_of(images: tf.Tensor) -> Any:
-    """Number of images: an int, or int64 [] where the graph doesn't know it."""
-    size = images.shape.as_list()[0]
-    return tf.shape(images, tf.int64)[0] if size is None else size
-
-
 # --------------------------------------------------------------------- variables
 
 

@@ -11,7 +11,7 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 import cifar10_input
-from cifar10_input import RecordFormat
+from cifar10_input import Distortions, RecordFormat, View
 
 # Both sides compute in float32, in another order of the same few operations on
 # values of up to about 300: a few units in the last place.
@@ -306,6 +306,101 @@ def test_no_brightness_and_no_contrast_leave_the_evaluation_crop() -> None:
         ]
     )
     np.testing.assert_allclose(distorted, expected, atol=FLOAT32_TOLERANCE)
+
+
+# -------------------------------------------------------------------------- warping
+
+# A channel that holds each pixel's x, and one that holds its y.
+PLACES = np.stack(np.meshgrid(np.arange(32), np.arange(32)), axis=-1).astype(np.float32)
+
+
+def warped(numbers: np.ndarray, distortions: Distortions, side: int = 32) -> np.ndarray:
+    images = np.broadcast_to(PLACES, [len(numbers), *PLACES.shape])
+    return evaluate(
+        lambda: cifar10_input.warp(
+            tf.constant(images), tf.constant(numbers.astype(np.float32)), distortions, side
+        )
+    )
+
+
+def test_warped_pixels_come_from_where_turning_zooming_and_moving_lead() -> None:
+    numbers = np.random.default_rng(10).random([20, 8])
+    distortions = Distortions(max_rotation=30, max_zoom=0.2, max_translation=0.1)
+    found = warped(numbers, distortions, side=24)
+    turn, zoom_x, zoom_y, move_x, move_y = (2 * numbers[:, :5] - 1).T[..., None, None]
+    # The plane of complex numbers, with the centre of the image at 0.
+    x, y = PLACES[..., 0] - 15.5, PLACES[..., 1] - 15.5
+    shown = x * (1 + 0.2 * zoom_x) + 1j * y * (1 + 0.2 * zoom_y)
+    places = shown * np.exp(1j * np.radians(30 * turn)) + 2.4 * (move_x + 1j * move_y)
+    # Interpolated, such a channel is as exact as its pixels; beyond the edge it has its last.
+    expected = np.clip(np.stack([places.real, places.imag], axis=-1) + 15.5, 0, 31)
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+    assert found.min() == 0 and found.max() == 31
+
+
+def test_numbers_in_the_middle_warp_nothing() -> None:
+    distortions = Distortions(max_rotation=30, max_zoom=0.2, max_translation=0.1)
+    np.testing.assert_array_equal(warped(np.full([1, 8], 0.5), distortions)[0], PLACES)
+
+
+@pytest.mark.parametrize('kind', ['max_rotation', 'max_zoom', 'max_translation'])
+def test_the_pipeline_warps_as_its_parts_do(records: Path, kind: str) -> None:
+    """With numbers of their own, so that crops and flips stay those of the unwarped images."""
+    values: dict[str, Any] = {'max_brightness': 0.0, 'max_contrast': 0.0}
+    with_warp: dict[str, Any] = {**values, kind: 0.3}
+    warping = Distortions(**with_warp)
+    view = View(scaling='unit')
+
+    def parts() -> tf.Tensor:
+        stream = cifar10_input.record_stream(cifar10_input.train_files(str(records)), seed=0)
+        batch = tf.data.make_one_shot_iterator(stream.batch(20)).get_next()
+        position = tf.constant(0, tf.int64)
+        images, _ = cifar10_input.decode_records(batch)
+        numbers = cifar10_input.random_numbers(0, position, 20, stream=1)
+        images = cifar10_input.warp(images, numbers, warping, 24)
+        numbers = cifar10_input.random_numbers(0, position, 20)
+        return cifar10_input.distort(images, numbers, warping, view)
+
+    images, _ = first_batches(records, 1, 20, distortions=warping, view=view)
+    np.testing.assert_allclose(images, evaluate(parts), atol=1e-6)
+    unwarped, _ = first_batches(records, 1, 20, distortions=Distortions(**values), view=view)
+    # By no more than a third of a degree in one of the cases.
+    assert np.abs(images - unwarped).mean(axis=(1, 2, 3)).min() > 1e-4
+    resumed, _ = first_batches(records, 1, 5, start=15, distortions=warping, view=view)
+    np.testing.assert_array_equal(resumed, images[15:])
+
+
+# ---------------------------------------------------------------------------- views
+
+
+@pytest.mark.parametrize(('size', 'depth'), [(32, 3), (28, 1), (24, 2)])
+def test_a_view_of_unit_scale_is_the_centre_of_the_first_channels(size: int, depth: int) -> None:
+    view = View(size, depth, 'unit')
+    images = np.random.default_rng(11).integers(0, 256, [6, 32, 32, 3], dtype=np.uint8)
+    margin = (32 - size) // 2
+    centre = images[:, margin : margin + size, margin : margin + size, :depth] / 255
+    none = Distortions(0, flip=False, max_brightness=0.0, max_contrast=0.0)
+    cropped, distorted, views = evaluate(
+        lambda: [
+            cifar10_input.evaluation_crop(tf.constant(images), view),
+            cifar10_input.distort_at(tf.constant(images), 3, tf.constant(0, tf.int64), none, view),
+            cifar10_input.evaluation_views(tf.constant(images), view),
+        ]
+    )
+    for found in (cropped, distorted, views[::10], views[5::10, :, ::-1]):
+        np.testing.assert_allclose(found, centre, atol=1e-7)
+    corner = images[:, -size:, -size:, :depth] / 255
+    np.testing.assert_allclose(views[4::10], corner, atol=1e-7)
+
+
+def test_inputs_take_a_view(records: Path) -> None:
+    view = View(28, 1, 'unit')
+    images, _ = first_batches(records, 1, 4, view=view)
+    with tf.Graph().as_default(), tf.Session() as session:
+        scored, _ = session.run(cifar10_input.inputs('test', str(records), 4, view=view))
+    for found in (images, scored):
+        assert found.shape == (4, 28, 28, 1)
+    assert 0 <= scored.min() < 0.01 and 0.99 < scored.max() <= 1
 
 
 def test_the_pipeline_distorts_as_its_parts_do(records: Path) -> None:
