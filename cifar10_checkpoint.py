@@ -127,8 +127,12 @@ def find_start(folder: CheckpointFolder) -> Start:
 
 
 def weights_by_name() -> dict[str, tf.Variable]:
-    """The graph's trainable variables by their names in a checkpoint."""
-    return {variable.op.name: variable for variable in tf.trainable_variables()}
+    """By their names in a checkpoint, the graph's variables that decide the logits.
+
+    These are the trainable ones, and moving statistics of batches.
+    """
+    variables = [*tf.trainable_variables(), *tf.get_collection(tf.GraphKeys.MODEL_VARIABLES)]
+    return {variable.op.name: variable for variable in variables}
 
 
 def initialize_from(checkpoint: str) -> None:

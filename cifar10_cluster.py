@@ -46,7 +46,15 @@ _MEETING, _FIRST_VALUES, _STEP, _FAREWELL = range(1, 5)
 _FACTS_BYTES = 2048
 
 # Settings that decide the values of a step, or how many there are.
-_SAME_SETTINGS = ('batch_size', 'seed', 'dataset', 'use_fp16', 'deterministic', 'max_steps')
+_SAME_SETTINGS = (
+    'model',
+    'batch_size',
+    'seed',
+    'dataset',
+    'use_fp16',
+    'deterministic',
+    'max_steps',
+)
 
 # Between two tries to reach a worker.
 _SECONDS_BETWEEN_TRIES = 0.2

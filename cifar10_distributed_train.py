@@ -79,6 +79,7 @@ def build(settings: DistributedTrainSettings, run: Run, worker: ClusterWorker) -
         [None] * cifar10_session.num_splits(settings),
         cifar10_session.network(settings, run.data),
         worker.mean_over_workers,
+        examples_seen + worker.index * settings.batch_size,
     )
     train_op = cifar10.apply_gradients(
         gradients,

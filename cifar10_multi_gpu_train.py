@@ -20,6 +20,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import tensorflow.compat.v1 as tf
 
@@ -107,7 +108,7 @@ def build(
     # What is done once for all towers is done where the variables are.
     with tf.device('/cpu:0' if settings.variables == CPU else devices[0]):
         total_loss, of_towers, reduced = tower_gradients(
-            images, labels, devices, settings.variables, network(settings, data)
+            images, labels, devices, settings.variables, network(settings, data), examples_seen
         )
         train_op = cifar10.apply_gradients(
             reduced[0],
@@ -128,15 +129,17 @@ def tower_gradients(
     devices: Sequence[str],
     variables: str = FIRST,
     network: cifar10.Network = cifar10.TUTORIAL_NETWORK,
+    position: Any = 0,
 ) -> tuple[tf.Tensor, GradientsAndVariables, Sequence[GradientsAndVariables]]:
     """Loss and gradients of a batch, the variables where they are wanted.
 
     Args:
-      images: float32 [batch, 24, 24, depth], one batch for all towers.
+      images: float32 [batch, size, size, depth], one batch for all towers.
       labels: int32 [batch].
       devices: of each tower.
       variables: their home: CPU, FIRST or MIRRORED.
       network: what each tower computes.
+      position: int64 [], the first image's place in the stream.
 
     Returns:
       total_loss: float32 [].
@@ -145,13 +148,17 @@ def tower_gradients(
       reduced: for each copy of the variables, the gradients of that loss for it.
     """
     if variables == MIRRORED and len(devices) > 1:
-        total_loss, of_towers = cifar10.mirrored_tower_gradients(images, labels, devices, network)
+        total_loss, of_towers = cifar10.mirrored_tower_gradients(
+            images, labels, devices, network, position
+        )
         computed = list(itertools.chain(*of_towers))
         return total_loss, computed, cifar10.all_reduce_gradients(of_towers)
     placed: Sequence[cifar10.Device] = devices
     if variables == CPU:
         placed = [variables_on_cpu(device) for device in devices]
-    total_loss, gradients = cifar10.tower_gradients(images, labels, placed, network)
+    total_loss, gradients = cifar10.tower_gradients(
+        images, labels, placed, network, position=position
+    )
     return total_loss, gradients, [gradients]
 
 

@@ -29,6 +29,7 @@ import cifar10_files
 import cifar10_finite
 import cifar10_guard
 import cifar10_history
+import cifar10_models
 import cifar10_settings
 from cifar10_checkpoint import CheckpointFolder
 from cifar10_finite import Training
@@ -46,7 +47,7 @@ from cifar10_progress import (
     on_terminal,
     prints_above,
 )
-from cifar10_recipe import PRESETS, Recipe
+from cifar10_recipe import PRESETS, TUTORIAL_RECIPE, Recipe
 from cifar10_settings import LARGEST_SEED, UserError, setting
 
 # What a run writes into its folder, and all that --start_over removes.
@@ -88,8 +89,8 @@ class RunSettings:
         'cifar10_train', 'Folder for checkpoints, summaries and settings; resumed if it holds any.'
     )
     preset: str = setting(
-        'tutorial',
-        'A recipe by its name; flags beside it change single values.',
+        None,
+        "A recipe by its name, by default the network's own; flags beside it change single values.",
         choices=tuple(PRESETS),
     )
     data_dir: str = setting(cifar10_data.DATA_DIR, 'Folder of the data set, filled if it is empty.')
@@ -150,7 +151,9 @@ class TrainSettings(Recipe, RunSettings):
 
     def defaults(self) -> dict[str, Any]:
         """Values of the flags that aren't given: those of the preset."""
-        return dataclasses.asdict(PRESETS[self.preset])
+        if self.preset:
+            return dataclasses.asdict(PRESETS[self.preset])
+        return {**dataclasses.asdict(PRESETS[self.model]), 'model': TUTORIAL_RECIPE.model}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,7 +163,7 @@ class OneDeviceTrainSettings(TrainSettings):
     batch_splits: int = setting(
         0,
         'Parts of the batch that the device works on side by side; 0: two on a CPU of two or '
-        'more cores, else one.',
+        'more cores, else one, as where batches are normalised.',
         at_least=0,
     )
 
@@ -169,7 +172,8 @@ def num_splits(settings: OneDeviceTrainSettings) -> int:
     """In how many parts the device works on a batch.
 
     On a CPU, operations of one half fill the cores while those of the other wait
-    for each other. A GPU is better filled by one large batch.
+    for each other. A GPU is better filled by one large batch. A network that normalises
+    batches would compute something else of their parts.
 
     Raises:
       UserError: the parts that were asked for don't divide the batch.
@@ -177,7 +181,8 @@ def num_splits(settings: OneDeviceTrainSettings) -> int:
     if not settings.batch_splits:
         on_gpu = bool(tf.config.list_physical_devices('GPU'))
         halves = not on_gpu and (os.cpu_count() or 1) > 1 and settings.batch_size % 2 == 0
-        return 2 if halves else 1
+        whole = cifar10_models.MODELS[settings.model].normalizes_batches
+        return 2 if halves and not whole else 1
     if settings.batch_size % settings.batch_splits:
         raise UserError(
             f'--batch_splits={settings.batch_splits}: expected a divisor of '
@@ -261,6 +266,7 @@ def training_batches(
         num_shares=num_shares,
         distortions=settings.distortions,
         num_held_out=settings.num_held_out,
+        view=cifar10_models.MODELS[settings.model].view,
     )
 
 
@@ -272,6 +278,7 @@ def network(settings: TrainSettings, data: TrainingData) -> cifar10.Network:
         settings.use_fp16,
         settings.weight_decay,
         settings.conv_weight_decay,
+        cifar10_models.MODELS[settings.model],
     )
 
 
@@ -319,6 +326,7 @@ def begin(
     stored = cifar10_settings.load(settings.train_dir) if goes_on else {}
     prepared = _prepare_data(settings, stored.get('dataset'))
     settings = dataclasses.replace(settings, dataset=prepared.dataset)
+    _check_model(settings, stored)
     _check_held_out(settings, stored)
     data = _training_data(settings, prepared, global_batch_size)
     print(f'Settings: {cifar10_settings.describe(settings)}')
@@ -361,6 +369,16 @@ def _prepare_data(settings: TrainSettings, stored: str | None) -> cifar10_data.P
             f'name another --train_dir, or give --dataset={stored} or --start_over'
         )
     return cifar10.maybe_download_and_extract(settings.data_dir, dataset, settings.data_url)
+
+
+def _check_model(settings: TrainSettings, stored: dict[str, Any]) -> None:
+    """Raises UserError where the run in --train_dir is one of another network."""
+    model = stored.get('model', TUTORIAL_RECIPE.model) if stored else settings.model
+    if model != settings.model:
+        raise UserError(
+            f'--model={settings.model}: the run in {settings.train_dir} trains the network '
+            f'{model}; name another --train_dir, or give --model={model} or --start_over'
+        )
 
 
 def _check_held_out(settings: TrainSettings, stored: dict[str, Any]) -> None:

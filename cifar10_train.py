@@ -55,7 +55,7 @@ def build(settings: OneDeviceTrainSettings, data: TrainingData, start: Start) ->
     # TensorFlow places operations without a device on the GPU, where there is one.
     devices = [None] * num_splits(settings)
     total_loss, gradients = cifar10.tower_gradients(
-        images, labels, devices, network(settings, data)
+        images, labels, devices, network(settings, data), position=examples_seen
     )
     train_op = cifar10.apply_gradients(
         gradients,

@@ -1,0 +1,254 @@
+"""Networks beside the tutorial's, from flags to checkpoints and to all that reads them."""
+
+from __future__ import annotations
+
+import dataclasses
+import types
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+import cifar10_distributed_train
+import cifar10_models
+import cifar10_multi_gpu_train
+import cifar10_settings
+import cifar10_train
+from cifar10_checkpoint import Start
+from cifar10_distributed_train import DistributedTrainSettings
+from cifar10_finite import Training
+from cifar10_models import MODELS
+from cifar10_multi_gpu_train import FIRST, MIRRORED, MultiGpuTrainSettings
+from cifar10_recipe import MODEL_NAMES, PRESETS
+from cifar10_session import TrainingData, num_splits
+from cifar10_settings import UserError
+from cifar10_train import OneDeviceTrainSettings
+
+Values = dict[str, np.ndarray]
+
+
+def settings_of(
+    preset: str, data_dir: Path, train_dir: Path, **more: Any
+) -> OneDeviceTrainSettings:
+    """Those that --preset and the flags of `more` make."""
+    values = {
+        **dataclasses.asdict(PRESETS[preset]),
+        'preset': preset,
+        'data_dir': str(data_dir),
+        'dataset': 'synthetic',
+        'train_dir': str(train_dir),
+        'batch_size': 6,
+        'max_steps': 2,
+        'save_summaries_steps': 1000,
+        'save_histograms_steps': 1000,
+        **more,
+    }
+    return OneDeviceTrainSettings(**values)
+
+
+def newest(train_dir: Path) -> Values:
+    reader = tf.train.load_checkpoint(str(train_dir))
+    return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+
+
+# ---------------------------------------------------------------------- flags, presets
+
+
+def test_every_network_has_its_flag_and_its_preset() -> None:
+    assert tuple(MODELS) == MODEL_NAMES
+    assert all(PRESETS[name].model == name for name in MODEL_NAMES)
+    assert {recipe.model for recipe in PRESETS.values()} == set(MODEL_NAMES)
+
+
+@pytest.mark.parametrize(
+    ('given', 'model', 'recipe'),
+    [
+        ({}, 'tutorial', 'tutorial'),
+        ({'model': 'mlp'}, 'mlp', 'mlp'),
+        ({'preset': 'deep_cnn_augmented'}, 'deep_cnn', 'deep_cnn_augmented'),
+        ({'preset': 'tutorial', 'model': 'deep_cnn'}, 'deep_cnn', 'tutorial'),
+        ({'model': 'deep_cnn', 'batch_size': 7}, 'deep_cnn', 'deep_cnn'),
+    ],
+)
+def test_flags_choose_network_and_recipe(
+    given: dict[str, Any],
+    model: str,
+    recipe: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """And the command that goes on chooses the same."""
+
+    def parsed(options: list[str]) -> OneDeviceTrainSettings:
+        flag_values = cifar10_settings.flags.FlagValues()
+        cifar10_settings.define_flags(OneDeviceTrainSettings, flag_values)
+        flag_values(['train.py', *options])
+        monkeypatch.setattr(cifar10_settings.flags, 'FLAGS', flag_values)
+        return cifar10_settings._settings(OneDeviceTrainSettings, ())
+
+    settings = parsed([f'--{name}={value}' for name, value in given.items()])
+    expected = {**dataclasses.asdict(PRESETS[recipe]), **given, 'model': model}
+    assert {name: getattr(settings, name) for name in expected} == expected
+    options = cifar10_settings.command_line(settings).split()[2:]
+    assert parsed(options) == settings
+    assert len(options) == len(given)
+
+
+def test_batches_that_are_normalized_are_not_split_unless_asked_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tf.config, 'list_physical_devices', lambda kind: [])
+    monkeypatch.setattr('os.cpu_count', lambda: 8)
+    assert num_splits(OneDeviceTrainSettings(model='batch_norm_cnn')) == 1
+    assert num_splits(OneDeviceTrainSettings(model='batch_norm_cnn', batch_splits=2)) == 2
+    assert num_splits(OneDeviceTrainSettings(model='deep_cnn')) == 2
+
+
+# -------------------------------------------------------------------------- training
+
+
+# One without a convolution, one with all kinds of layers, and one that sees one channel of
+# warped images.
+TRAINED = ('logistic', 'batch_norm_cnn', 'mnist_deep')
+
+
+@pytest.fixture(scope='module', params=TRAINED)
+def trained(
+    request: pytest.FixtureRequest, synthetic_data: Path, tmp_path_factory: pytest.TempPathFactory
+) -> OneDeviceTrainSettings:
+    """The settings of a run of two steps; its folder is not to be written to."""
+    train_dir = tmp_path_factory.mktemp(f'{request.param}_train')
+    settings = settings_of(request.param, synthetic_data, train_dir)
+    cifar10_train.train(settings)
+    return settings
+
+
+def test_a_run_of_any_network_leaves_a_checkpoint_and_its_name(
+    trained: OneDeviceTrainSettings,
+) -> None:
+    values = newest(Path(trained.train_dir))
+    assert values['global_step'] == 2 and values['examples_seen'] == 12
+    assert 'softmax_linear/weights' in values
+    assert not any(name.endswith('ExponentialMovingAverage') for name in values)
+    stored = cifar10_settings.load(trained.train_dir)
+    assert stored['preset'] == stored['model'] == trained.model
+    assert cifar10_models.of_run(trained.train_dir) is MODELS[trained.model]
+
+
+def test_a_resumed_run_ends_where_an_unbroken_one_does(
+    synthetic_data: Path, tmp_path: Path
+) -> None:
+    """With dropout, moving statistics and what the optimiser remembers."""
+
+    def train(name: str, max_steps: int) -> None:
+        cifar10_train.train(
+            settings_of(
+                'batch_norm_cnn',
+                synthetic_data,
+                tmp_path / name,
+                max_steps=max_steps,
+                learning_rate=1e-4,
+            )
+        )
+
+    train('whole', 5)
+    for max_steps in (2, 5):
+        train('pieces', max_steps)
+    whole, pieces = newest(tmp_path / 'whole'), newest(tmp_path / 'pieces')
+    assert set(whole) == set(pieces)
+    assert whole['norm2/moving_mean'].any() and 'conv1/weights/Adam' in whole
+    for name, value in whole.items():
+        np.testing.assert_allclose(pieces[name], value, rtol=1e-3, atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ('preset', 'variables'), [('batch_norm_cnn', MIRRORED), ('mnist_deep', FIRST)]
+)
+def test_towers_take_the_steps_of_one_device_in_as_many_parts(
+    preset: str, variables: str, synthetic_data: Path, tmp_path: Path
+) -> None:
+    one = settings_of(
+        preset, synthetic_data, tmp_path / 'one', batch_splits=2, optimizer='sgd', max_steps=3
+    )
+    cifar10_train.train(one)
+    values = {
+        field.name: getattr(one, field.name)
+        for field in dataclasses.fields(MultiGpuTrainSettings)
+        if hasattr(one, field.name)
+    }
+    values.update(
+        train_dir=str(tmp_path / 'towers'),
+        batch_size=3,
+        num_gpus=2,
+        tower_device='cpu',
+        variables=variables,
+    )
+    cifar10_multi_gpu_train.train(MultiGpuTrainSettings(**values))
+    expected, found = newest(tmp_path / 'one'), newest(tmp_path / 'towers')
+    assert set(expected) == set(found)
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+def test_workers_drop_what_one_device_does(records: Path) -> None:
+    """Each for its own share of the batch."""
+    data, start = TrainingData(str(records), 60, 10), Start(None, 7, 42)
+
+    def masks(training: Training) -> list[np.ndarray]:
+        """Whether what dropout was given stayed, by the layers."""
+        found: dict[str, list[tf.Tensor]] = {}
+        for op in training.total_loss.graph.get_operations():
+            if op.type == 'GreaterEqual' and op.name.startswith('tower_'):
+                found.setdefault(op.name.split('/')[1], []).append(op.outputs[0])
+        with tf.Session() as session:
+            session.run(tf.global_variables_initializer())
+            return session.run([tf.concat(parts, axis=0) for parts in found.values()])
+
+    def of_worker(index: int) -> list[np.ndarray]:
+        worker: Any = types.SimpleNamespace(
+            index=index, num_workers=2, mean_over_workers=lambda loss, pairs: (loss, pairs)
+        )
+        run: Any = types.SimpleNamespace(data=data, start=start)
+        settings = DistributedTrainSettings(model='mnist_cnn', batch_size=3, batch_splits=1)
+        with tf.Graph().as_default():
+            return masks(cifar10_distributed_train.build(settings, run, worker))
+
+    with tf.Graph().as_default():
+        settings = OneDeviceTrainSettings(model='mnist_cnn', batch_size=6, batch_splits=2)
+        whole = masks(cifar10_train.build(settings, data, start))
+    shares = [np.concatenate(parts) for parts in zip(of_worker(0), of_worker(1), strict=True)]
+    assert len(whole) == len(shares) == 1 and whole[0].shape == (6, 128)
+    np.testing.assert_array_equal(shares[0], whole[0])
+
+
+def test_a_run_goes_on_with_its_own_network_alone(
+    synthetic_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cifar10_train.train(settings_of('logistic', synthetic_data, tmp_path, max_steps=1))
+    assert '--preset=logistic' in capsys.readouterr().out
+    before = sorted(path.name for path in tmp_path.iterdir())
+    pattern = (
+        '--model=mlp: the run in .* trains the network logistic; name another --train_dir, or '
+        'give --model=logistic or --start_over'
+    )
+    with pytest.raises(UserError, match=pattern):
+        cifar10_train.train(settings_of('mlp', synthetic_data, tmp_path))
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+    cifar10_train.train(settings_of('mlp', synthetic_data, tmp_path, start_over=True))
+    assert cifar10_settings.load(str(tmp_path))['model'] == 'mlp'
+
+
+def test_a_checkpoint_of_another_network_is_one_error(synthetic_data: Path, tmp_path: Path) -> None:
+    """Where the settings beside it are gone."""
+    cifar10_train.train(settings_of('logistic', synthetic_data, tmp_path, max_steps=1))
+    (tmp_path / 'settings.json').unlink()
+    with pytest.raises(UserError, match=r'model\.ckpt-1: not of this network: hidden1/biases: mis'):
+        cifar10_train.train(settings_of('mlp', synthetic_data, tmp_path))
+
+
+def test_settings_of_an_unknown_network_are_one_error(tmp_path: Path) -> None:
+    (tmp_path / 'settings.json').write_text('{"model": "other"}')
+    pattern = r"settings\.json: found the model 'other'; expected one of tutorial, logistic"
+    with pytest.raises(UserError, match=pattern):
+        cifar10_models.of_run(str(tmp_path))
