@@ -15,7 +15,7 @@ import cifar10_history
 import cifar10_input
 import cifar10_records
 from cifar10_history import HISTORY_FILE, Entry
-from cifar10_input import CIFAR10_RECORD, IMAGE_SIZE, Distortions
+from cifar10_input import CIFAR10_RECORD, TUTORIAL_VIEW, Distortions, View
 from cifar10_paths import os_errors_named
 from cifar10_settings import UserError
 
@@ -280,6 +280,19 @@ def read_images(files: Sequence[str], places: np.ndarray) -> np.ndarray:
 # ------------------------------------------------------------------- network and data
 
 
+# Of the layer that comes first in every network that begins with a convolution.
+_FIRST_FILTERS = 'conv1/weights'
+
+
+def has_filters(checkpoint: str) -> bool:
+    """Whether the checkpoint is of a network that begins with a convolution.
+
+    Raises:
+      UserError: it can't be read.
+    """
+    return cifar10_checkpoint.open_checkpoint(checkpoint).has_tensor(_FIRST_FILTERS)
+
+
 def first_filters(checkpoint: str) -> np.ndarray:
     """The first layer's filters, their averages where the checkpoint holds any.
 
@@ -289,11 +302,13 @@ def first_filters(checkpoint: str) -> np.ndarray:
     Raises:
       UserError: it can't be read, or has no such layer.
     """
+    if not has_filters(checkpoint):
+        raise UserError(
+            f'{checkpoint}: holds no {_FIRST_FILTERS}; expected a network that begins with a '
+            'convolution'
+        )
     reader = cifar10_checkpoint.open_checkpoint(checkpoint)
-    name = 'conv1/weights'
-    average = name + cifar10_checkpoint.AVERAGE_SUFFIX
-    if not reader.has_tensor(name):
-        raise UserError(f'{checkpoint}: holds no {name}')
+    name, average = _FIRST_FILTERS, _FIRST_FILTERS + cifar10_checkpoint.AVERAGE_SUFFIX
     return reader.get_tensor(average if reader.has_tensor(average) else name)
 
 
@@ -305,10 +320,12 @@ class Distorted(NamedTuple):
     labels: np.ndarray
     """int32 [images]."""
     versions: np.ndarray
-    """float32 [images, versions, 24, 24, depth], standardised."""
+    """float32 [images, versions, size, size, depth], as the network sees them."""
 
 
-def distorted_images(directory: str, seed: int, distortions: Distortions) -> Distorted:
+def distorted_images(
+    directory: str, seed: int, distortions: Distortions, view: View = TUTORIAL_VIEW
+) -> Distorted:
     """Distorts the first images of a directory of record files, with a seed's numbers."""
     file = cifar10_input.train_files(directory)[0]
     with os_errors_named(file):
@@ -318,9 +335,9 @@ def distorted_images(directory: str, seed: int, distortions: Distortions) -> Dis
         images, labels = cifar10_input.decode_records(tf.constant([r.tobytes() for r in records]))
         repeated = tf.repeat(images, NUM_VERSIONS, axis=0)
         first = tf.constant(0, tf.int64)
-        distorted = cifar10_input.distort_at(repeated, seed, first, distortions)
+        distorted = cifar10_input.distort_at(repeated, seed, first, distortions, view)
         images, labels, distorted = session.run([images, labels, distorted])
-    shape = (len(records), NUM_VERSIONS, IMAGE_SIZE, IMAGE_SIZE, -1)
+    shape = (len(records), NUM_VERSIONS, view.size, view.size, view.depth)
     return Distorted(images, labels, distorted.reshape(shape))
 
 

@@ -18,6 +18,7 @@ import tensorflow.compat.v1 as tf
 import cifar10
 import cifar10_checkpoint
 import cifar10_data
+import cifar10_models
 import cifar10_records
 import cifar10_settings
 from cifar10_archive import CIFAR10_DIRECTORY
@@ -31,6 +32,7 @@ from cifar10_input import (
     evaluation_range,
     evaluation_views,
 )
+from cifar10_layers import Model, Pass
 from cifar10_records import CIFAR10_CLASS_NAMES, CLASS_NAMES_FILE
 from cifar10_settings import UserError
 
@@ -107,7 +109,9 @@ class Restorer:
         self._averages_saver = tf.train.Saver(self._averages)
 
     def restore(self, session: tf.Session, checkpoint: str) -> None:
-        """Restores a checkpoint: the averages, or with a warning the weights where it has none.
+        """Restores a checkpoint: the averages, or the weights where it has none.
+
+        Where training should have kept averages, that is worth a warning.
 
         Raises:
           UserError: it can't be read, or is of another network.
@@ -157,6 +161,7 @@ class Evaluator:
         average_views: bool = False,
         num_classes: int = NUM_CLASSES,
         num_held_out: int = 0,
+        model: Model = cifar10.TUTORIAL_MODEL,
     ) -> None:
         """
         Args:
@@ -166,6 +171,7 @@ class Evaluator:
           average_views: average the probabilities over ten views of each image.
           num_classes: size of the network's last layer.
           num_held_out: how many of the last training images were held out of training.
+          model: the network.
 
         Raises:
           UserError: there are fewer images than asked for, or none.
@@ -188,8 +194,9 @@ class Evaluator:
                 self.num_examples,
                 crop=evaluation_views if average_views else evaluation_crop,
                 num_held_out=num_held_out,
+                view=model.view,
             )
-            logits = cifar10.inference(images, num_classes, summaries=False)
+            logits = model.logits(images, Pass(num_classes))
             self._probabilities = class_probabilities(logits, average_views)
             scores = self._probabilities if average_views else logits
             self._hits = tf.nn.in_top_k(scores, self._labels, k=1)
@@ -250,21 +257,26 @@ def _until_the_end(session: tf.Session, *tensors: tf.Tensor) -> Iterator[list[np
 class Predictor:
     """The network with the weights of one checkpoint, ready for pictures."""
 
-    def __init__(self, checkpoint: str, average_views: bool = False) -> None:
+    def __init__(
+        self, checkpoint: str, average_views: bool = False, asked_for: str | None = None
+    ) -> None:
         """
         Args:
           checkpoint: its path.
           average_views: average the probabilities over ten views of each picture.
+          asked_for: the network's name; None: see `cifar10_models.of_run`.
 
         Raises:
           UserError: it can't be read, or is of another network.
         """
+        self.model = cifar10_models.of_run(os.path.dirname(checkpoint), asked_for)
         self.num_classes = num_classes_of(checkpoint)
         self._batch_size = BATCH_SIZE // NUM_VIEWS if average_views else BATCH_SIZE
         with tf.Graph().as_default():
             self._pictures = picture_placeholder()
             crop = evaluation_views if average_views else evaluation_crop
-            logits = cifar10.inference(crop(self._pictures), self.num_classes, summaries=False)
+            images = crop(self._pictures, self.model.view)
+            logits = self.model.logits(images, Pass(self.num_classes))
             self._probabilities = class_probabilities(logits, average_views)
             self._session = tf.Session()
             Restorer().restore(self._session, checkpoint)

@@ -17,6 +17,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import PercentFormatter
 
 from cifar10_analysis import ClassScores, Curves, Distorted, Series, class_scores, moving_average
+from cifar10_input import TUTORIAL_VIEW, View
 
 BLUE, VERMILION, GREEN = '#0072b2', '#d55e00', '#009e73'
 PALETTE = (BLUE, VERMILION, GREEN, '#cc79a7', '#e69f00', '#56b4e9', '#666666')
@@ -300,22 +301,38 @@ def filter_pictures(weights: np.ndarray) -> np.ndarray:
     """A picture of each filter: its largest weight in size at full strength, 0 as grey.
 
     Args:
-      weights: float32 [height, width, 3, filters].
+      weights: float32 [height, width, 3 or 1, filters].
 
     Returns:
-      float32 [filters, height, width, 3], 0 to 1.
+      float32 [filters, height, width, 3], 0 to 1; of one channel, grey.
     """
     largest = np.abs(weights).max(axis=(0, 1, 2))
-    return np.moveaxis(0.5 + 0.5 * weights / np.where(largest > 0, largest, 1), -1, 0)
+    pictures = np.moveaxis(0.5 + 0.5 * weights / np.where(largest > 0, largest, 1), -1, 0)
+    return _coloured(pictures)
 
 
-def distorted_pictures(versions: np.ndarray) -> np.ndarray:
-    """Standardised values float32 [...] as brightness, 0 to 1; the mean is in the middle."""
-    return np.clip(0.5 + versions / (2 * _SHOWN_DEVIATIONS), 0, 1)
+def distorted_pictures(versions: np.ndarray, view: View = TUTORIAL_VIEW) -> np.ndarray:
+    """What a network sees as brightness, 0 to 1; of standardised values the mean is in the middle.
+
+    Args:
+      versions: float32 [..., 3 or 1].
+      view: which they are.
+
+    Returns:
+      float32 [..., 3]; of one channel, grey.
+    """
+    if view.scaling == 'standardized':
+        versions = 0.5 + versions / (2 * _SHOWN_DEVIATIONS)
+    return _coloured(np.clip(versions, 0, 1))
+
+
+def _coloured(pictures: np.ndarray) -> np.ndarray:
+    """[..., 3] of [..., 3 or 1]."""
+    return np.broadcast_to(pictures, [*pictures.shape[:-1], 3])
 
 
 def draw_filters(weights: np.ndarray, title: str) -> Figure:
-    """A grid of the first layer's filters, float32 [height, width, 3, filters]."""
+    """A grid of the first layer's filters, float32 [height, width, 3 or 1, filters]."""
     pictures = filter_pictures(weights)
     columns = math.ceil(math.sqrt(len(pictures)))
     rows = -(-len(pictures) // columns)
@@ -329,13 +346,16 @@ def draw_filters(weights: np.ndarray, title: str) -> Figure:
     return figure
 
 
-def draw_distortions(distorted: Distorted, names: Sequence[str], title: str) -> Figure:
+def draw_distortions(
+    distorted: Distorted, names: Sequence[str], title: str, view: View = TUTORIAL_VIEW
+) -> Figure:
     """A row for each image: as it is, and then some distorted versions of it.
 
     Args:
       distorted: the images.
       names: of the classes.
       title: above all.
+      view: what the network sees of them.
     """
     rows, columns = len(distorted.images), 1 + distorted.versions.shape[1]
     figure = Figure(figsize=(columns + 1.3, rows + 0.8), layout='constrained')
@@ -344,7 +364,7 @@ def draw_distortions(distorted: Distorted, names: Sequence[str], title: str) -> 
     for axes in grid.ravel():
         axes.set_xticks([])
         axes.set_yticks([])
-    versions = distorted_pictures(distorted.versions)
+    versions = distorted_pictures(distorted.versions, view)
     for row, image, label, of_image in zip(
         grid, distorted.images, distorted.labels, versions, strict=True
     ):

@@ -33,6 +33,7 @@ import cifar10_checkpoint
 import cifar10_files
 import cifar10_guard
 import cifar10_history
+import cifar10_models
 import cifar10_report
 import cifar10_settings
 from cifar10_checkpoint import CheckpointFolder, reason_of
@@ -54,6 +55,7 @@ class EvalSettings:
 
     eval_dir: str = setting('cifar10_eval', 'Folder for the summaries and history.jsonl.')
     checkpoint_dir: str = setting('cifar10_train', 'Folder of the checkpoints.')
+    model: str = cifar10_models.model_setting()
     eval_data: str = setting(
         'test',
         'The images: test; train_eval, the training images; or held_out, those that '
@@ -212,6 +214,7 @@ class _Evaluation:
         if settings.report:
             cifar10_report.check_folder(settings.report)
         stored = cifar10_settings.load(settings.checkpoint_dir)
+        self._model = cifar10_models.of_run(settings.checkpoint_dir, settings.model)
         prepared = cifar10.maybe_download_and_extract(
             data_dir_of(settings.checkpoint_dir, settings.data_dir), _dataset(settings, stored)
         )
@@ -225,6 +228,7 @@ class _Evaluation:
             settings.average_views,
             prepared.num_classes,
             self._num_held_out,
+            self._model,
         )
         scored = dataclasses.replace(settings, num_examples=self._evaluator.num_examples)
         self._best = Best(scored) if settings.keep_best else None
@@ -258,6 +262,7 @@ class _Evaluation:
             self._num_held_out,
             self._settings.average_views,
             self._settings.eval_dir,
+            self._model,
         )
         print(f'Report: {cifar10_report.write(folder, evaluated)}', flush=True)
 

@@ -32,6 +32,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 import cifar10
 import cifar10_analysis
 import cifar10_checkpoint
+import cifar10_models
 import cifar10_settings
 from cifar10_checkpoint import CheckpointFolder, reason_of
 from cifar10_classifier import (
@@ -46,10 +47,11 @@ from cifar10_classifier import (
 )
 from cifar10_input import (
     CIFAR10_RECORD,
-    IMAGE_SIZE,
+    View,
     evaluation_crop,
     test_files,
 )
+from cifar10_layers import Model, Pass
 from cifar10_paths import filled_directory
 from cifar10_session import data_note
 from cifar10_settings import UserError, run_script, setting
@@ -66,7 +68,7 @@ _NUM_NOISE = 20
 _BATCH_SIZE = 250
 
 # Probabilities float32 [batch, classes] of images uint8 [batch, 32, 32, 3].
-Model = Callable[[np.ndarray], np.ndarray]
+Exported = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,6 +77,7 @@ class ExportSettings:
 
     output: str = setting('cifar10_export', 'Folder to make; it must be missing or empty.')
     checkpoint_dir: str = setting('cifar10_train', 'Folder of the checkpoints.')
+    model: str = cifar10_models.model_setting()
     eval: bool = setting(
         False, 'Measure the precision on the test images, and compare the models on all of them.'
     )
@@ -95,12 +98,13 @@ class Measured(NamedTuple):
     num_images: int
 
 
-def save_model(checkpoint: str, names: Sequence[str], directory: str) -> None:
+def save_model(checkpoint: str, names: Sequence[str], model: Model, directory: str) -> None:
     """Writes the checkpoint's network as a SavedModel.
 
     Args:
       checkpoint: its path.
       names: of the classes.
+      model: the network.
       directory: is made.
 
     Raises:
@@ -109,7 +113,7 @@ def save_model(checkpoint: str, names: Sequence[str], directory: str) -> None:
     """
     with tf.Graph().as_default(), tf.Session() as session:
         images = picture_placeholder()
-        logits = cifar10.inference(evaluation_crop(images), len(names), summaries=False)
+        logits = model.logits(evaluation_crop(images, model.view), Pass(len(names)))
         outputs = {
             'logits': logits,
             'probabilities': tf.nn.softmax(logits),
@@ -143,13 +147,13 @@ def convert_to_lite(saved_model: str, path: str) -> None:
         file.write(model)
 
 
-def load_saved_model(directory: str) -> Model:
+def load_saved_model(directory: str) -> Exported:
     """The SavedModel, as a program without this code opens it."""
     signature = tensorflow.saved_model.load(directory).signatures['serving_default']
     return lambda images: signature(images=tensorflow.constant(images))['probabilities'].numpy()
 
 
-def load_lite(path: str) -> Model:
+def load_lite(path: str) -> Exported:
     """The TensorFlow Lite file, by TensorFlow's own interpreter."""
     with warnings.catch_warnings():
         # It moves to a package of its own.
@@ -158,7 +162,7 @@ def load_lite(path: str) -> Model:
     return lambda images: runner(images=images)['probabilities']
 
 
-def largest_difference(model: Model, images: np.ndarray, expected: np.ndarray) -> float:
+def largest_difference(model: Exported, images: np.ndarray, expected: np.ndarray) -> float:
     """Of a probability that the model gives.
 
     Args:
@@ -171,7 +175,7 @@ def largest_difference(model: Model, images: np.ndarray, expected: np.ndarray) -
     return float(np.abs(found - expected).max())
 
 
-def measure(settings: ExportSettings, checkpoint: str, models: dict[str, Model]) -> Measured:
+def measure(settings: ExportSettings, checkpoint: str, models: dict[str, Exported]) -> Measured:
     """Compares the models with the checkpoint: on the test images by --eval, else on noise.
 
     Raises:
@@ -183,7 +187,7 @@ def measure(settings: ExportSettings, checkpoint: str, models: dict[str, Model])
     else:
         rng = np.random.default_rng(0)
         images = rng.integers(0, 256, [_NUM_NOISE, *_image_shape()], dtype=np.uint8)
-        expected = Predictor(checkpoint).probabilities(images)
+        expected = Predictor(checkpoint, asked_for=settings.model).probabilities(images)
     differences = {
         name: largest_difference(model, images, expected) for name, model in models.items()
     }
@@ -209,21 +213,31 @@ def _test_images(
     stored = cifar10_settings.load(settings.checkpoint_dir)
     data_dir = data_dir_of(settings.checkpoint_dir, settings.data_dir)
     prepared = cifar10.maybe_download_and_extract(data_dir, stored.get('dataset'))
-    evaluator = Evaluator(prepared.directory, num_classes=prepared.num_classes)
+    evaluator = Evaluator(
+        prepared.directory,
+        num_classes=prepared.num_classes,
+        model=cifar10_models.of_run(settings.checkpoint_dir, settings.model),
+    )
     places = np.arange(evaluator.num_examples)
     images = cifar10_analysis.read_images(test_files(prepared.directory), places)
     return images, *evaluator.probabilities(checkpoint)
 
 
 def metadata(
-    settings: ExportSettings, checkpoint: str, names: Sequence[str], measured: Measured
+    settings: ExportSettings,
+    checkpoint: str,
+    names: Sequence[str],
+    model: Model,
+    measured: Measured,
 ) -> dict[str, Any]:
     """What a user of the models wants to know of them; it can be written as JSON."""
-    margins = [(size - IMAGE_SIZE) // 2 for size in _image_shape()[:2]]
+    size = model.view.size
+    margins = [(side - size) // 2 for side in _image_shape()[:2]]
     averages = cifar10_checkpoint.holds_averages(checkpoint)
     return {
         'checkpoint': os.path.basename(checkpoint),
         'step': cifar10_checkpoint.step_of(checkpoint),
+        'model': model.name,
         'weights': 'moving averages' if averages else 'as trained',
         'dataset': cifar10_settings.load(settings.checkpoint_dir).get('dataset', 'cifar10'),
         'class_names': list(names),
@@ -245,19 +259,28 @@ def metadata(
                 f'{CIFAR10_RECORD.height} x {CIFAR10_RECORD.width}, as red, green and blue '
                 'of 0 to 255.'
             ),
-            'inside_the_model': (
-                f'The central {IMAGE_SIZE} x {IMAGE_SIZE} pixels, minus their mean, divided by '
-                'the larger of their standard deviation and 1 / sqrt(number of values).'
-            ),
+            'inside_the_model': _preprocessing_in_words(model.view),
             'crop': {
                 'top': margins[0],
                 'left': margins[1],
-                'height': IMAGE_SIZE,
-                'width': IMAGE_SIZE,
+                'height': size,
+                'width': size,
             },
         },
         'tensorflow': tf.__version__,
     }
+
+
+def _preprocessing_in_words(view: View) -> str:
+    channels = '' if view.depth == CIFAR10_RECORD.depth else f' of the first {view.depth} channels'
+    scaling = {
+        'standardized': (
+            ', minus their mean, divided by the larger of their standard deviation and '
+            '1 / sqrt(number of values).'
+        ),
+        'unit': ', divided by 255.',
+    }
+    return f'The central {view.size} x {view.size} pixels{channels}{scaling[view.scaling]}'
 
 
 @contextlib.contextmanager
@@ -278,6 +301,7 @@ def export(settings: ExportSettings) -> None:
     # TensorFlow's loader notes through absl that it finds no fingerprint, and goes on.
     logging.set_verbosity(logging.WARNING)
     checkpoint = newest_checkpoint(CheckpointFolder(settings.checkpoint_dir))
+    model = cifar10_models.of_run(settings.checkpoint_dir, settings.model)
     num_classes = num_classes_of(checkpoint)
     names = class_names(settings.checkpoint_dir, settings.data_dir, num_classes)
     with (
@@ -287,11 +311,11 @@ def export(settings: ExportSettings) -> None:
         saved_model, lite_model, json_file = (
             os.path.join(directory, name) for name in (SAVED_MODEL, LITE_MODEL, METADATA)
         )
-        save_model(checkpoint, names, saved_model)
+        save_model(checkpoint, names, model, saved_model)
         convert_to_lite(saved_model, lite_model)
         models = {SAVED_MODEL: load_saved_model(saved_model), LITE_MODEL: load_lite(lite_model)}
         measured = measure(settings, checkpoint, models)
-        content = metadata(settings, checkpoint, names, measured)
+        content = metadata(settings, checkpoint, names, model, measured)
         with open(json_file, 'w', encoding='utf-8') as file:
             file.write(json.dumps(content, indent=2) + '\n')
     print(f'Exported {checkpoint} to {settings.output}{data_note(content["dataset"])}')

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import tensorflow.compat.v1 as tf
 
 import cifar10_guard
+import cifar10_models
 from cifar10_classifier import Evaluator, unseen
 from cifar10_history import History
 from cifar10_input import evaluation_files
@@ -60,6 +61,7 @@ class InterimEvaluation:
             eval_data=settings.eval_data,
             num_classes=data.num_classes,
             num_held_out=settings.num_held_out,
+            model=cifar10_models.MODELS[settings.model],
         )
 
     def is_due(self, step: int) -> bool:

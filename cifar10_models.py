@@ -9,6 +9,7 @@ in `cifar10_recipe.MODEL_NAMES`.
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import tensorflow.compat.v1 as tf
 
@@ -26,7 +27,8 @@ from cifar10_layers import (
     logits,
     max_pool,
 )
-from cifar10_settings import SETTINGS_FILE, UserError
+from cifar10_recipe import MODEL_NAMES
+from cifar10_settings import SETTINGS_FILE, UserError, setting
 
 # All of the image, as Keras's examples scale it.
 _WHOLE = View(size=32, scaling='unit')
@@ -142,16 +144,37 @@ MODELS = {
 }
 
 
-def of_run(directory: str) -> Model:
-    """The network of the checkpoints in a folder, by its settings; else the tutorial's.
+def model_setting() -> Any:
+    """The flag --model of a script that opens checkpoints."""
+    return setting(
+        None,
+        'The network of the checkpoints; by default the one that the settings beside them name, '
+        'else tutorial.',
+        choices=MODEL_NAMES,
+    )
+
+
+def of_run(directory: str, asked_for: str | None = None) -> Model:
+    """The network of the checkpoints in a folder.
+
+    Args:
+      directory: of the checkpoints.
+      asked_for: its name, for a folder without settings; None: the tutorial's there.
 
     Raises:
-      UserError: the settings can't be read, or name a network that isn't there.
+      UserError: the settings can't be read, name a network that isn't there, or another one
+        than is asked for.
     """
-    name = cifar10_settings.load(directory).get('model', cifar10.TUTORIAL_MODEL.name)
+    stored = cifar10_settings.load(directory)
+    name = stored.get('model', cifar10.TUTORIAL_MODEL.name) if stored else asked_for
+    name = cifar10.TUTORIAL_MODEL.name if name is None else name
     if name not in MODELS:
         raise UserError(
             f'{os.path.join(directory, SETTINGS_FILE)}: found the model {name!r}; expected one '
             f'of {", ".join(MODELS)}'
+        )
+    if asked_for not in (None, name):
+        raise UserError(
+            f'--model={asked_for}: the checkpoints in {directory} are of the network {name}'
         )
     return MODELS[name]

@@ -30,12 +30,14 @@ import cifar10_analysis
 import cifar10_checkpoint
 import cifar10_data
 import cifar10_drawings
+import cifar10_models
 import cifar10_settings
 from cifar10_analysis import IMAGES_IN_WORDS
 from cifar10_checkpoint import CheckpointFolder
 from cifar10_classifier import Evaluator, data_dir_of, num_held_out
 from cifar10_history import HISTORY_FILE
 from cifar10_input import EVAL_DATA
+from cifar10_layers import Model
 from cifar10_progress import data_note
 from cifar10_recipe import recipe_of
 from cifar10_settings import LARGEST_SEED, UserError, arguments, run_script, setting
@@ -74,6 +76,7 @@ class PlotSettings:
         'The images of confusion and mistakes: test, train_eval or held_out.',
         choices=EVAL_DATA,
     )
+    model: str = cifar10_models.model_setting()
     data_dir: str = setting(None, 'Folder of the data set; by default the one that training used.')
     seed: int = setting(0, 'Decides the distortions.', at_least=0, at_most=LARGEST_SEED)
 
@@ -204,8 +207,13 @@ def _evaluate(
         eval_data=settings.eval_data,
         num_classes=prepared.num_classes,
         num_held_out=_held_out(settings),
+        model=_model(settings),
     )
     return evaluator.probabilities(checkpoint)
+
+
+def _model(settings: PlotSettings) -> Model:
+    return cifar10_models.of_run(_run(settings), settings.model)
 
 
 def _held_out(settings: PlotSettings) -> int:
@@ -245,14 +253,17 @@ def _run(settings: PlotSettings) -> str:
 def distortions(settings: PlotSettings) -> Figure:
     """The first training images, and what distortion makes of them."""
     prepared = _data(settings)
+    view = _model(settings).view
     return cifar10_drawings.draw_distortions(
         cifar10_analysis.distorted_images(
             prepared.directory,
             settings.seed,
             recipe_of(cifar10_settings.load(_run(settings))).distortions,
+            view,
         ),
         prepared.class_names,
         f'Training images, distorted{data_note(prepared.dataset)}',
+        view,
     )
 
 

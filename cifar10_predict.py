@@ -25,6 +25,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+import cifar10_models
 import cifar10_settings
 from cifar10_checkpoint import CheckpointFolder
 from cifar10_classifier import (
@@ -34,10 +35,7 @@ from cifar10_classifier import (
     class_names,
     newest_checkpoint,
 )
-from cifar10_input import (
-    CIFAR10_RECORD,
-    IMAGE_SIZE,
-)
+from cifar10_input import CIFAR10_RECORD, IMAGE_SIZE
 from cifar10_pictures import DRAWN_SIZE, Picture, Reader
 from cifar10_session import data_note
 from cifar10_settings import UserError, arguments, run_script, setting
@@ -57,6 +55,7 @@ class PredictSettings:
 
     pictures: tuple[str, ...] = arguments()
     checkpoint_dir: str = setting('cifar10_train', 'Folder of the checkpoints.')
+    model: str = cifar10_models.model_setting()
     data_dir: str = setting(
         None,
         'Folder of the data set, for the names of its classes; by default the one that training '
@@ -134,9 +133,16 @@ def in_json(prediction: Prediction, names: Sequence[str]) -> str:
 
 
 def draw(
-    some: Sequence[Prediction], names: Sequence[str], title: str, framed: bool = True
+    some: Sequence[Prediction], names: Sequence[str], title: str, seen: int = IMAGE_SIZE
 ) -> Figure:
-    """Each picture, `framed` where the network sees its centre alone, beside its bars."""
+    """Each picture beside its bars, and a frame around the central part that is looked at.
+
+    Args:
+      some: one or more.
+      names: of the classes.
+      title: above all.
+      seen: side of that part, of a record's; all of it needs no frame.
+    """
     num_columns = min(len(some), 1 + len(some) // 6, 3)
     num_rows = -(-len(some) // num_columns)
     figure = Figure(figsize=(5 * num_columns, 1.7 * num_rows + 0.5), layout='constrained')
@@ -146,23 +152,23 @@ def draw(
     )
     panels = grid.reshape(-1, 2)
     for prediction, (left, right) in zip(some, panels, strict=False):
-        _draw_picture(left, prediction, framed)
+        _draw_picture(left, prediction, seen)
         _draw_bars(right, prediction, names)
     for axes in panels[len(some) :].flat:
         axes.set_axis_off()
     return figure
 
 
-def _draw_picture(axes: Axes, prediction: Prediction, framed: bool) -> None:
+def _draw_picture(axes: Axes, prediction: Prediction, seen: int) -> None:
     axes.imshow(prediction.picture.drawn)
     axes.set_xticks([])
     axes.set_yticks([])
     axes.spines[:].set_color('#cccccc')
-    seen = DRAWN_SIZE * IMAGE_SIZE / CIFAR10_RECORD.height
-    corner = ((DRAWN_SIZE - seen) / 2,) * 2
+    side = DRAWN_SIZE * seen / CIFAR10_RECORD.height
+    corner = ((DRAWN_SIZE - side) / 2,) * 2
     # White in black, to be seen on any picture.
-    for colour, width in (('black', 2), ('white', 1)) if framed else ():
-        frame = Rectangle(corner, seen, seen, fill=False, edgecolor=colour, linewidth=width)
+    for colour, width in (('black', 2), ('white', 1)) if side < DRAWN_SIZE else ():
+        frame = Rectangle(corner, side, side, fill=False, edgecolor=colour, linewidth=width)
         axes.add_patch(frame)
 
 
@@ -202,7 +208,7 @@ def predict(settings: PredictSettings) -> None:
     """
     _check(settings)
     checkpoint = newest_checkpoint(CheckpointFolder(settings.checkpoint_dir))
-    predictor = Predictor(checkpoint, settings.average_views)
+    predictor = Predictor(checkpoint, settings.average_views, settings.model)
     names = class_names(settings.checkpoint_dir, settings.data_dir, predictor.num_classes)
     dataset = cifar10_settings.load(settings.checkpoint_dir).get('dataset')
     note = (VIEWS_NOTE if settings.average_views else '') + data_note(dataset)
@@ -215,8 +221,9 @@ def predict(settings: PredictSettings) -> None:
         if settings.output:
             drawn.append(prediction)
     if drawn:
-        title = f'{checkpoint}{note}'
-        _write(draw(drawn, names, title, framed=not settings.average_views), settings.output)
+        # Ten views are of all of it.
+        seen = CIFAR10_RECORD.height if settings.average_views else predictor.model.view.size
+        _write(draw(drawn, names, f'{checkpoint}{note}', seen), settings.output)
     if unreadable:
         raise UserError(f'{len(unreadable)} of {len(settings.pictures)} pictures were skipped')
 

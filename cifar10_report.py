@@ -31,7 +31,8 @@ import cifar10_summary
 from cifar10_analysis import Curves, Series
 from cifar10_classifier import Result
 from cifar10_data import Prepared
-from cifar10_input import CIFAR10_RECORD, IMAGE_SIZE, NUM_VIEWS
+from cifar10_input import NUM_VIEWS
+from cifar10_layers import Model
 from cifar10_paths import os_errors_named, regular_size
 from cifar10_progress import data_note
 from cifar10_recipe import recipe_of
@@ -82,6 +83,7 @@ class Evaluated(NamedTuple):
     average_views: bool
     eval_dir: str
     """Where evaluation writes its history."""
+    model: Model = cifar10.TUTORIAL_MODEL
 
 
 def write(folder: str, evaluated: Evaluated) -> str:
@@ -246,19 +248,19 @@ def _mistakes(evaluated: Evaluated) -> list[dict[str, Any]]:
 
 
 def _network(evaluated: Evaluated) -> dict[str, Any]:
-    """Layers, and the filters of the first."""
-    weights = cifar10_analysis.first_filters(evaluated.checkpoint)
-    pictures = cifar10_drawings.filter_pictures(weights)
+    """Layers, and the filters of the first where it has any."""
+    filters, pictures = None, None
+    if cifar10_analysis.has_filters(evaluated.checkpoint):
+        weights = cifar10_analysis.first_filters(evaluated.checkpoint)
+        pictures = cifar10_drawings.filter_pictures(weights)
+        filters = _png(_tiled(pictures, columns=16))
     with tf.Graph().as_default():
-        shape = [None, IMAGE_SIZE, IMAGE_SIZE, CIFAR10_RECORD.depth]
-        images = tf.placeholder(tf.float32, shape, name='images')
-        logits = cifar10.inference(images, len(evaluated.data.class_names), summaries=False)
-        layers = cifar10_summary.layers(images, logits)
+        layers = cifar10_summary.layers_of(evaluated.model, len(evaluated.data.class_names))
     return {
         'layers': [(name, _in_words(shape), count) for name, shape, count in layers],
         'num_weights': sum(layer.num_weights for layer in layers),
-        'filters': _png(_tiled(pictures, columns=16)),
-        'filter_shape': pictures.shape,
+        'filters': filters,
+        'filter_shape': None if pictures is None else pictures.shape,
     }
 
 
@@ -292,9 +294,12 @@ def _range(counts: np.ndarray) -> str:
 def _distortions(evaluated: Evaluated) -> list[dict[str, Any]]:
     stored = cifar10_settings.load(os.path.dirname(evaluated.checkpoint))
     distorted = cifar10_analysis.distorted_images(
-        evaluated.data.directory, seed=0, distortions=recipe_of(stored).distortions
+        evaluated.data.directory,
+        seed=0,
+        distortions=recipe_of(stored).distortions,
+        view=evaluated.model.view,
     )
-    versions = cifar10_drawings.distorted_pictures(distorted.versions)
+    versions = cifar10_drawings.distorted_pictures(distorted.versions, evaluated.model.view)
     return [
         {
             'name': evaluated.data.class_names[label],

@@ -1,6 +1,6 @@
 """Which layers does a network have, and where are its weights? Prints them as a table.
 
-    python cifar10_summary.py
+    python cifar10_summary.py --model=deep_cnn
 
 prints a table of the layers from images to logits: name, shape of what it gives for
 one image, number of weights, and their share of the total. The table is read off the
@@ -15,8 +15,9 @@ from typing import NamedTuple
 
 import tensorflow.compat.v1 as tf
 
-import cifar10
-from cifar10_input import CIFAR10_RECORD, IMAGE_SIZE, NUM_CLASSES
+from cifar10_input import NUM_CLASSES
+from cifar10_layers import Model, Pass
+from cifar10_models import MODELS
 from cifar10_settings import run_script, setting
 
 _HEADINGS = ('Layer', 'Output shape', 'Weights', 'Share')
@@ -26,6 +27,7 @@ _HEADINGS = ('Layer', 'Output shape', 'Weights', 'Share')
 class SummarySettings:
     """Which network to show."""
 
+    model: str = setting('tutorial', 'The network.', choices=tuple(MODELS))
     num_classes: int = setting(
         NUM_CLASSES, 'Classes that the network tells apart.', at_least=2, at_most=256
     )
@@ -65,6 +67,14 @@ def layers(images: tf.Tensor, logits: tf.Tensor) -> list[Layer]:
         name = _outermost(variable.op)
         num_weights[name] = num_weights.get(name, 0) + variable.shape.num_elements()
     return [Layer(name, shapes.get(name), count) for name, count in num_weights.items()]
+
+
+def layers_of(model: Model, num_classes: int) -> list[Layer]:
+    """The layers of a network that scripts know by name, in the current graph."""
+    view = model.view
+    shape = [None, view.size, view.size, view.depth]
+    images = tf.placeholder(tf.float32, shape, name='images')
+    return layers(images, model.logits(images, Pass(num_classes)))
 
 
 def _outermost(op: tf.Operation) -> str:
@@ -121,10 +131,7 @@ def _aligned(row: tuple[str, ...], widths: list[int]) -> str:
 
 def main(settings: SummarySettings) -> None:
     with tf.Graph().as_default():
-        shape = [None, IMAGE_SIZE, IMAGE_SIZE, CIFAR10_RECORD.depth]
-        images = tf.placeholder(tf.float32, shape, name='images')
-        logits = cifar10.inference(images, settings.num_classes, summaries=False)
-        print(table(layers(images, logits)))
+        print(table(layers_of(MODELS[settings.model], settings.num_classes)))
 
 
 if __name__ == '__main__':

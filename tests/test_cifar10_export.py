@@ -163,7 +163,7 @@ def test_a_model_that_disagrees_is_not_left_behind(
 ) -> None:
     load_lite = cifar10_export.load_lite
 
-    def load_another(path: str) -> cifar10_export.Model:
+    def load_another(path: str) -> cifar10_export.Exported:
         model = load_lite(path)
         return lambda images: model(images) + wrong
 

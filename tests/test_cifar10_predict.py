@@ -221,7 +221,7 @@ def test_the_drawing_shows_pictures_and_probabilities(checkpoint: str, records: 
     # The central 24 of 32 pixels.
     frame = left.patches[-1]
     assert isinstance(frame, Rectangle) and frame.get_bbox().bounds == (24, 24, 144, 144)
-    unframed = cifar10_predict.draw(some, ['ant', 'bee', 'cow'], 'title', framed=False)
+    unframed = cifar10_predict.draw(some, ['ant', 'bee', 'cow'], 'title', seen=32)
     assert len(unframed.axes[0].patches) == 0
     assert [text.get_text() for text in right.texts] == ['50.0%', '30.0%', '20.0%']
     assert [label.get_text() for label in right.get_yticklabels()] == ['ant', 'bee', 'cow']

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import re
 import types
 from pathlib import Path
 from typing import Any
@@ -10,17 +12,28 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
+from test_cifar10_models import WEIGHTS
 
 import cifar10_distributed_train
+import cifar10_eval
+import cifar10_export
+import cifar10_history
 import cifar10_models
 import cifar10_multi_gpu_train
+import cifar10_plot
 import cifar10_settings
+import cifar10_summary
 import cifar10_train
 from cifar10_checkpoint import Start
+from cifar10_classifier import Predictor
 from cifar10_distributed_train import DistributedTrainSettings
+from cifar10_eval import EvalSettings
+from cifar10_export import ExportSettings
 from cifar10_finite import Training
+from cifar10_layers import Pass
 from cifar10_models import MODELS
 from cifar10_multi_gpu_train import FIRST, MIRRORED, MultiGpuTrainSettings
+from cifar10_plot import PlotSettings
 from cifar10_recipe import MODEL_NAMES, PRESETS
 from cifar10_session import TrainingData, num_splits
 from cifar10_settings import UserError
@@ -119,7 +132,7 @@ def trained(
 ) -> OneDeviceTrainSettings:
     """The settings of a run of two steps; its folder is not to be written to."""
     train_dir = tmp_path_factory.mktemp(f'{request.param}_train')
-    settings = settings_of(request.param, synthetic_data, train_dir)
+    settings = settings_of(request.param, synthetic_data, train_dir, learning_rate=1e-4)
     cifar10_train.train(settings)
     return settings
 
@@ -136,26 +149,16 @@ def test_a_run_of_any_network_leaves_a_checkpoint_and_its_name(
     assert cifar10_models.of_run(trained.train_dir) is MODELS[trained.model]
 
 
+@pytest.mark.parametrize('trained', ['batch_norm_cnn'], indirect=True)
 def test_a_resumed_run_ends_where_an_unbroken_one_does(
-    synthetic_data: Path, tmp_path: Path
+    trained: OneDeviceTrainSettings, tmp_path: Path
 ) -> None:
     """With dropout, moving statistics and what the optimiser remembers."""
-
-    def train(name: str, max_steps: int) -> None:
+    for max_steps in (1, 2):
         cifar10_train.train(
-            settings_of(
-                'batch_norm_cnn',
-                synthetic_data,
-                tmp_path / name,
-                max_steps=max_steps,
-                learning_rate=1e-4,
-            )
+            dataclasses.replace(trained, train_dir=str(tmp_path), max_steps=max_steps)
         )
-
-    train('whole', 5)
-    for max_steps in (2, 5):
-        train('pieces', max_steps)
-    whole, pieces = newest(tmp_path / 'whole'), newest(tmp_path / 'pieces')
+    whole, pieces = newest(Path(trained.train_dir)), newest(tmp_path)
     assert set(whole) == set(pieces)
     assert whole['norm2/moving_mean'].any() and 'conv1/weights/Adam' in whole
     for name, value in whole.items():
@@ -168,9 +171,7 @@ def test_a_resumed_run_ends_where_an_unbroken_one_does(
 def test_towers_take_the_steps_of_one_device_in_as_many_parts(
     preset: str, variables: str, synthetic_data: Path, tmp_path: Path
 ) -> None:
-    one = settings_of(
-        preset, synthetic_data, tmp_path / 'one', batch_splits=2, optimizer='sgd', max_steps=3
-    )
+    one = settings_of(preset, synthetic_data, tmp_path / 'one', batch_splits=2, optimizer='sgd')
     cifar10_train.train(one)
     values = {
         field.name: getattr(one, field.name)
@@ -252,3 +253,140 @@ def test_settings_of_an_unknown_network_are_one_error(tmp_path: Path) -> None:
     pattern = r"settings\.json: found the model 'other'; expected one of tutorial, logistic"
     with pytest.raises(UserError, match=pattern):
         cifar10_models.of_run(str(tmp_path))
+
+
+# ------------------------------------------------------------- what reads checkpoints
+
+
+@pytest.fixture(scope='module')
+def evaluated(
+    trained: OneDeviceTrainSettings, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[EvalSettings, str]:
+    """The evaluation of the run, and its report."""
+    tmp_path = tmp_path_factory.mktemp('evaluated')
+    settings = EvalSettings(
+        checkpoint_dir=trained.train_dir,
+        eval_dir=str(tmp_path / 'eval'),
+        data_dir=trained.data_dir,
+        report=str(tmp_path / 'report'),
+        run_once=True,
+    )
+    cifar10_eval.evaluate(settings)
+    return settings, (tmp_path / 'report' / 'index.html').read_text(encoding='utf-8')
+
+
+def by_hand(trained: OneDeviceTrainSettings, images: np.ndarray) -> np.ndarray:
+    """Probabilities of images, by the checkpoint's own values and the network's function."""
+    model, values = MODELS[trained.model], newest(Path(trained.train_dir))
+    margin = (32 - model.view.size) // 2
+    side = slice(margin, 32 - margin)
+    seen = images[:, side, side, : model.view.depth].astype(np.float32) / 255
+    with tf.Graph().as_default(), tf.Session() as session:
+        probabilities = tf.nn.softmax(model.logits(tf.constant(seen), Pass()))
+        session.run([v.assign(values[v.op.name]) for v in tf.global_variables()])
+        return session.run(probabilities)
+
+
+def test_evaluation_prediction_and_export_are_of_the_runs_network(
+    trained: OneDeviceTrainSettings,
+    evaluated: tuple[EvalSettings, str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    directory = f'{trained.data_dir}/synthetic-batches-bin'
+    records = np.fromfile(f'{directory}/test_batch.bin', np.uint8).reshape(60, 3073)
+    images = records[:, 1:].reshape(60, 3, 32, 32).transpose(0, 2, 3, 1)
+    expected = by_hand(trained, images)
+    assert np.ptp(expected, axis=0).max() > 1e-3
+
+    hits = (expected.argmax(axis=1) == records[:, 0]).sum()
+    (entry,) = cifar10_history.read(evaluated[0].eval_dir)
+    # Two probabilities may all but tie.
+    assert entry['precision'] == pytest.approx(hits / 60, abs=1.5 / 60)
+
+    checkpoint = tf.train.latest_checkpoint(trained.train_dir)
+    predictor = Predictor(checkpoint)
+    np.testing.assert_allclose(predictor.probabilities(images), expected, atol=1e-5)
+
+    output = tmp_path / 'export'
+    cifar10_export.export(ExportSettings(str(output), trained.train_dir, eval=True))
+    metadata = json.loads((output / 'metadata.json').read_text(encoding='utf-8'))
+    view = MODELS[trained.model].view
+    assert metadata['model'] == trained.model and metadata['weights'] == 'as trained'
+    assert metadata['preprocessing']['crop']['height'] == view.size
+    differences = metadata['largest_difference_of_a_probability']
+    assert differences['saved_model'] < 1e-5 and differences['model.tflite'] < 1e-4
+    inside = metadata['preprocessing']['inside_the_model']
+    assert inside.endswith('divided by 255.') and ('first 1 channels' in inside) == (
+        view.depth == 1
+    )
+    # That there are no averages is what the recipe says.
+    assert 'Warning' not in capsys.readouterr().err
+
+
+def test_the_report_shows_filters_where_there_are_any(
+    trained: OneDeviceTrainSettings, evaluated: tuple[EvalSettings, str]
+) -> None:
+    page = evaluated[1]
+    shapes = {'batch_norm_cnn': '32 filters of 3 by 3', 'mnist_deep': '32 filters of 5 by 5'}
+    assert ('id="filters"' in page) == (trained.model in shapes)
+    assert shapes.get(trained.model, '') in page
+    rows = re.findall(
+        r'<th scope="row">(\w+)</th><td class="text">[^<]*</td><td>([\d,]+)</td>', page
+    )
+    counts = {name: int(count.replace(',', '')) for name, count in rows}
+    assert counts['softmax_linear'] == WEIGHTS[trained.model][-1]
+
+
+@pytest.mark.parametrize('kind', ['filters', 'distortions'])
+def test_plots_are_of_the_runs_network(
+    trained: OneDeviceTrainSettings, tmp_path: Path, kind: str
+) -> None:
+    output = tmp_path / 'plot.png'
+    settings = PlotSettings(
+        plot=kind, train_dir=trained.train_dir, data_dir=trained.data_dir, output=str(output)
+    )
+    if (kind, trained.model) == ('filters', 'logistic'):
+        with pytest.raises(UserError, match='holds no conv1/weights; expected a network that'):
+            cifar10_plot.plot(settings)
+        assert not output.exists()
+    else:
+        cifar10_plot.plot(settings)
+        assert output.stat().st_size > 5000
+
+
+@pytest.mark.parametrize('name', MODELS)
+def test_every_network_becomes_a_lite_model(name: str, tmp_path: Path) -> None:
+    """Of TensorFlow Lite's own operations, with the probabilities of the graph."""
+    model = MODELS[name]
+    with tf.Graph().as_default(), tf.Session() as session:
+        model.logits(tf.zeros([1, model.view.size, model.view.size, model.view.depth]), Pass())
+        session.run(tf.global_variables_initializer())
+        checkpoint = tf.train.Saver().save(session, str(tmp_path / 'model.ckpt'), global_step=1)
+    (tmp_path / 'settings.json').write_text(
+        json.dumps({'model': name, 'moving_average_decay': 0.0})
+    )
+    labels = [str(label) for label in range(10)]
+    cifar10_export.save_model(checkpoint, labels, model, str(tmp_path / 'saved'))
+    cifar10_export.convert_to_lite(str(tmp_path / 'saved'), str(tmp_path / 'lite'))
+    images = np.random.default_rng(2).integers(0, 256, [3, 32, 32, 3], dtype=np.uint8)
+    expected = Predictor(checkpoint).probabilities(images)
+    found = cifar10_export.load_lite(str(tmp_path / 'lite'))(images)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_a_network_can_be_named_where_no_settings_are(tmp_path: Path) -> None:
+    assert cifar10_models.of_run(str(tmp_path)).name == 'tutorial'
+    assert cifar10_models.of_run(str(tmp_path), 'mlp').name == 'mlp'
+    (tmp_path / 'settings.json').write_text('{"model": "logistic"}')
+    assert cifar10_models.of_run(str(tmp_path), 'logistic').name == 'logistic'
+    with pytest.raises(UserError, match='--model=mlp: the checkpoints in .* network logistic'):
+        cifar10_models.of_run(str(tmp_path), 'mlp')
+
+
+def test_the_table_of_layers_is_that_of_the_network(capsys: pytest.CaptureFixture[str]) -> None:
+    cifar10_summary.main(cifar10_summary.SummarySettings(model='deep_cnn'))
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ['images', '32', 'x', '32', 'x', '3', '0', '0.0%'] in lines
+    assert ['pool2', '7', 'x', '7', 'x', '64', '0', '0.0%'] in lines
+    assert lines[-1] == ['Total', '1,676,842', '100.0%']
