@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import tensorflow.compat.v1 as tf
@@ -49,6 +49,9 @@ MODEL_NAMES = (
 # hyper-parameters", 2018, sec. 4: a tenth of the largest rate at first, and a last phase, shorter
 # than the other two, down by several orders of magnitude.
 _ONE_CYCLE = ((0.0, 0.1), (0.45, 1.0), (0.9, 0.1), (1.0, 0.001))
+
+# By so much at least a precision is better than another: as Keras has it.
+_LEAST_GAIN = 0.0001
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,6 +94,19 @@ class Recipe:
         0.0,
         'Epochs at first in which the rate rises from 0 to the one of the schedule.',
         at_least=0,
+    )
+    plateau_evaluations: int = setting(
+        0,
+        'Evaluations in the midst of training, one after the other, without a better precision '
+        'after which the learning rate is multiplied by --plateau_factor; 0: any number.',
+        at_least=0,
+    )
+    plateau_factor: float = setting(0.5, 'See --plateau_evaluations.', at_least=0.0, at_most=1.0)
+    plateau_learning_rate: float = setting(
+        0.0,
+        'Below this, --plateau_evaluations takes no learning rate.',
+        at_least=0.0,
+        at_most=3e38,
     )
     moving_average_decay: float = setting(
         MOVING_AVERAGE_DECAY,
@@ -178,7 +194,49 @@ def learning_rate_after(
     if recipe.warmup_epochs:
         examples_of_warmup = max(int(recipe.warmup_epochs * num_examples_per_epoch), 1)
         fraction *= _part(examples_seen, examples_of_warmup)
+    if recipe.plateau_evaluations:
+        fraction *= plateau_variable()
     return recipe.learning_rate * fraction
+
+
+def plateau_variable() -> tf.Variable:
+    """The graph's `plateau_fraction`, float32 []: see the function of that name.
+
+    A local variable, which no checkpoint holds: the history of the run tells its value.
+    """
+    with tf.variable_scope(tf.get_variable_scope(), reuse=tf.AUTO_REUSE):
+        return tf.get_variable(
+            'plateau_fraction',
+            [],
+            initializer=tf.ones_initializer(),
+            trainable=False,
+            collections=[tf.GraphKeys.LOCAL_VARIABLES],
+        )
+
+
+def plateau_fraction(precisions: Sequence[float], recipe: Recipe) -> float:
+    """What the learning rate is multiplied by after evaluations without a better precision.
+
+    As Keras's ReduceLROnPlateau: a precision is better that exceeds the best by more than
+    0.0001, and after each reduction as many evaluations are waited for again.
+
+    Args:
+      precisions: of all evaluations so far, the earliest first.
+      recipe: says after how many, and how far.
+
+    Returns:
+      0 to 1.
+    """
+    least = min(recipe.plateau_learning_rate / (recipe.learning_rate or 1.0), 1.0)
+    best, num_waited, fraction = -1.0, 0, 1.0
+    for precision in precisions:
+        if precision > best + _LEAST_GAIN:
+            best, num_waited = precision, 0
+            continue
+        num_waited += 1
+        if num_waited == recipe.plateau_evaluations:
+            fraction, num_waited = max(fraction * recipe.plateau_factor, least), 0
+    return fraction
 
 
 def _part(examples: tf.Tensor, total: int) -> tf.Tensor:
@@ -345,7 +403,8 @@ PRESETS = {
         learning_rate=0.001,
         max_steps=round(10 * _MNIST_STEPS_PER_EPOCH),
     ),
-    # 40 epochs of nine tenths of MNIST.
+    # 40 epochs of nine tenths of MNIST; after each the last tenth is scored, and the rate is
+    # halved where that has got no better three times.
     'mnist_deep': dataclasses.replace(
         _KERAS,
         model='mnist_deep',
@@ -355,6 +414,14 @@ PRESETS = {
         max_rotation=10.0,
         max_zoom=0.1,
         max_translation=0.1,
+        plateau_evaluations=3,
+        plateau_factor=0.5,
+        plateau_learning_rate=0.00001,
         max_steps=40 * 540,
     ),
+}
+
+# What else a run by a preset is asked to do: flags that say nothing of how a network learns.
+PRESET_RUNS: dict[str, dict[str, Any]] = {
+    'mnist_deep': {'num_held_out': 6000, 'eval_every': 540, 'eval_data': 'held_out'},
 }

@@ -33,7 +33,7 @@ import cifar10_models
 import cifar10_settings
 from cifar10_checkpoint import CheckpointFolder
 from cifar10_finite import Training
-from cifar10_history import History, UnwritableError
+from cifar10_history import Entry, History, UnwritableError
 from cifar10_input import count_examples, train_files
 from cifar10_interim import InterimEvaluation
 from cifar10_progress import (
@@ -47,7 +47,14 @@ from cifar10_progress import (
     on_terminal,
     prints_above,
 )
-from cifar10_recipe import PRESETS, TUTORIAL_RECIPE, Recipe
+from cifar10_recipe import (
+    PRESET_RUNS,
+    PRESETS,
+    TUTORIAL_RECIPE,
+    Recipe,
+    plateau_fraction,
+    plateau_variable,
+)
 from cifar10_settings import LARGEST_SEED, UserError, setting
 
 # What a run writes into its folder, and all that --start_over removes.
@@ -151,9 +158,9 @@ class TrainSettings(Recipe, RunSettings):
 
     def defaults(self) -> dict[str, Any]:
         """Values of the flags that aren't given: those of the preset."""
-        if self.preset:
-            return dataclasses.asdict(PRESETS[self.preset])
-        return {**dataclasses.asdict(PRESETS[self.model]), 'model': TUTORIAL_RECIPE.model}
+        name = self.preset or self.model
+        values = {**dataclasses.asdict(PRESETS[name]), **PRESET_RUNS.get(name, {})}
+        return values if self.preset else {**values, 'model': TUTORIAL_RECIPE.model}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -326,6 +333,7 @@ def begin(
     stored = cifar10_settings.load(settings.train_dir) if goes_on else {}
     prepared = _prepare_data(settings, stored.get('dataset'))
     settings = dataclasses.replace(settings, dataset=prepared.dataset)
+    _check_plateau(settings, worker)
     _check_model(settings, stored)
     _check_held_out(settings, stored)
     data = _training_data(settings, prepared, global_batch_size)
@@ -369,6 +377,23 @@ def _prepare_data(settings: TrainSettings, stored: str | None) -> cifar10_data.P
             f'name another --train_dir, or give --dataset={stored} or --start_over'
         )
     return cifar10.maybe_download_and_extract(settings.data_dir, dataset, settings.data_url)
+
+
+def _check_plateau(settings: TrainSettings, worker: Worker) -> None:
+    """Raises UserError where evaluations that the learning rate is to follow aren't known."""
+    if not settings.plateau_evaluations:
+        return
+    asked_for = f'--plateau_evaluations={settings.plateau_evaluations}'
+    if not settings.eval_every:
+        raise UserError(
+            f'{asked_for}: nothing is evaluated in the midst of training; expected an '
+            '--eval_every of 1 or more'
+        )
+    if worker.num_workers > 1:
+        raise UserError(
+            f'{asked_for}: found {worker.num_workers} workers, of which only one evaluates; '
+            'expected one, or --plateau_evaluations=0'
+        )
 
 
 def _check_model(settings: TrainSettings, stored: dict[str, Any]) -> None:
@@ -621,6 +646,46 @@ def _newest_note(folder: CheckpointFolder | None) -> str:
     return f'; the last whole checkpoint is {newest}' if newest else '; there is no checkpoint'
 
 
+class PlateauHook(tf.train.SessionRunHook):
+    """Has the learning rate of each step follow the evaluations before it.
+
+    They are those in the history, so that a run in pieces has the rates of one in one go.
+    """
+
+    def __init__(self, settings: TrainSettings, history: History) -> None:
+        """
+        Args:
+          settings: whose recipe and whose evaluations they are.
+          history: has them.
+        """
+        self._settings = settings
+        self._history = history
+        self._num_seen = 0
+
+    def begin(self) -> None:
+        self._fraction = tf.placeholder(tf.float32, [], name='plateau_fraction_after')
+        self._assign = plateau_variable().assign(self._fraction).op
+
+    def before_run(self, run_context: tf.train.SessionRunContext) -> None:
+        entries = self._history.entries
+        if len(entries) != self._num_seen:
+            self._num_seen = len(entries)
+            precisions = [
+                entry['precision']
+                for entry in entries
+                if 'precision' in entry and self._counts(entry)
+            ]
+            fraction = plateau_fraction(precisions, self._settings)
+            run_context.session.run(self._assign, {self._fraction: fraction})
+
+    def _counts(self, entry: Entry) -> bool:
+        """Not that of a run's last step: one in one go has no evaluation there."""
+        return (
+            entry.get('eval_data') == self._settings.eval_data
+            and entry['step'] % self._settings.eval_every == 0
+        )
+
+
 class WatchDataHook(tf.train.SessionRunHook):
     """Ends the run, with UserError, where the training files change."""
 
@@ -710,6 +775,7 @@ def _role_of(this_run: Run, taken: Taken, global_batch_size: int) -> Iterator[_R
             HistoryHook(taken, history, stopwatch, settings.log_frequency),
             *([LiveHook(taken, line)] if line else []),
             checkpoints,
+            *([PlateauHook(settings, history)] if settings.plateau_evaluations else []),
             *_summary_hooks(settings, start, global_batch_size),
         ]
         yield _Role(hooks, stopwatch, checkpoints, prints_lines=line is None)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import tensorflow.compat.v1 as tf
-from test_cifar10_session import checkpoint_values, train
+from test_cifar10_session import checkpoint_values, settings_for, train
 
 import cifar10_eval
 import cifar10_history
@@ -19,6 +19,7 @@ from cifar10_checkpoint import CheckpointFolder
 from cifar10_classifier import Evaluator, Result
 from cifar10_eval import EvalSettings
 from cifar10_history import Entry, History
+from cifar10_session import Worker, begin
 from cifar10_settings import UserError
 from samples import full_disk, unix
 
@@ -219,3 +220,48 @@ def test_test_images_that_change_end_the_run(
     with pytest.raises(UserError, match=rf'test_batch\.bin: {message}'):
         train(tmp_path / 'data', tmp_path / 'run', max_steps=9, eval_every=1)
     assert checkpoint_values(tmp_path / 'run')['global_step'] == 1
+
+
+# ----------------------------------------------------------------------- the learning rate
+
+
+def test_the_learning_rate_follows_the_evaluations_in_one_go_and_in_pieces(
+    synthetic_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # At 5 and 9, where a run ends, it is evaluated too, but no rate follows from that.
+    precisions = {2: 30, 4: 20, 5: 60, 6: 40, 8: 40, 9: 0}
+
+    def evaluate(self: Evaluator, checkpoint: str, *_: object) -> Result:
+        step = int(checkpoint.rpartition('-')[2])
+        return Result(step, precisions[step], 100)
+
+    monkeypatch.setattr(Evaluator, 'evaluate', evaluate)
+    options = {
+        'log_frequency': 1,
+        'eval_every': 2,
+        'learning_rate': 0.08,
+        'plateau_evaluations': 1,
+        'plateau_learning_rate': 0.03,
+    }
+    train(synthetic_data, tmp_path / 'whole', max_steps=9, **options)
+    for max_steps in (4, 5, 9):
+        train(synthetic_data, tmp_path / 'pieces', max_steps=max_steps, **options)
+    for name in ('whole', 'pieces'):
+        rates = [e['learning_rate'] for e in history(tmp_path / name) if 'loss' in e]
+        assert rates == pytest.approx([0.08] * 4 + [0.04] * 4 + [0.03])
+    assert 'plateau_fraction' not in checkpoint_values(tmp_path / 'whole')
+
+
+def test_a_learning_rate_that_is_to_follow_no_evaluation_is_an_error(
+    synthetic_data: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match='--plateau_evaluations=3: .* expected an --eval_every of'):
+        train(synthetic_data, tmp_path / 'run', plateau_evaluations=3)
+    assert not (tmp_path / 'run').exists()
+    worker = Worker()
+    worker.num_workers = 2
+    settings = settings_for(synthetic_data, tmp_path / 'run', plateau_evaluations=3, eval_every=1)
+    pattern = '--plateau_evaluations=3: found 2 workers, of which only one evaluates'
+    with pytest.raises(UserError, match=pattern), begin(settings, 8, worker):
+        pass
+    assert not (tmp_path / 'run').exists()

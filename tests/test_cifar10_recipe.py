@@ -88,3 +88,35 @@ def descend(recipe: Recipe, gradients: list[float]) -> list[float]:
 def test_steps_of_an_optimizer(optimizer: str, expected: list[float]) -> None:
     found = descend(Recipe(optimizer=optimizer, momentum=0.8), [0.2, -0.1])
     np.testing.assert_allclose(found[: len(expected)], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ('precisions', 'expected'),
+    [
+        ([], 1),
+        ([0.5, 0.5], 1),
+        ([0.5, 0.5, 0.4], 0.5),
+        # Not better by enough, then better: the waiting begins again.
+        ([0.5, 0.50009, 0.6, 0.6], 1),
+        ([0.5, 0.4, 0.4, 0.4, 0.4], 0.25),
+        ([0.5, 0.4, 0.4, 0.6, 0.5, 0.5], 0.25),
+        ([0.5, *[0.4] * 20], 0.1),
+    ],
+)
+def test_a_plateau_of_two_evaluations_halves_the_rate(
+    precisions: list[float], expected: float
+) -> None:
+    recipe = Recipe(learning_rate=0.2, plateau_evaluations=2, plateau_learning_rate=0.02)
+    assert cifar10_recipe.plateau_fraction(precisions, recipe) == pytest.approx(expected)
+
+
+def test_the_rate_of_a_plateau_is_the_schedules_times_its_fraction() -> None:
+    recipe = Recipe(schedule='linear', decay_epochs=10, plateau_evaluations=1)
+    with tf.Graph().as_default(), tf.Session() as session:
+        examples = tf.constant(5 * NUM_EXAMPLES, tf.int64)
+        # Twice in a graph, and of one variable, that no checkpoint holds.
+        rates = [cifar10_recipe.learning_rate_after(examples, NUM_EXAMPLES, recipe) for _ in '12']
+        (variable,) = tf.local_variables()
+        assert not tf.global_variables()
+        session.run(variable.assign(0.25))
+        np.testing.assert_allclose(session.run(rates), [0.0125, 0.0125], rtol=1e-6)

@@ -56,6 +56,7 @@ def settings_of(
         'max_steps': 2,
         'save_summaries_steps': 1000,
         'save_histograms_steps': 1000,
+        'eval_every': 2 if PRESETS[preset].plateau_evaluations else 0,
         **more,
     }
     return OneDeviceTrainSettings(**values)
@@ -83,6 +84,7 @@ def test_every_network_has_its_flag_and_its_preset() -> None:
         ({'preset': 'deep_cnn_augmented'}, 'deep_cnn', 'deep_cnn_augmented'),
         ({'preset': 'tutorial', 'model': 'deep_cnn'}, 'deep_cnn', 'tutorial'),
         ({'model': 'deep_cnn', 'batch_size': 7}, 'deep_cnn', 'deep_cnn'),
+        ({'model': 'mnist_deep', 'learning_rate': 0.5}, 'mnist_deep', 'mnist_deep'),
     ],
 )
 def test_flags_choose_network_and_recipe(
@@ -102,6 +104,8 @@ def test_flags_choose_network_and_recipe(
 
     settings = parsed([f'--{name}={value}' for name, value in given.items()])
     expected = {**dataclasses.asdict(PRESETS[recipe]), **given, 'model': model}
+    if recipe == 'mnist_deep':
+        expected |= {'num_held_out': 6000, 'eval_data': 'held_out', 'eval_every': 540}
     assert {name: getattr(settings, name) for name in expected} == expected
     options = cifar10_settings.command_line(settings).split()[2:]
     assert parsed(options) == settings
