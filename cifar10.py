@@ -28,7 +28,6 @@ import tensorflow.compat.v1 as tf
 import cifar10_board
 import cifar10_data
 import cifar10_layers
-import cifar10_ops
 from cifar10_download import DATA_URL
 from cifar10_input import (
     IMAGE_SIZE,
@@ -127,25 +126,10 @@ def _weights(
 
 
 def _normalize(activation: tf.Tensor, name: str) -> tf.Tensor:
-    """Local response normalisation across channels, in the tutorial's setting.
-
-    Krizhevsky et al., "ImageNet classification with deep convolutional neural
-    networks", NIPS 2012, sec. 3.3: x / (bias + alpha * sum(x^2))^beta, the sum
-    over the channel itself and 4 on either side, 9 in all, with beta 0.75.
-    """
-    with tf.name_scope(name):
-        if activation.dtype == tf.float32 and not _gpu_at_hand():
-            return cifar10_ops.local_response_normalization(
-                activation, depth_radius=4, bias=1.0, alpha=0.001 / 9.0
-            )
-        return tf.nn.local_response_normalization(
-            activation, depth_radius=4, bias=1.0, alpha=0.001 / 9.0, beta=0.75
-        )
-
-
-def _gpu_at_hand() -> bool:
-    """On GPUs TensorFlow's own normalisation stays: the products are chosen for CPUs."""
-    return bool(tf.config.list_physical_devices('GPU'))
+    """Local response normalisation in the tutorial's setting, over 9 channels in all."""
+    return cifar10_layers.local_response_normalization(
+        name, activation, depth_radius=4, bias=1.0, alpha=0.001 / 9.0
+    )
 
 
 def _pool(activation: tf.Tensor, name: str) -> tf.Tensor:

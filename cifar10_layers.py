@@ -19,6 +19,7 @@ from typing import Any
 import tensorflow.compat.v1 as tf
 
 import cifar10_board
+import cifar10_ops
 from cifar10_input import NUM_CLASSES, TUTORIAL_VIEW, View, random_numbers
 
 # Collection of the histogram summaries, which cost far more than the scalars of
@@ -155,8 +156,13 @@ def biases(size: int, value: float = 0.0) -> tf.Variable:
     return tf.get_variable('biases', [size], initializer=tf.constant_initializer(value))
 
 
-def _glorot_weights(shape: Sequence[int], given: Pass, weight_decay: float) -> tf.Variable:
-    return weights(shape, lambda name: glorot_uniform(given.seed, name), weight_decay)
+def _weights(
+    shape: Sequence[int], given: Pass, weight_decay: float, stddev: float | None
+) -> tf.Variable:
+    """Truncated normal of that standard deviation, or without one glorot-uniform."""
+    if stddev is None:
+        return weights(shape, lambda name: glorot_uniform(given.seed, name), weight_decay)
+    return weights(shape, lambda name: truncated_normal(given.seed, name, stddev), weight_decay)
 
 
 # ------------------------------------------------------------------------ layers
@@ -170,6 +176,7 @@ def convolution(
     given: Pass,
     padding: str = SAME,
     activation: Activation = tf.nn.relu,
+    stddev: float | None = None,
 ) -> tf.Tensor:
     """Convolution with stride 1, biases and an activation.
 
@@ -181,22 +188,48 @@ def convolution(
       given: what the pass is for.
       padding: SAME keeps height and width; VALID takes side - 1 from each.
       activation: of each value.
+      stddev: of the first weights, which are then truncated normal.
 
     Returns:
       [batch, height, width, num_filters].
     """
     with tf.variable_scope(name):
         depth = images.shape.as_list()[-1]
-        filters = _glorot_weights([side, side, depth, num_filters], given, given.conv_weight_decay)
+        shape = [side, side, depth, num_filters]
+        filters = _weights(shape, given, given.conv_weight_decay, stddev)
         convolved = tf.nn.conv2d(images, tf.cast(filters, images.dtype), strides=1, padding=padding)
         result = activation(_add_biases(convolved))
     _summarize(name, result, given)
     return result
 
 
-def max_pool(name: str, images: tf.Tensor) -> tf.Tensor:
-    """Largest of each 2 x 2: halves height and width, rounding down."""
-    return tf.nn.max_pool(images, ksize=2, strides=2, padding=VALID, name=name)
+def max_pool(name: str, images: tf.Tensor, side: int = 2, padding: str = VALID) -> tf.Tensor:
+    """Largest of each square, at every second place both ways.
+
+    VALID halves height and width, rounding down where squares have a side of 2; SAME does
+    so rounding up, for any side.
+    """
+    return tf.nn.max_pool(images, ksize=side, strides=2, padding=padding, name=name)
+
+
+def local_response_normalization(
+    name: str, images: tf.Tensor, depth_radius: int, bias: float, alpha: float
+) -> tf.Tensor:
+    """Local response normalisation across channels, with beta 0.75.
+
+    Krizhevsky et al., "ImageNet classification with deep convolutional neural
+    networks", NIPS 2012, sec. 3.3: x / (bias + alpha * sum(x^2))^beta, the sum
+    over the channel itself and `depth_radius` on either side.
+    """
+    with tf.name_scope(name):
+        if images.dtype == tf.float32 and not _gpu_at_hand():
+            return cifar10_ops.local_response_normalization(images, depth_radius, bias, alpha)
+        return tf.nn.local_response_normalization(images, depth_radius, bias, alpha, beta=0.75)
+
+
+def _gpu_at_hand() -> bool:
+    """On GPUs TensorFlow's own normalisation stays: the products are chosen for CPUs."""
+    return bool(tf.config.list_physical_devices('GPU'))
 
 
 def dense(
@@ -206,30 +239,36 @@ def dense(
     given: Pass,
     activation: Activation = tf.nn.relu,
     weight_decay: float = 0.0,
+    stddev: float | None = None,
 ) -> tf.Tensor:
     """[batch, ...] -> [batch, size]: activation(all values of an example x weights + biases)."""
     with tf.variable_scope(name):
         flat = tf.reshape(values, [-1, values.shape[1:].num_elements()])
-        matrix = _glorot_weights([flat.shape.as_list()[-1], size], given, weight_decay)
+        matrix = _weights([flat.shape.as_list()[-1], size], given, weight_decay, stddev)
         result = activation(_add_biases(tf.matmul(flat, tf.cast(matrix, flat.dtype))))
     _summarize(name, result, given)
     return result
 
 
 def hidden(
-    name: str, values: tf.Tensor, size: int, given: Pass, activation: Activation = tf.nn.relu
+    name: str,
+    values: tf.Tensor,
+    size: int,
+    given: Pass,
+    activation: Activation = tf.nn.relu,
+    stddev: float | None = None,
 ) -> tf.Tensor:
     """A dense layer before the last, with the pass's weight decay."""
-    return dense(name, values, size, given, activation, given.weight_decay)
+    return dense(name, values, size, given, activation, given.weight_decay, stddev)
 
 
-def logits(values: tf.Tensor, given: Pass) -> tf.Tensor:
+def logits(values: tf.Tensor, given: Pass, stddev: float | None = None) -> tf.Tensor:
     """The last layer, which every network has by the name softmax_linear.
 
     Returns:
       float32 [batch, classes].
     """
-    last = dense('softmax_linear', values, given.num_classes, given, activation=tf.identity)
+    last = dense('softmax_linear', values, given.num_classes, given, tf.identity, stddev=stddev)
     return tf.cast(last, tf.float32)
 
 

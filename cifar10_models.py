@@ -17,6 +17,7 @@ import cifar10
 import cifar10_settings
 from cifar10_input import View
 from cifar10_layers import (
+    SAME,
     VALID,
     Model,
     Pass,
@@ -24,6 +25,7 @@ from cifar10_layers import (
     convolution,
     dropout,
     hidden,
+    local_response_normalization,
     logits,
     max_pool,
 )
@@ -128,10 +130,30 @@ def mnist_deep(images: tf.Tensor, given: Pass) -> tf.Tensor:
     return logits(dropout3, given)
 
 
+def book(images: tf.Tensor, given: Pass) -> tf.Tensor:
+    """The tutorial's network as a book has it: 1,068,298 weights.
+
+    McClure, "TensorFlow machine learning cookbook", 2017, ch. 8: normalisation after pooling
+    in both places, over 11 channels with other constants, one standard deviation everywhere,
+    and no bias at first.
+    """
+    features = images
+    for number in (1, 2):
+        features = convolution(f'conv{number}', features, 64, 5, given, stddev=0.05)
+        features = max_pool(f'pool{number}', features, side=3, padding=SAME)
+        features = local_response_normalization(
+            f'norm{number}', features, depth_radius=5, bias=2.0, alpha=0.001
+        )
+    local3 = hidden('local3', features, 384, given, stddev=0.05)
+    local4 = hidden('local4', local3, 192, given, stddev=0.05)
+    return logits(local4, given, stddev=0.05)
+
+
 MODELS = {
     model.name: model
     for model in (
         cifar10.TUTORIAL_MODEL,
+        Model('book', book),
         Model('logistic', logistic, _WHOLE),
         Model('mlp', mlp, _WHOLE),
         Model('small_cnn', small_cnn, _WHOLE),

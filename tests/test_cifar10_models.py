@@ -19,6 +19,7 @@ from cifar10_multi_gpu_train import FIRST, MIRRORED
 
 # Of the layers with biases, in their order.
 WEIGHTS = {
+    'book': [4_864, 102_464, 885_120, 73_920, 1_930],
     'logistic': [30_730],
     'mlp': [393_344, 16_512, 1_290],
     'small_cnn': [896, 18_496, 23_050],
@@ -337,3 +338,32 @@ def test_workers_share_the_mean_statistics() -> None:
     assert len(of_worker) == 6
     for name, value in of_worker.items():
         np.testing.assert_allclose(of_all[name], 2 * value, rtol=1e-4, atol=1e-6)
+
+
+def test_the_book_has_its_own_constants() -> None:
+    """Its normalisation, with TensorFlow's operation, stands after each pooling."""
+    images, _ = batch_for(MODELS['book'], 3)
+    with tf.Graph().as_default():
+        logits = MODELS['book'].logits(tf.constant(images), Pass(seed=4))
+        variables = {variable.op.name: variable for variable in tf.trainable_variables()}
+
+        def plain(features: tf.Tensor, number: int) -> tf.Tensor:
+            weights, biases = (variables[f'conv{number}/{kind}'] for kind in ('weights', 'biases'))
+            convolved = tf.nn.relu(tf.nn.conv2d(features, weights, 1, 'SAME') + biases)
+            pooled = tf.nn.max_pool(convolved, 3, 2, 'SAME')
+            return tf.nn.lrn(pooled, depth_radius=5, bias=2.0, alpha=1e-3, beta=0.75)
+
+        values = tf.reshape(plain(plain(tf.constant(images), 1), 2), [3, -1])
+        for name in ('local3', 'local4', 'softmax_linear'):
+            values = values @ variables[f'{name}/weights'] + variables[f'{name}/biases']
+            values = values if name == 'softmax_linear' else tf.nn.relu(values)
+        with initialized_session() as session:
+            found, expected, first = session.run([logits, values, variables])
+    # The normalisation is made of other sums.
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    for name, value in first.items():
+        if name.endswith('biases'):
+            assert not value.any()
+        else:
+            # Truncated at two standard deviations, which leaves 0.88 of one.
+            assert value.std() == pytest.approx(0.05 * 0.88, rel=0.05)

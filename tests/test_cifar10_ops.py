@@ -7,6 +7,7 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 import cifar10
+import cifar10_layers
 import cifar10_ops
 
 Arrays = list[np.ndarray]
@@ -74,7 +75,7 @@ def test_the_network_uses_the_plain_op_where_a_gpu_is_at_hand(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for gpu_at_hand in (False, True):
-        monkeypatch.setattr(cifar10, '_gpu_at_hand', lambda at_hand=gpu_at_hand: at_hand)
+        monkeypatch.setattr(cifar10_layers, '_gpu_at_hand', lambda at_hand=gpu_at_hand: at_hand)
         with tf.Graph().as_default() as graph:
             cifar10.inference(tf.zeros([1, 24, 24, 3]), summaries=False)
             kinds = [op.type for op in graph.get_operations()]
