@@ -190,7 +190,7 @@ def of_run(directory: str, asked_for: str | None = None) -> Model:
     stored = cifar10_settings.load(directory)
     name = stored.get('model', cifar10.TUTORIAL_MODEL.name) if stored else asked_for
     name = cifar10.TUTORIAL_MODEL.name if name is None else name
-    if name not in MODELS:
+    if name not in MODEL_NAMES:
         raise UserError(
             f'{os.path.join(directory, SETTINGS_FILE)}: found the model {name!r}; expected one '
             f'of {", ".join(MODELS)}'

@@ -48,6 +48,7 @@ from cifar10_progress import (
     prints_above,
 )
 from cifar10_recipe import (
+    MODEL_NAMES,
     PRESET_RUNS,
     PRESETS,
     TUTORIAL_RECIPE,
@@ -157,10 +158,40 @@ class TrainSettings(Recipe, RunSettings):
     """What a training run is asked to do."""
 
     def defaults(self) -> dict[str, Any]:
-        """Values of the flags that aren't given: those of the preset."""
+        """Values of the flags that aren't given: those of the preset.
+
+        Where neither preset nor network is given, both are those of the run in --train_dir.
+
+        Raises:
+          UserError: its settings can't be read.
+        """
+        more = {} if self.preset else {'model': TUTORIAL_RECIPE.model}
         name = self.preset or self.model
-        values = {**dataclasses.asdict(PRESETS[name]), **PRESET_RUNS.get(name, {})}
-        return values if self.preset else {**values, 'model': TUTORIAL_RECIPE.model}
+        if name == TUTORIAL_RECIPE.model and not self.preset and not self.start_over:
+            more = _stored_choice(self.train_dir)
+            name = more.get('preset') or more.get('model', name)
+        return {**dataclasses.asdict(PRESETS[name]), **PRESET_RUNS.get(name, {}), **more}
+
+
+def _stored_choice(train_dir: str) -> dict[str, str]:
+    """Preset and network of the run in a folder, as far as its settings name them.
+
+    Raises:
+      UserError: they can't be read, or name what isn't there.
+    """
+    stored = cifar10_settings.load(train_dir)
+    choice = {}
+    for name, known in (('preset', tuple(PRESETS)), ('model', MODEL_NAMES)):
+        value = stored.get(name)
+        if value is None:
+            continue
+        if value not in known:
+            raise UserError(
+                f'{os.path.join(train_dir, cifar10_settings.SETTINGS_FILE)}: found the {name} '
+                f'{value!r}; expected one of {", ".join(known)}'
+            )
+        choice[name] = value
+    return choice
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
 import types
 from pathlib import Path
@@ -67,6 +68,15 @@ def newest(train_dir: Path) -> Values:
     return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
 
 
+def parsed(monkeypatch: pytest.MonkeyPatch, options: list[str]) -> OneDeviceTrainSettings:
+    """What the script makes of its flags."""
+    flag_values = cifar10_settings.flags.FlagValues()
+    cifar10_settings.define_flags(OneDeviceTrainSettings, flag_values)
+    flag_values(['train.py', *options])
+    monkeypatch.setattr(cifar10_settings.flags, 'FLAGS', flag_values)
+    return cifar10_settings._settings(OneDeviceTrainSettings, ())
+
+
 # ---------------------------------------------------------------------- flags, presets
 
 
@@ -92,24 +102,39 @@ def test_flags_choose_network_and_recipe(
     model: str,
     recipe: str,
     monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
-    """And the command that goes on chooses the same."""
-
-    def parsed(options: list[str]) -> OneDeviceTrainSettings:
-        flag_values = cifar10_settings.flags.FlagValues()
-        cifar10_settings.define_flags(OneDeviceTrainSettings, flag_values)
-        flag_values(['train.py', *options])
-        monkeypatch.setattr(cifar10_settings.flags, 'FLAGS', flag_values)
-        return cifar10_settings._settings(OneDeviceTrainSettings, ())
-
-    settings = parsed([f'--{name}={value}' for name, value in given.items()])
+    """And the command that goes on chooses the same, as does the folder alone."""
+    monkeypatch.chdir(tmp_path)
+    settings = parsed(monkeypatch, [f'--{name}={value}' for name, value in given.items()])
     expected = {**dataclasses.asdict(PRESETS[recipe]), **given, 'model': model}
     if recipe == 'mnist_deep':
         expected |= {'num_held_out': 6000, 'eval_data': 'held_out', 'eval_every': 540}
     assert {name: getattr(settings, name) for name in expected} == expected
     options = cifar10_settings.command_line(settings).split()[2:]
-    assert parsed(options) == settings
     assert len(options) == len(given)
+    assert parsed(monkeypatch, options) == settings
+
+    os.mkdir(settings.train_dir)
+    cifar10_settings.store(settings, settings.train_dir)
+    goes_on = parsed(monkeypatch, [])
+    assert (goes_on.preset, goes_on.model) == (settings.preset, settings.model)
+    assert goes_on.max_rotation == settings.max_rotation
+    assert goes_on.max_brightness == settings.max_brightness
+    assert parsed(monkeypatch, ['--start_over']).model == 'tutorial'
+    assert parsed(monkeypatch, ['--model=mlp']).batch_size == PRESETS['mlp'].batch_size
+
+
+@pytest.mark.parametrize('stored', [{'preset': 'other'}, {'model': ['mlp']}])
+def test_a_folder_of_an_unknown_network_is_one_error(
+    stored: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / 'settings.json').write_text(json.dumps(stored))
+    with pytest.raises(UserError, match=r'settings\.json: found the (preset|model) .*; expected'):
+        parsed(monkeypatch, [f'--train_dir={tmp_path}'])
+    if 'model' in stored:
+        with pytest.raises(UserError, match='found the model'):
+            cifar10_models.of_run(str(tmp_path))
 
 
 def test_batches_that_are_normalized_are_not_split_unless_asked_for(
