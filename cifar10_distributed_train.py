@@ -72,6 +72,7 @@ def build(settings: DistributedTrainSettings, run: Run, worker: ClusterWorker) -
             num_shares=worker.num_workers,
         )
         cifar10_board.images(images)
+        position = examples_seen + worker.index * settings.batch_size
 
     total_loss, gradients = cifar10.tower_gradients(
         images,
@@ -79,7 +80,7 @@ def build(settings: DistributedTrainSettings, run: Run, worker: ClusterWorker) -
         [None] * cifar10_session.num_splits(settings),
         cifar10_session.network(settings, run.data),
         worker.mean_over_workers,
-        examples_seen + worker.index * settings.batch_size,
+        position,
     )
     train_op = cifar10.apply_gradients(
         gradients,
