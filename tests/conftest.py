@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -16,6 +17,10 @@ import cifar10_data
 from browser import chromium  # noqa: F401 - a fixture
 from cifar10_input import TEST_FILES, TRAIN_FILES
 from samples import Server
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # As it is in a shell's background job, and would be in the scripts that tests interrupt.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
