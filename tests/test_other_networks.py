@@ -279,7 +279,7 @@ def test_a_checkpoint_of_another_network_is_one_error(synthetic_data: Path, tmp_
 
 def test_settings_of_an_unknown_network_are_one_error(tmp_path: Path) -> None:
     (tmp_path / 'settings.json').write_text('{"model": "other"}')
-    pattern = r"settings\.json: found the model 'other'; expected one of tutorial, logistic"
+    pattern = r"settings\.json: found the model 'other'; expected one of tutorial, book"
     with pytest.raises(UserError, match=pattern):
         cifar10_models.of_run(str(tmp_path))
 
