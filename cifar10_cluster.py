@@ -29,8 +29,8 @@ import cifar10
 import cifar10_session
 from cifar10_checkpoint import Start
 from cifar10_finite import Training
-from cifar10_session import TrainSettings
 from cifar10_settings import UserError
+from cifar10_train_settings import TrainSettings
 
 _EXAMPLE = (
     '{"cluster": {"worker": ["host0:2222", "host1:2222"]}, "task": {"type": "worker", "index": 0}}'

@@ -26,8 +26,9 @@ import cifar10_cluster
 import cifar10_session
 from cifar10_cluster import ClusterWorker
 from cifar10_finite import Training
-from cifar10_session import OneDeviceTrainSettings, Run
+from cifar10_session import Run
 from cifar10_settings import run_script, setting
+from cifar10_train_settings import OneDeviceTrainSettings, network, num_splits, training_batches
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +64,7 @@ def build(settings: DistributedTrainSettings, run: Run, worker: ClusterWorker) -
 
     # The input stays on the CPU, so that a GPU has nothing to do but the network.
     with tf.device('/cpu:0'), tf.name_scope('input'):
-        images, labels = cifar10_session.training_batches(
+        images, labels = training_batches(
             settings,
             run.data,
             settings.batch_size,
@@ -77,8 +78,8 @@ def build(settings: DistributedTrainSettings, run: Run, worker: ClusterWorker) -
     total_loss, gradients = cifar10.tower_gradients(
         images,
         labels,
-        [None] * cifar10_session.num_splits(settings),
-        cifar10_session.network(settings, run.data),
+        [None] * num_splits(settings),
+        network(settings, run.data),
         worker.mean_over_workers,
         position,
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
 
 import tensorflow.compat.v1 as tf
 
@@ -14,9 +13,7 @@ from cifar10_history import History
 from cifar10_input import evaluation_files
 from cifar10_progress import LiveLine, Stopwatch, evaluation_entry, report_precision
 from cifar10_settings import UserError
-
-if TYPE_CHECKING:
-    from cifar10_session import TrainingData, TrainSettings
+from cifar10_train_settings import TrainingData, TrainSettings
 
 
 class InterimEvaluation:

@@ -30,8 +30,8 @@ import cifar10_session
 from cifar10 import GradientsAndVariables
 from cifar10_checkpoint import Start
 from cifar10_finite import Training
-from cifar10_session import TrainingData, TrainSettings, network, training_batches
 from cifar10_settings import UserError, run_script, setting
+from cifar10_train_settings import TrainingData, TrainSettings, network, training_batches
 
 # More than any machine has GPUs; each is a copy of the network in the graph.
 MAX_TOWERS = 256

@@ -29,7 +29,6 @@ import cifar10_files
 import cifar10_finite
 import cifar10_guard
 import cifar10_history
-import cifar10_models
 import cifar10_settings
 from cifar10_checkpoint import CheckpointFolder
 from cifar10_finite import Training
@@ -48,15 +47,12 @@ from cifar10_progress import (
     prints_above,
 )
 from cifar10_recipe import (
-    MODEL_NAMES,
-    PRESET_RUNS,
-    PRESETS,
     TUTORIAL_RECIPE,
-    Recipe,
     plateau_fraction,
     plateau_variable,
 )
-from cifar10_settings import LARGEST_SEED, UserError, setting
+from cifar10_settings import UserError
+from cifar10_train_settings import TrainingData, TrainSettings, training_batches
 
 # What a run writes into its folder, and all that --start_over removes.
 _RUN_FILES = (
@@ -69,15 +65,6 @@ _RUN_FILES = (
     cifar10_history.HISTORY_FILE,
 )
 
-# Steps between histogram summaries, by default. On 2 CPU cores one set of them costs
-# 156 ms, as much as four steps, and the scalars less than can be measured: this keeps
-# all summaries together under 1% of the training time.
-_HISTOGRAM_STEPS = 500
-
-
-# More than any machine has cores; many more can't be started.
-MAX_THREADS = 4096
-
 # What TensorFlow raises for files and folders, memory and disks.
 _STORAGE_ERRORS = (
     tf.errors.DataLossError,
@@ -87,146 +74,6 @@ _STORAGE_ERRORS = (
     tf.errors.ResourceExhaustedError,
     tf.errors.UnknownError,
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class RunSettings:
-    """What a training run is asked to do, besides its recipe."""
-
-    train_dir: str = setting(
-        'cifar10_train', 'Folder for checkpoints, summaries and settings; resumed if it holds any.'
-    )
-    preset: str = setting(
-        None,
-        "A recipe by its name, by default the network's own; flags beside it change single values.",
-        choices=tuple(PRESETS),
-    )
-    data_dir: str = setting(cifar10_data.DATA_DIR, 'Folder of the data set, filled if it is empty.')
-    dataset: str = setting(None, cifar10_data.DATASET_HELP, choices=cifar10_data.DATASETS)
-    data_url: str = setting(cifar10.DATA_URL, 'Where to get CIFAR-10: an http, https or file URL.')
-    num_held_out: int = setting(
-        0, 'How many of the last training images are kept for evaluation.', at_least=0
-    )
-    log_frequency: int = setting(
-        10, 'Steps between console lines, and between lines of history.jsonl.', at_least=1
-    )
-    progress: bool = setting(True, 'On a terminal, show one live line in place of console lines.')
-    eval_every: int = setting(
-        0,
-        'Steps between evaluations of the checkpoint that is then saved, in the midst of '
-        'training; 0: none.',
-        at_least=0,
-    )
-    eval_data: str = setting(
-        'test',
-        'The images that --eval_every scores: test, or held_out, those of --num_held_out.',
-        choices=('test', 'held_out'),
-    )
-    log_device_placement: bool = setting(False, 'Log the device of every operation.')
-    use_fp16: bool = setting(False, 'Compute in float16, with float32 master variables.')
-    seed: int = setting(
-        0, 'Decides first weights, order and distortions.', at_least=0, at_most=LARGEST_SEED
-    )
-    deterministic: bool = setting(
-        False, 'Have TensorFlow use deterministic operations: the same bits on each run.'
-    )
-    save_checkpoint_secs: int = setting(600, 'Seconds between checkpoints.', at_least=1)
-    save_checkpoint_steps: int = setting(
-        0,
-        'Steps between checkpoints, in place of seconds; 0: as --save_checkpoint_secs says.',
-        at_least=0,
-    )
-    max_to_keep: int = setting(5, 'How many checkpoints are kept; 0: all.', at_least=0)
-    save_summaries_steps: int = setting(100, 'Steps between scalar summaries.', at_least=1)
-    save_histograms_steps: int = setting(
-        _HISTOGRAM_STEPS, 'Steps between histogram summaries, which cost more.', at_least=1
-    )
-    intra_op_threads: int = setting(
-        0,
-        'Threads that share one operation; 0: one for each core.',
-        at_least=0,
-        at_most=MAX_THREADS,
-    )
-    inter_op_threads: int = setting(
-        0, 'Operations that run at a time; 0: one for each core.', at_least=0, at_most=MAX_THREADS
-    )
-    start_over: bool = setting(False, 'First remove the run that --train_dir holds.')
-
-
-@dataclasses.dataclass(frozen=True)
-class TrainSettings(Recipe, RunSettings):
-    """What a training run is asked to do."""
-
-    def defaults(self) -> dict[str, Any]:
-        """Values of the flags that aren't given: those of the preset.
-
-        Where neither preset nor network is given, both are those of the run in --train_dir.
-
-        Raises:
-          UserError: its settings can't be read.
-        """
-        more = {} if self.preset else {'model': TUTORIAL_RECIPE.model}
-        name = self.preset or self.model
-        if name == TUTORIAL_RECIPE.model and not self.preset and not self.start_over:
-            more = _stored_choice(self.train_dir)
-            name = more.get('preset') or more.get('model', name)
-        return {**dataclasses.asdict(PRESETS[name]), **PRESET_RUNS.get(name, {}), **more}
-
-
-def _stored_choice(train_dir: str) -> dict[str, str]:
-    """Preset and network of the run in a folder, as far as its settings name them.
-
-    Raises:
-      UserError: they can't be read, or name what isn't there.
-    """
-    stored = cifar10_settings.load(train_dir)
-    choice = {}
-    for name, known in (('preset', tuple(PRESETS)), ('model', MODEL_NAMES)):
-        value = stored.get(name)
-        if value is None:
-            continue
-        if value not in known:
-            raise UserError(
-                f'{os.path.join(train_dir, cifar10_settings.SETTINGS_FILE)}: found the {name} '
-                f'{value!r}; expected one of {", ".join(known)}'
-            )
-        choice[name] = value
-    return choice
-
-
-@dataclasses.dataclass(frozen=True)
-class OneDeviceTrainSettings(TrainSettings):
-    """What a training run on one device is asked to do."""
-
-    batch_splits: int = setting(
-        0,
-        'Parts of the batch that the device works on side by side; 0: two on a CPU of two or '
-        'more cores, else one, as where batches are normalised.',
-        at_least=0,
-    )
-
-
-def num_splits(settings: OneDeviceTrainSettings) -> int:
-    """In how many parts the device works on a batch.
-
-    On a CPU, operations of one half fill the cores while those of the other wait
-    for each other. A GPU is better filled by one large batch. A network that normalises
-    batches would compute something else of their parts.
-
-    Raises:
-      UserError: the parts that were asked for don't divide the batch.
-    """
-    if not settings.batch_splits:
-        on_gpu = bool(tf.config.list_physical_devices('GPU'))
-        halves = not on_gpu and (os.cpu_count() or 1) > 1 and settings.batch_size % 2 == 0
-        whole = cifar10_models.MODELS[settings.model].normalizes_batches
-        return 2 if halves and not whole else 1
-    if settings.batch_size % settings.batch_splits:
-        raise UserError(
-            f'--batch_splits={settings.batch_splits}: expected a divisor of '
-            f'--batch_size={settings.batch_size}'
-        )
-    return settings.batch_splits
 
 
 class Worker:
@@ -274,50 +121,6 @@ class Worker:
     def together(self) -> contextlib.AbstractContextManager[None]:
         """Around what can't be done without the other workers."""
         return contextlib.nullcontext()
-
-
-class TrainingData(NamedTuple):
-    """The images that a run is trained on."""
-
-    directory: str
-    """Holds the record files."""
-    num_examples: int
-    """Size of the training set, without what is held out."""
-    num_classes: int
-
-
-def training_batches(
-    settings: TrainSettings,
-    data: TrainingData,
-    batch_size: int,
-    start_example: int,
-    share: int = 0,
-    num_shares: int = 1,
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Images and labels as the settings want them distorted: see `cifar10.distorted_inputs`."""
-    return cifar10.distorted_inputs(
-        data.directory,
-        batch_size,
-        settings.seed,
-        start_example,
-        share=share,
-        num_shares=num_shares,
-        distortions=settings.distortions,
-        num_held_out=settings.num_held_out,
-        view=cifar10_models.MODELS[settings.model].view,
-    )
-
-
-def network(settings: TrainSettings, data: TrainingData) -> cifar10.Network:
-    """The network that the settings ask for, with as many classes as the data has."""
-    return cifar10.Network(
-        data.num_classes,
-        settings.seed,
-        settings.use_fp16,
-        settings.weight_decay,
-        settings.conv_weight_decay,
-        cifar10_models.MODELS[settings.model],
-    )
 
 
 class Run(NamedTuple):

@@ -23,14 +23,14 @@ import cifar10_board
 import cifar10_session
 from cifar10_checkpoint import Start
 from cifar10_finite import Training
-from cifar10_session import (
+from cifar10_settings import run_script
+from cifar10_train_settings import (
     OneDeviceTrainSettings,
     TrainingData,
     network,
     num_splits,
     training_batches,
 )
-from cifar10_settings import run_script
 
 
 def build(settings: OneDeviceTrainSettings, data: TrainingData, start: Start) -> Training:

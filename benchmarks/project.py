@@ -28,7 +28,7 @@ from benchmarks.worker import (
 )
 from cifar10_checkpoint import Start
 from cifar10_classifier import Evaluator
-from cifar10_session import TrainingData
+from cifar10_train_settings import TrainingData
 
 
 def held_batch(batch_size: int) -> tuple[tf.Variable, tf.Variable]:

@@ -27,8 +27,8 @@ from cifar10_checkpoint import Start
 from cifar10_finite import Training
 from cifar10_input import count_examples, train_files
 from cifar10_multi_gpu_train import FIRST, MIRRORED, MultiGpuTrainSettings
-from cifar10_session import OneDeviceTrainSettings, TrainingData
 from cifar10_settings import UserError, run_script, setting
+from cifar10_train_settings import OneDeviceTrainSettings, TrainingData
 
 NUM_CORES = 2
 

@@ -17,8 +17,8 @@ import faults
 from cifar10_checkpoint import Start
 from cifar10_finite import Training
 from cifar10_multi_gpu_train import CPU, FIRST, MIRRORED, MultiGpuTrainSettings
-from cifar10_session import OneDeviceTrainSettings, TrainingData
 from cifar10_settings import UserError
+from cifar10_train_settings import OneDeviceTrainSettings, TrainingData
 
 HOMES = (CPU, FIRST, MIRRORED)
 

@@ -36,9 +36,9 @@ from cifar10_models import MODELS
 from cifar10_multi_gpu_train import FIRST, MIRRORED, MultiGpuTrainSettings
 from cifar10_plot import PlotSettings
 from cifar10_recipe import MODEL_NAMES, PRESETS
-from cifar10_session import TrainingData, num_splits
 from cifar10_settings import UserError
 from cifar10_train import OneDeviceTrainSettings
+from cifar10_train_settings import TrainingData, num_splits
 
 Values = dict[str, np.ndarray]
 
