@@ -26,7 +26,6 @@ from cifar10_settings import LARGEST_SEED, UserError, setting
 # all summaries together under 1% of the training time.
 _HISTOGRAM_STEPS = 500
 
-
 # More than any machine has cores; many more can't be started.
 MAX_THREADS = 4096
 
