@@ -99,6 +99,16 @@ class Result(NamedTuple):
         return self.num_correct / self.num_examples
 
 
+class Scored(NamedTuple):
+    """What an evaluation found, and what of."""
+
+    result: Result
+    probabilities: np.ndarray
+    """float32 [images, classes], in the order of the files."""
+    labels: np.ndarray
+    """int32 [images]."""
+
+
 class Restorer:
     """Gives the current graph's weights the moving averages of one checkpoint after another."""
 
@@ -203,7 +213,16 @@ class Evaluator:
             self._restorer = Restorer()
 
     def evaluate(self, checkpoint: str, show_scored: Callable[[int], object] = unseen) -> Result:
-        """Scores a checkpoint.
+        """Scores a checkpoint: see `score`."""
+        return self.score(checkpoint, show_scored).result
+
+    def probabilities(self, checkpoint: str) -> tuple[np.ndarray, np.ndarray]:
+        """What the network takes each image for, and what it is: see `score`."""
+        scored = self.score(checkpoint)
+        return scored.probabilities, scored.labels
+
+    def score(self, checkpoint: str, show_scored: Callable[[int], object] = unseen) -> Scored:
+        """Scores a checkpoint, and tells what it takes each image for.
 
         Args:
           checkpoint: its path.
@@ -215,34 +234,21 @@ class Evaluator:
         """
         with tf.Session(graph=self.graph) as session:
             self._restorer.restore(session, checkpoint)
-            num_correct, num_examples = self._count_hits(session, show_scored)
-        return Result(cifar10_checkpoint.step_of(checkpoint), num_correct, num_examples)
+            hits, probabilities, labels = self._score_all(session, show_scored)
+        step = cifar10_checkpoint.step_of(checkpoint)
+        return Scored(Result(step, int(hits.sum()), hits.size), probabilities, labels)
 
-    def _count_hits(
+    def _score_all(
         self, session: tf.Session, show_scored: Callable[[int], object] = unseen
-    ) -> tuple[int, int]:
-        num_correct = num_examples = 0
-        for (hits,) in _until_the_end(session, self._hits):
-            num_correct += int(hits.sum())
-            num_examples += hits.size
-            show_scored(num_examples)
-        return num_correct, num_examples
-
-    def probabilities(self, checkpoint: str) -> tuple[np.ndarray, np.ndarray]:
-        """What the network takes each image for.
-
-        Returns:
-          probabilities: float32 [images, classes], in the order of the files.
-          labels: int32 [images].
-
-        Raises:
-          UserError, tf.errors.OpError: as `evaluate`.
-        """
-        with tf.Session(graph=self.graph) as session:
-            self._restorer.restore(session, checkpoint)
-            batches = list(_until_the_end(session, self._probabilities, self._labels))
-        probabilities, labels = zip(*batches, strict=True)
-        return np.concatenate(probabilities), np.concatenate(labels)
+    ) -> list[np.ndarray]:
+        """Of all images: bool [images], float32 [images, classes] and int32 [images]."""
+        batches = []
+        num_scored = 0
+        for batch in _until_the_end(session, self._hits, self._probabilities, self._labels):
+            batches.append(batch)
+            num_scored += len(batch[0])
+            show_scored(num_scored)
+        return [np.concatenate(parts) for parts in zip(*batches, strict=True)]
 
 
 def _until_the_end(session: tf.Session, *tensors: tf.Tensor) -> Iterator[list[np.ndarray]]:

@@ -37,7 +37,14 @@ import cifar10_models
 import cifar10_report
 import cifar10_settings
 from cifar10_checkpoint import CheckpointFolder, reason_of
-from cifar10_classifier import Evaluator, Result, data_dir_of, newest_checkpoint, num_held_out
+from cifar10_classifier import (
+    Evaluator,
+    Result,
+    Scored,
+    data_dir_of,
+    newest_checkpoint,
+    num_held_out,
+)
 from cifar10_input import EVAL_DATA, NUM_VIEWS, evaluation_files
 from cifar10_progress import (
     evaluation_entry,
@@ -242,7 +249,8 @@ class _Evaluation:
         with image_bar(
             self._evaluator.num_examples, settings.progress and on_terminal()
         ) as show_scored:
-            result = self._evaluator.evaluate(checkpoint, show_scored)
+            scored = self._evaluator.score(checkpoint, show_scored)
+        result = scored.result
         report_precision(
             result, self._prepared.dataset, settings.eval_data, settings.average_views, self._writer
         )
@@ -250,13 +258,12 @@ class _Evaluation:
         if self._best:
             self._best.offer(checkpoint, result)
         if settings.report:
-            self._write_report(settings.report, checkpoint, result)
+            self._write_report(settings.report, checkpoint, scored)
 
-    def _write_report(self, folder: str, checkpoint: str, result: Result) -> None:
+    def _write_report(self, folder: str, checkpoint: str, scored: Scored) -> None:
         evaluated = cifar10_report.Evaluated(
             checkpoint,
-            result,
-            *self._evaluator.probabilities(checkpoint),
+            *scored,
             self._prepared,
             self._settings.eval_data,
             self._num_held_out,
