@@ -18,6 +18,7 @@ from matplotlib.ticker import PercentFormatter
 
 from cifar10_analysis import ClassScores, Curves, Distorted, Series, class_scores, moving_average
 from cifar10_input import TUTORIAL_VIEW, View
+from cifar10_settings import UserError
 
 BLUE, VERMILION, GREEN = '#0072b2', '#d55e00', '#009e73'
 PALETTE = (BLUE, VERMILION, GREEN, '#cc79a7', '#e69f00', '#56b4e9', '#666666')
@@ -69,6 +70,29 @@ def _shown_run(name: str) -> str:
 
 def _percent(share: float) -> str:
     return '–' if math.isnan(share) else f'{share:.1%}'
+
+
+# ------------------------------------------------------------------------------- files
+
+
+def check_output(output: str) -> None:
+    """Raises UserError where the name of a picture doesn't tell its format."""
+    if not output.endswith(('.png', '.svg')):
+        raise UserError(f'--output={output}: expected a name that ends in .png or .svg')
+
+
+def write(figure: Figure, output: str) -> None:
+    """Writes a picture in the format that its name tells.
+
+    Raises:
+      UserError: it can't be written.
+    """
+    try:
+        figure.savefig(output, dpi=150)
+    except OSError as error:
+        raise UserError(
+            f'--output={output}: cannot be written: {error.strerror or error}'
+        ) from error
 
 
 # ------------------------------------------------------------------------------ curves

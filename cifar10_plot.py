@@ -303,15 +303,8 @@ def plot(settings: PlotSettings) -> None:
       UserError: there is nothing to draw, or the picture can't be written.
     """
     output = settings.output or f'cifar10_{settings.plot}.png'
-    if not output.endswith(('.png', '.svg')):
-        raise UserError(f'--output={output}: expected a name that ends in .png or .svg')
-    figure = PLOTS[settings.plot](settings)
-    try:
-        figure.savefig(output, dpi=150)
-    except OSError as error:
-        raise UserError(
-            f'--output={output}: cannot be written: {error.strerror or error}'
-        ) from error
+    cifar10_drawings.check_output(output)
+    cifar10_drawings.write(PLOTS[settings.plot](settings), output)
     print(f'Wrote {output}')
 
 

@@ -25,6 +25,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+import cifar10_drawings
 import cifar10_models
 import cifar10_settings
 from cifar10_checkpoint import CheckpointFolder
@@ -191,8 +192,7 @@ def _check(settings: PredictSettings) -> None:
         raise UserError(f'found no picture to classify; {_EXAMPLE}')
     if settings.output is None:
         return
-    if not settings.output.endswith(('.png', '.svg')):
-        raise UserError(f'--output={settings.output}: expected a name that ends in .png or .svg')
+    cifar10_drawings.check_output(settings.output)
     if len(settings.pictures) > MAX_DRAWN:
         raise UserError(
             f'--output={settings.output}: found {len(settings.pictures)} pictures to draw; '
@@ -223,19 +223,10 @@ def predict(settings: PredictSettings) -> None:
     if drawn:
         # Ten views are of all of it.
         seen = CIFAR10_RECORD.height if settings.average_views else predictor.model.view.size
-        _write(draw(drawn, names, f'{checkpoint}{note}', seen), settings.output)
+        cifar10_drawings.write(draw(drawn, names, f'{checkpoint}{note}', seen), settings.output)
+        print(f'Wrote {settings.output}', file=sys.stderr)
     if unreadable:
         raise UserError(f'{len(unreadable)} of {len(settings.pictures)} pictures were skipped')
-
-
-def _write(figure: Figure, output: str) -> None:
-    try:
-        figure.savefig(output, dpi=150)
-    except OSError as error:
-        raise UserError(
-            f'--output={output}: cannot be written: {error.strerror or error}'
-        ) from error
-    print(f'Wrote {output}', file=sys.stderr)
 
 
 if __name__ == '__main__':
