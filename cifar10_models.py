@@ -8,7 +8,6 @@ in `cifar10_recipe.MODEL_NAMES`.
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import tensorflow.compat.v1 as tf
@@ -30,7 +29,7 @@ from cifar10_layers import (
     max_pool,
 )
 from cifar10_recipe import MODEL_NAMES
-from cifar10_settings import SETTINGS_FILE, UserError, setting
+from cifar10_settings import UserError, setting
 
 # All of the image, as Keras's examples scale it.
 _WHOLE = View(size=32, scaling='unit')
@@ -195,13 +194,8 @@ def of_run(directory: str, asked_for: str | None = None) -> Model:
         than is asked for.
     """
     stored = cifar10_settings.load(directory)
-    name = stored.get('model', cifar10.TUTORIAL_MODEL.name) if stored else asked_for
-    name = cifar10.TUTORIAL_MODEL.name if name is None else name
-    if name not in MODEL_NAMES:
-        raise UserError(
-            f'{os.path.join(directory, SETTINGS_FILE)}: found the model {name!r}; expected one '
-            f'of {", ".join(MODELS)}'
-        )
+    named = cifar10_settings.stored_choice(stored, directory, 'model', MODEL_NAMES)
+    name = named or (None if stored else asked_for) or cifar10.TUTORIAL_MODEL.name
     if asked_for not in (None, name):
         raise UserError(
             f'--model={asked_for}: the checkpoints in {directory} are of the network {name}'

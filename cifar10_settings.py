@@ -395,3 +395,20 @@ def load(directory: str) -> dict[str, Any]:
     if not isinstance(stored, dict):
         raise UserError(f'{path}: expected a JSON object, found {type(stored).__name__}')
     return stored
+
+
+def stored_choice(
+    stored: dict[str, Any], directory: str, name: str, known: Sequence[str]
+) -> str | None:
+    """One value of what `load` gave, one of those known; None where it has none.
+
+    Raises:
+      UserError: it has another.
+    """
+    value = stored.get(name)
+    if value is not None and value not in known:
+        raise UserError(
+            f'{os.path.join(directory, SETTINGS_FILE)}: found the {name} {value!r}; expected one '
+            f'of {", ".join(known)}'
+        )
+    return value

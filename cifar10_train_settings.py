@@ -121,18 +121,11 @@ def _stored_choice(train_dir: str) -> dict[str, str]:
       UserError: they can't be read, or name what isn't there.
     """
     stored = cifar10_settings.load(train_dir)
-    choice = {}
-    for name, known in (('preset', tuple(PRESETS)), ('model', MODEL_NAMES)):
-        value = stored.get(name)
-        if value is None:
-            continue
-        if value not in known:
-            raise UserError(
-                f'{os.path.join(train_dir, cifar10_settings.SETTINGS_FILE)}: found the {name} '
-                f'{value!r}; expected one of {", ".join(known)}'
-            )
-        choice[name] = value
-    return choice
+    choices = {
+        name: cifar10_settings.stored_choice(stored, train_dir, name, known)
+        for name, known in (('preset', tuple(PRESETS)), ('model', MODEL_NAMES))
+    }
+    return {name: choice for name, choice in choices.items() if choice is not None}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -205,10 +198,10 @@ def training_batches(
 def network(settings: TrainSettings, data: TrainingData) -> cifar10.Network:
     """The network that the settings ask for, with as many classes as the data has."""
     return cifar10.Network(
-        data.num_classes,
-        settings.seed,
-        settings.use_fp16,
-        settings.weight_decay,
-        settings.conv_weight_decay,
-        cifar10_models.MODELS[settings.model],
+        num_classes=data.num_classes,
+        seed=settings.seed,
+        use_fp16=settings.use_fp16,
+        weight_decay=settings.weight_decay,
+        conv_weight_decay=settings.conv_weight_decay,
+        model=cifar10_models.MODELS[settings.model],
     )
