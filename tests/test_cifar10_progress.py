@@ -22,7 +22,7 @@ import pytest
 import cifar10_progress
 import cifar10_train
 from cifar10_progress import ConsoleHook, LiveLine, Stopwatch, Taken, prints_above
-from cifar10_train import OneDeviceTrainSettings
+from test_cifar10_session import settings_for
 
 # ------------------------------------------------------------------- lines of text
 
@@ -215,15 +215,7 @@ def test_the_speed_of_a_live_line_is_that_of_this_run(monkeypatch: pytest.Monkey
 
 
 def train(data_dir: Path, train_dir: Path, **kwargs: object) -> None:
-    values = {
-        'data_dir': str(data_dir),
-        'train_dir': str(train_dir),
-        'dataset': 'synthetic',
-        'batch_size': 8,
-        'log_frequency': 1,
-        **kwargs,
-    }
-    cifar10_train.train(OneDeviceTrainSettings(**values))  # type: ignore[arg-type]
+    cifar10_train.train(settings_for(data_dir, train_dir, log_frequency=1, **kwargs))
 
 
 def test_a_run_on_a_terminal_shows_one_line(
