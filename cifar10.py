@@ -267,14 +267,11 @@ TUTORIAL_MODEL = Model('tutorial', _tutorial)
 
 
 @dataclasses.dataclass(frozen=True)
-class Network:
-    """Which network towers train, and how."""
+class Network(Pass):
+    """Which network towers train, and how: what all their passes have in common."""
 
-    num_classes: int = NUM_CLASSES
-    seed: int = 0
-    use_fp16: bool = False
     weight_decay: float = WEIGHT_DECAY
-    conv_weight_decay: float = 0.0
+    training: bool = True
     model: Model = TUTORIAL_MODEL
 
     def logits(
@@ -291,17 +288,7 @@ class Network:
         Returns:
           float32 [batch, num_classes].
         """
-        given = Pass(
-            self.num_classes,
-            self.seed,
-            self.use_fp16,
-            summaries,
-            self.weight_decay,
-            self.conv_weight_decay,
-            training=True,
-            position=position,
-            offset=offset,
-        )
+        given = dataclasses.replace(self, summaries=summaries, position=position, offset=offset)
         return self.model.logits(images, given)
 
 
