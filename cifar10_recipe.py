@@ -240,10 +240,15 @@ def plateau_fraction(precisions: Sequence[float], recipe: Recipe) -> float:
     return fraction
 
 
+def _times(examples: tf.Tensor, length: int) -> tf.Tensor:
+    """float32 [], how many times `length` goes into `examples`."""
+    # Divided in float64: the 24 bits of float32 are fewer than epochs of examples need.
+    return tf.cast(tf.cast(examples, tf.float64) / length, tf.float32)
+
+
 def _part(examples: tf.Tensor, total: int) -> tf.Tensor:
     """float32 [], `examples` as a part of `total`, at most 1."""
-    # In integers as far as it goes: 24 bits are fewer than epochs of examples need.
-    return tf.cast(tf.minimum(tf.cast(examples, tf.float64) / total, 1.0), tf.float32)
+    return tf.minimum(_times(examples, total), 1.0)
 
 
 def _staircase(examples: tf.Tensor, length: int, factor: float) -> tf.Tensor:
@@ -253,13 +258,13 @@ def _staircase(examples: tf.Tensor, length: int, factor: float) -> tf.Tensor:
 
 
 def _exponential(examples: tf.Tensor, length: int, factor: float) -> tf.Tensor:
-    return factor ** tf.cast(tf.cast(examples, tf.float64) / length, tf.float32)
+    return factor ** _times(examples, length)
 
 
 def _inverse(examples: tf.Tensor, length: int, factor: float) -> tf.Tensor:
     """As Keras's `decay` has it, which is then 1 / (number of steps in decay_epochs)."""
     del factor
-    return 1.0 / (1.0 + tf.cast(tf.cast(examples, tf.float64) / length, tf.float32))
+    return 1.0 / (1.0 + _times(examples, length))
 
 
 def _linear(examples: tf.Tensor, length: int, factor: float) -> tf.Tensor:
