@@ -495,21 +495,19 @@ class PlateauHook(tf.train.SessionRunHook):
         self._settings = settings
         self._history = history
         self._num_seen = 0
+        self._precisions: list[float] = []
 
     def begin(self) -> None:
         self._fraction = tf.placeholder(tf.float32, [], name='plateau_fraction_after')
         self._assign = plateau_variable().assign(self._fraction).op
 
     def before_run(self, run_context: tf.train.SessionRunContext) -> None:
-        entries = self._history.entries
-        if len(entries) != self._num_seen:
-            self._num_seen = len(entries)
-            precisions = [
-                entry['precision']
-                for entry in entries
-                if 'precision' in entry and self._counts(entry)
-            ]
-            fraction = plateau_fraction(precisions, self._settings)
+        new = self._history.entries[self._num_seen :]
+        self._num_seen += len(new)
+        precisions = [e['precision'] for e in new if 'precision' in e and self._counts(e)]
+        if precisions:
+            self._precisions += precisions
+            fraction = plateau_fraction(self._precisions, self._settings)
             run_context.session.run(self._assign, {self._fraction: fraction})
 
     def _counts(self, entry: Entry) -> bool:
