@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import tensorflow.compat.v1 as tf
-from test_cifar10_session import checkpoint_values, settings_for, train
 
 import cifar10_eval
 import cifar10_history
@@ -22,6 +21,7 @@ from cifar10_history import Entry, History
 from cifar10_session import Worker, begin
 from cifar10_settings import UserError
 from samples import full_disk, unix
+from test_cifar10_session import checkpoint_values, settings_for, train
 
 LINE = r': precision @ 1 = (\d\.\d{3}) \(step (\d+), 60 images\) \[synthetic images, not CIFAR-10\]'
 
