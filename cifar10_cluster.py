@@ -52,6 +52,7 @@ _SAME_SETTINGS = (
     'seed',
     'dataset',
     'use_fp16',
+    'use_bf16',
     'deterministic',
     'max_steps',
 )

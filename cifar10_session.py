@@ -29,6 +29,7 @@ import cifar10_files
 import cifar10_finite
 import cifar10_guard
 import cifar10_history
+import cifar10_precision
 import cifar10_settings
 from cifar10_checkpoint import CheckpointFolder
 from cifar10_finite import Training
@@ -167,6 +168,7 @@ def begin(
     stored = cifar10_settings.load(settings.train_dir) if goes_on else {}
     prepared = _prepare_data(settings, stored.get('dataset'))
     settings = dataclasses.replace(settings, dataset=prepared.dataset)
+    cifar10_precision.check(settings.use_fp16, settings.use_bf16)
     _check_plateau(settings, worker)
     _check_model(settings, stored)
     _check_held_out(settings, stored)
@@ -185,8 +187,6 @@ def begin(
         start = worker.join(settings, facts, found)
         if start.checkpoint:
             print(f'Going on from {start.checkpoint} at step {start.step}')
-        if settings.use_fp16:
-            _warn_where_fp16_is_slow()
         if settings.deterministic:
             tensorflow.config.experimental.enable_op_determinism()
         with tf.Graph().as_default():
@@ -318,18 +318,6 @@ def _remove_run(train_dir: str) -> None:
                 shutil.rmtree(path)
             else:
                 os.remove(path)
-
-
-def _warn_where_fp16_is_slow() -> None:
-    """float16 pays only on GPUs with tensor cores: compute capability 7.0 and up."""
-    gpus = tf.config.list_physical_devices('GPU')
-    details = [tf.config.experimental.get_device_details(gpu) for gpu in gpus]
-    if not any(gpu.get('compute_capability', (0, 0)) >= (7, 0) for gpu in details):
-        print(
-            'Warning: --use_fp16 will be slower than float32 here: no GPU of compute '
-            f'capability 7.0 or more is at hand (found {len(gpus)} GPUs)',
-            file=sys.stderr,
-        )
 
 
 class StopSignalHook(tf.train.SessionRunHook):
@@ -555,14 +543,17 @@ def _summary_hooks(
 
 
 def session_config(settings: TrainSettings, num_cpu_devices: int = 1) -> tf.ConfigProto:
-    """The session's configuration: threads, and virtual CPU devices."""
-    return tf.ConfigProto(
+    """The session's configuration: threads, virtual CPU devices, and precision."""
+    config = tf.ConfigProto(
         allow_soft_placement=True,
         log_device_placement=settings.log_device_placement,
         intra_op_parallelism_threads=settings.intra_op_threads,
         inter_op_parallelism_threads=settings.inter_op_threads,
         device_count={'CPU': num_cpu_devices},
     )
+    if settings.use_bf16:
+        cifar10_precision.compute_in_bf16(config)
+    return config
 
 
 def _taken(this_run: Run, training: Training, global_batch_size: int) -> Taken:

@@ -64,7 +64,13 @@ class RunSettings:
         choices=('test', 'held_out'),
     )
     log_device_placement: bool = setting(False, 'Log the device of every operation.')
-    use_fp16: bool = setting(False, 'Compute in float16, with float32 master variables.')
+    use_fp16: bool = setting(
+        False, 'Compute in float16, with float32 master variables: for GPUs with tensor cores.'
+    )
+    use_bf16: bool = setting(
+        False,
+        'Multiply in bfloat16, with float32 master variables: for CPUs with AVX512_BF16 or AMX.',
+    )
     seed: int = setting(
         0, 'Decides first weights, order and distortions.', at_least=0, at_most=LARGEST_SEED
     )

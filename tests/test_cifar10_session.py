@@ -289,18 +289,3 @@ def test_a_train_dir_that_cannot_be_made_is_refused(synthetic_data: Path, tmp_pa
     (tmp_path / 'file').write_text('')
     with pytest.raises(UserError, match='--train_dir=.*file/run: cannot be written'):
         train(synthetic_data, tmp_path / 'file' / 'run')
-
-
-def test_float16_trains_and_warns_where_it_is_slower(
-    synthetic_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    if tf.config.list_physical_devices('GPU'):
-        pytest.skip('a GPU is at hand, where float16 may be faster')
-    train(synthetic_data, tmp_path, use_fp16=True, log_frequency=2)
-    output = capsys.readouterr()
-    assert 'Warning: --use_fp16 will be slower than float32 here' in output.err
-    loss = re.search(r'step 2, loss = (\S+)', output.out)
-    assert loss and np.isfinite(float(loss[1]))
-    values = checkpoint_values(tmp_path)
-    assert values['conv1/weights'].dtype == np.float32
-    assert all(np.isfinite(value).all() for value in values.values())

@@ -1,0 +1,154 @@
+"""Training in float16 and in bfloat16, and what it says of the machine."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+import cifar10
+import cifar10_precision
+import cifar10_session
+import cifar10_train
+from cifar10_settings import UserError
+from cifar10_train import OneDeviceTrainSettings
+
+BF16_RELATIVE_STEP = 2.0**-8
+"""Of 8 significant bits, the distance of 1 to the next number, halved by rounding."""
+
+LARGEST_CHANGE = 0.3
+"""Part of the way that an array goes in two steps of 8 images by which rounding may move it.
+
+Each layer's gradient is a sum of terms that nearly cancel, of which bfloat16 keeps 8 bits: here
+about 0.1 of it is noise. A gradient without its bits would make this 1 or more.
+"""
+
+
+def settings_for(data_dir: Path, train_dir: Path, **kwargs: object) -> OneDeviceTrainSettings:
+    values = {
+        'data_dir': str(data_dir),
+        'train_dir': str(train_dir),
+        'dataset': 'synthetic',
+        'batch_size': 8,
+        'max_steps': 2,
+        'log_frequency': 1,
+        **kwargs,
+    }
+    return OneDeviceTrainSettings(**values)  # type: ignore[arg-type]
+
+
+def train(data_dir: Path, train_dir: Path, **kwargs: object) -> dict[str, np.ndarray]:
+    """Two steps; returns what the checkpoint holds."""
+    cifar10_train.train(settings_for(data_dir, train_dir, **kwargs))
+    return read_checkpoint(tf.train.latest_checkpoint(str(train_dir)))
+
+
+def read_checkpoint(path: str) -> dict[str, np.ndarray]:
+    reader = tf.train.load_checkpoint(path)
+    return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
+
+
+def losses(output: str) -> list[float]:
+    return [float(loss) for loss in re.findall(r'step \d+, loss = (\S+)', output)]
+
+
+def cpuinfo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    path = tmp_path / 'cpuinfo'
+    path.write_text(text)
+    monkeypatch.setattr(cifar10_precision, '_CPUINFO', path)
+
+
+def test_float16_trains_and_warns_where_it_is_slower(
+    synthetic_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if tf.config.list_physical_devices('GPU'):
+        pytest.skip('a GPU is at hand, where float16 may be faster')
+    values = train(synthetic_data, tmp_path, use_fp16=True)
+    output = capsys.readouterr()
+    assert 'Warning: --use_fp16 will be slower than float32 here' in output.err
+    assert len(losses(output.out)) == 1 and np.isfinite(losses(output.out)).all()
+    assert values['conv1/weights'].dtype == np.float32
+    assert all(np.isfinite(value).all() for value in values.values())
+
+
+def test_bfloat16_trains_to_nearly_the_same_float32_weights(
+    synthetic_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = train(synthetic_data, tmp_path / 'float32')
+    plain_losses = losses(capsys.readouterr().out)
+    rounded = train(synthetic_data, tmp_path / 'bfloat16', use_bf16=True)
+    np.testing.assert_allclose(
+        losses(capsys.readouterr().out), plain_losses, rtol=4 * BF16_RELATIVE_STEP
+    )
+    first = read_checkpoint(str(tmp_path / 'float32' / 'model.ckpt-0'))
+    assert plain.keys() == rounded.keys()
+    for name, value in plain.items():
+        assert rounded[name].dtype == value.dtype
+        change = np.linalg.norm(rounded[name] - value)
+        assert change <= LARGEST_CHANGE * np.linalg.norm(value - first[name]), name
+
+
+def test_bfloat16_reaches_the_convolutions(synthetic_data: Path, tmp_path: Path) -> None:
+    if not cifar10_precision.multiplies_bf16():
+        pytest.skip('this processor does not multiply in bfloat16')
+    settings = settings_for(synthetic_data, tmp_path, use_bf16=True)
+    with tf.Graph().as_default():
+        logits = cifar10.inference(tf.random.stateless_uniform([8, 24, 24, 3], [1, 2]))
+        run_metadata = tf.RunMetadata()
+        with tf.Session(config=cifar10_session.session_config(settings)) as session:
+            session.run(tf.global_variables_initializer())
+            result = session.run(
+                logits,
+                options=tf.RunOptions(output_partition_graphs=True),
+                run_metadata=run_metadata,
+            )
+    assert result.dtype == np.float32
+    types = {
+        node.attr['T'].type
+        for graph in run_metadata.partition_graphs
+        for node in graph.node
+        if 'Conv2D' in node.op
+    }
+    assert types == {tf.bfloat16.as_datatype_enum}
+
+
+def test_two_precisions_are_refused_and_leave_nothing(synthetic_data: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match='--use_bf16: found --use_fp16 as well'):
+        train(synthetic_data, tmp_path / 'run', use_fp16=True, use_bf16=True)
+    assert not (tmp_path / 'run').exists()
+
+
+@pytest.mark.parametrize(
+    ('text', 'expected'),
+    [
+        ('flags\t\t: fpu sse avx512f avx512_bf16\n', True),
+        ('flags\t\t: fpu amx_bf16 amx_tile\n', True),
+        ('Features\t: fp asimd bf16\n', True),
+        ('flags\t\t: fpu sse avx512f\nbugs\t\t: bf16\n', False),
+        ('processor : 0\n', None),
+    ],
+)
+def test_the_processor_tells_whether_it_multiplies_bfloat16(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, expected: bool | None
+) -> None:
+    cpuinfo(tmp_path, monkeypatch, text)
+    assert cifar10_precision.multiplies_bf16() is expected
+
+
+def test_without_linux_nothing_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cifar10_precision, '_CPUINFO', tmp_path / 'none')
+    assert cifar10_precision.multiplies_bf16() is None
+
+
+def test_a_processor_without_bfloat16_is_warned_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cpuinfo(tmp_path, monkeypatch, 'flags : fpu avx2\n')
+    cifar10_precision.check(use_fp16=False, use_bf16=True)
+    assert 'Warning: --use_bf16 will not be faster than float32 here' in capsys.readouterr().err
+    cpuinfo(tmp_path, monkeypatch, 'flags : fpu avx512_bf16\n')
+    cifar10_precision.check(use_fp16=False, use_bf16=True)
+    assert capsys.readouterr().err == ''
