@@ -29,6 +29,7 @@ import cifar10
 import cifar10_session
 from cifar10_checkpoint import Start
 from cifar10_finite import Training
+from cifar10_recipe import Recipe
 from cifar10_settings import UserError
 from cifar10_train_settings import TrainSettings
 
@@ -43,18 +44,17 @@ _JOBS = ('chief', 'worker')
 _MEETING, _FIRST_VALUES, _STEP, _FAREWELL = range(1, 5)
 
 # Of what a worker tells the others of itself, as JSON.
-_FACTS_BYTES = 2048
+_FACTS_BYTES = 4096
 
 # Settings that decide the values of a step, or how many there are.
 _SAME_SETTINGS = (
-    'model',
-    'batch_size',
+    *(field.name for field in dataclasses.fields(Recipe)),
     'seed',
     'dataset',
+    'num_held_out',
     'use_fp16',
     'use_bf16',
     'deterministic',
-    'max_steps',
 )
 
 # Between two tries to reach a worker.

@@ -191,12 +191,14 @@ def test_workers_that_were_asked_for_different_things_are_refused(
     synthetic_data: Path, tmp_path: Path
 ) -> None:
     options = options_for(synthetic_data, tmp_path / 'run')
-    with started_workers([options, [*options, '--seed=7', '--max_steps=9']]) as workers:
+    others = [*options, '--seed=7', '--max_steps=9', '--learning_rate=0.2']
+    with started_workers([options, others]) as workers:
         for worker in workers:
             assert worker.end() == 1, worker.output()
             assert re.search(
-                r'error: the workers must agree: --seed is 7 on worker 1 at \S+, and 0 on '
-                r'worker 0 at \S+; --max_steps is 9 on worker 1 at \S+, and 60 on worker 0',
+                r'error: the workers must agree: --max_steps is 9 on worker 1 at \S+, and 60 on '
+                r'worker 0 at \S+; --learning_rate is 0.2 on worker 1 at \S+, and 0.1 on '
+                r'worker 0 at \S+; --seed is 7 on worker 1 at \S+, and 0 on worker 0',
                 worker.output(),
             )
             assert 'Traceback' not in worker.output()
