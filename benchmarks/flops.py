@@ -1,4 +1,4 @@
-"""How many floating-point operations does the network take?
+"""How many floating-point operations does a network take?
 
 Convolutions and dense layers alone: each is a product of matrices, of one
 multiplication and one addition for every weight and every output that it reaches.
@@ -9,6 +9,11 @@ follows from these numbers is one that no implementation can quite reach.
 from __future__ import annotations
 
 from typing import NamedTuple
+
+import tensorflow.compat.v1 as tf
+
+import cifar10
+from cifar10_layers import Model, Pass
 
 
 class Layer(NamedTuple):
@@ -26,31 +31,36 @@ class Layer(NamedTuple):
         return self.outputs * self.inputs_of_output
 
 
-def _convolution(name: str, side: int, depth: int, filters: int) -> Layer:
-    """5 x 5 with stride 1 and SAME: `side` x `side` positions in, as many out."""
-    return Layer(name, side * side * filters, 5 * 5 * depth)
+def layers(model: Model = cifar10.TUTORIAL_MODEL) -> list[Layer]:
+    """The network's layers that have weights, the first one first, as the graph has them."""
+    with tf.Graph().as_default() as graph:
+        view = model.view
+        model.logits(tf.zeros([1, view.size, view.size, view.depth]), Pass())
+        products = [op for op in graph.get_operations() if op.type in ('Conv2D', 'MatMul')]
+        # Not those whose matrix is a constant: the normalisation's bands.
+        return [_layer(op) for op in products if op.inputs[1].op.type == 'ReadVariableOp']
 
 
-# The poolings halve 24 to 12 after conv1, and 12 to 6 after conv2.
-LAYERS = (
-    _convolution('conv1', side=24, depth=3, filters=64),
-    _convolution('conv2', side=12, depth=64, filters=64),
-    Layer('local3', 384, 6 * 6 * 64),
-    Layer('local4', 192, 384),
-    Layer('softmax_linear', 10, 192),
-)
+def _layer(product: tf.Operation) -> Layer:
+    variable = product.inputs[1].op.inputs[0].op.name
+    weights = product.inputs[1].shape
+    return Layer(
+        variable.rpartition('/')[0],
+        product.outputs[0].shape.num_elements(),
+        weights[:-1].num_elements(),
+    )
 
 
-def forward_flops() -> int:
+def forward_flops(model: Model = cifar10.TUTORIAL_MODEL) -> int:
     """Floating-point operations of the forward pass, for one example."""
-    return 2 * sum(layer.multiply_adds for layer in LAYERS)
+    return 2 * sum(layer.multiply_adds for layer in layers(model))
 
 
-def training_flops() -> int:
+def training_flops(model: Model = cifar10.TUTORIAL_MODEL) -> int:
     """Floating-point operations of a training step, for one example.
 
     Each layer takes three products of the same number of multiply-adds: the forward
     pass, the gradient for its weights, and the gradient for its inputs. The first
     layer's inputs are the images, whose gradient nobody needs.
     """
-    return 3 * forward_flops() - 2 * LAYERS[0].multiply_adds
+    return 3 * forward_flops(model) - 2 * layers(model)[0].multiply_adds

@@ -8,6 +8,7 @@ constant batch, its input without the network, and its evaluation.
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import tempfile
 from unittest import mock
@@ -15,6 +16,7 @@ from unittest import mock
 import tensorflow.compat.v1 as tf
 
 import cifar10
+import cifar10_models
 import cifar10_session
 import cifar10_train
 from benchmarks.worker import (
@@ -28,35 +30,51 @@ from benchmarks.worker import (
 )
 from cifar10_checkpoint import Start
 from cifar10_classifier import Evaluator
-from cifar10_train_settings import TrainingData
+from cifar10_input import NUM_EXAMPLES_PER_EPOCH_FOR_TRAIN, TUTORIAL_VIEW, View
+from cifar10_layers import Model, Pass
+from cifar10_recipe import PRESETS
+from cifar10_train_settings import OneDeviceTrainSettings, TrainingData, training_batches
 
 
-def held_batch(batch_size: int) -> tuple[tf.Variable, tf.Variable]:
+def held_batch(batch_size: int, view: View = TUTORIAL_VIEW) -> tuple[tf.Variable, tf.Variable]:
     """The constant batch, in variables, which no optimiser of graphs computes with ahead."""
-    images, labels = constant_batch(batch_size)
+    images, labels = constant_batch(batch_size, view.size, view.depth)
     return (
         tf.get_variable('images', initializer=images, trainable=False),
         tf.get_variable('labels', initializer=labels, trainable=False),
     )
 
 
+def train_settings(options: Options) -> OneDeviceTrainSettings:
+    """Those of the network's own preset, but for what the options say."""
+    values = {
+        **dataclasses.asdict(PRESETS[options.model]),
+        'batch_size': options.batch_size,
+        'use_fp16': options.use_fp16,
+        'use_bf16': options.use_bf16,
+    }
+    return OneDeviceTrainSettings(**values)
+
+
 def train_on_constant_batch(options: Options) -> None:
     """The step of `cifar10_train.py`, its input replaced by a constant batch."""
-    settings = cifar10_train.OneDeviceTrainSettings(
-        batch_size=options.batch_size, use_fp16=options.use_fp16
-    )
+    settings = train_settings(options)
+    view = cifar10_models.MODELS[options.model].view
     with tf.Graph().as_default():
-        images, labels = (part.read_value() for part in held_batch(options.batch_size))
+        images, labels = (part.read_value() for part in held_batch(options.batch_size, view))
         with mock.patch.object(cifar10, 'distorted_inputs', return_value=(images, labels)):
-            training = cifar10_train.build(
-                settings, TrainingData(options.data_dir, 50_000, 10), Start(None, 0, 0)
-            )
+            training = cifar10_train.build(settings, data_of(options), Start(None, 0, 0))
         run_steps(
             training.train_op,
             training.total_loss,
             options,
             cifar10_session.session_config(settings),
         )
+
+
+def data_of(options: Options) -> TrainingData:
+    """The images, as many as CIFAR-10 has, of which schedules make epochs."""
+    return TrainingData(options.data_dir, NUM_EXAMPLES_PER_EPOCH_FOR_TRAIN, cifar10.NUM_CLASSES)
 
 
 def run_steps(
@@ -72,9 +90,12 @@ def run_steps(
 
 def read_input(options: Options) -> None:
     """The training batches, computed and thrown away."""
+    settings = train_settings(options)
     with tf.Graph().as_default(), tf.Session() as session:
         # The batch stays in TensorFlow, as in training: fetching would copy it.
-        batch = tf.group(*cifar10.distorted_inputs(options.data_dir, options.batch_size))
+        batch = tf.group(
+            *training_batches(settings, data_of(options), options.batch_size, start_example=0)
+        )
         ticker = Ticker(options.batch_size, options.log_frequency)
         for _ in options.steps:
             session.run(batch)
@@ -83,20 +104,21 @@ def read_input(options: Options) -> None:
 
 def evaluate(options: Options) -> None:
     """Scores the test images again and again, each time restoring the checkpoint."""
+    model = cifar10_models.MODELS[options.model]
     with tempfile.TemporaryDirectory() as directory:
-        checkpoint = save_first_weights(directory)
-        evaluator = Evaluator(options.data_dir)
+        checkpoint = save_first_weights(directory, model)
+        evaluator = Evaluator(options.data_dir, model=model)
         ticker = Ticker(evaluator.num_examples)
         for _ in options.steps:
             evaluator.evaluate(checkpoint)
             ticker.tick()
 
 
-def save_first_weights(directory: str) -> str:
+def save_first_weights(directory: str, model: Model = cifar10.TUTORIAL_MODEL) -> str:
     """Saves an untrained network with its moving averages; returns the checkpoint's path."""
     with tf.Graph().as_default(), tf.Session() as session:
         cifar10.create_global_step()
-        cifar10.inference(tf.zeros([1, 24, 24, 3]), summaries=False)
+        model.logits(tf.zeros([1, model.view.size, model.view.size, model.view.depth]), Pass())
         cifar10.variable_averages().apply(tf.trainable_variables())
         session.run(tf.global_variables_initializer())
         return tf.train.Saver().save(session, os.path.join(directory, 'model.ckpt'), global_step=0)

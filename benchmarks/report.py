@@ -13,8 +13,9 @@ from benchmarks.turns import Rates, Start
 
 TUTORIAL = 'tutorial'
 PROJECT = 'this project'
+BF16 = 'this project in bfloat16'
 
-HEADER = ('measured', 'variant', 'median', 'lowest to highest', 'ratio to tutorial', 'of ceiling')
+HEADER = ('measured', 'variant', 'median', 'lowest to highest', 'ratio to first', 'of ceiling')
 
 _PROJECT_COLOR, _PEER_COLOR, _CEILING_COLOR = '#08519c', '#9ecae1', '#a63603'
 
@@ -37,20 +38,18 @@ class Summary(NamedTuple):
     median: float
     lowest: float
     highest: float
-    ratio: float | None
-    """To the tutorial: median over the rounds of the ratio within the round."""
+    ratio: float
+    """To the row's first variant: median over the rounds of the ratio within the round."""
     of_ceiling: float | None
-    """Likewise, to the ceiling."""
+    """Likewise, to the ceiling, which is one of float32."""
 
 
-def median_ratio(values: Sequence[float], references: Sequence[float] | None) -> float | None:
-    """Median over the rounds of value / reference; None where there is no reference.
+def median_ratio(values: Sequence[float], references: Sequence[float]) -> float:
+    """Median over the rounds of value / reference.
 
     The two values of a round were taken within the same minute, so what slows the
     machine for longer than that changes both alike and their ratio little.
     """
-    if references is None:
-        return None
     return statistics.median(
         value / reference for value, reference in zip(values, references, strict=True)
     )
@@ -59,12 +58,13 @@ def median_ratio(values: Sequence[float], references: Sequence[float] | None) ->
 def summarize(row: Row, variant: str) -> Summary:
     """The summary of one variant in a row."""
     values = row.values[variant]
+    ceiling = row.ceiling if variant != BF16 else None
     return Summary(
         statistics.median(values),
         min(values),
         max(values),
-        median_ratio(values, row.values.get(TUTORIAL)),
-        median_ratio(values, row.ceiling),
+        median_ratio(values, next(iter(row.values.values()))),
+        median_ratio(values, ceiling) if ceiling else None,
     )
 
 
@@ -84,9 +84,8 @@ def table_lines(row: Row) -> list[tuple[str, ...]]:
     for variant in row.values:
         summary = summarize(row, variant)
         median, spread = _median_and_spread(row, summary)
-        ratio = '' if summary.ratio is None else f'{summary.ratio:.2f}'
         fraction = '' if summary.of_ceiling is None else f'{100 * summary.of_ceiling:.0f}%'
-        lines.append((row.title, variant, median, spread, ratio, fraction))
+        lines.append((row.title, variant, median, spread, f'{summary.ratio:.2f}', fraction))
     if row.ceiling:
         of_ceiling = summarize(row._replace(values={'ceiling': row.ceiling}), 'ceiling')
         median, spread = _median_and_spread(row, of_ceiling)
@@ -152,13 +151,12 @@ def _draw_row(axes: Axes, row: Row) -> None:
         [summary.median - summary.lowest for summary in summaries.values()],
         [summary.highest - summary.median for summary in summaries.values()],
     ]
-    colors = [_PROJECT_COLOR if name == PROJECT else _PEER_COLOR for name in summaries]
+    colors = [_PROJECT_COLOR if name in (PROJECT, BF16) else _PEER_COLOR for name in summaries]
     error = {'ecolor': '#444444', 'elinewidth': 1, 'capsize': 3}
     axes.barh(list(summaries), medians, 0.62, color=colors, xerr=spread, error_kw=error)
     for place, summary in enumerate(summaries.values()):
-        ratio = '' if summary.ratio is None else f'   {summary.ratio:.2f} ×'
         axes.annotate(
-            f'{summary.median:,.0f}{ratio}',
+            f'{summary.median:,.0f}   {summary.ratio:.2f} ×',
             (summary.highest, place),
             xytext=(7, 0),
             textcoords='offset points',

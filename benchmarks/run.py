@@ -5,9 +5,13 @@
 prints a table and draws a figure. Each variant is a process of its own; the processes
 take turns of a few seconds over several rounds (`turns.py`), warmed up before the
 first, and the table gives the median over the rounds, the spread, and the ratio to
-the tutorial's formulation within the same round. The ceiling is a large float32
-matrix product, in turns like the others, divided by the network's floating-point
-operations for an example (`flops.py`).
+the first variant within the same round. The ceiling is a large float32 matrix
+product, in turns like the others, divided by the network's floating-point operations
+for an example (`flops.py`).
+
+Where the processor multiplies bfloat16, training with --use_bf16 is one more variant;
+float32's ceiling is none for it. The peers are written for the tutorial's network:
+with another --model this project is measured alone.
 
 PyTorch is measured where it is installed: pip install -r benchmarks/requirements.txt,
 or --torch_python for an environment of its own.
@@ -29,8 +33,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks import report, turns
-from benchmarks.flops import forward_flops, training_flops
-from benchmarks.report import PROJECT, TUTORIAL, Row
+from benchmarks.report import BF16, PROJECT, TUTORIAL, Row
 from benchmarks.worker import CONSTANT, EVALUATION, INPUT, TRAIN
 from cifar10_settings import UserError, run_script, setting
 
@@ -71,6 +74,7 @@ class BenchmarkSettings:
     log_frequency: int = setting(10, 'Training steps in a console line.', at_least=2)
     starts: int = setting(3, 'Starts of each variant.', at_least=1)
     batch_size: int = setting(128, 'Images in a training batch.', at_least=1)
+    model: str = setting('tutorial', 'The network, as cifar10_train.py names it.')
     device: str = setting('cpu', 'Where the network runs: cpu or gpu.', choices=('cpu', 'gpu'))
     torch_python: str = setting(None, 'Interpreter that has PyTorch; by default this one.')
 
@@ -79,8 +83,8 @@ class Bench(NamedTuple):
     """All that measuring a row needs to know."""
 
     settings: BenchmarkSettings
-    directory: str
-    """That holds the record files."""
+    found: dict[str, Any]
+    """As `surroundings.py` prints it."""
     environment: dict[str, str]
     torch_python: str | None
     """None: PyTorch is left out."""
@@ -112,7 +116,12 @@ def find_surroundings(settings: BenchmarkSettings, environment: dict[str, str]) 
     Raises:
       UserError: the data cannot be had, or --device=gpu finds none.
     """
-    command = _module('surroundings', data_dir=settings.data_dir, dataset=settings.dataset)
+    command = _module(
+        'surroundings',
+        data_dir=settings.data_dir,
+        dataset=settings.dataset,
+        model=settings.model,
+    )
     found = json.loads(turns.run_to_end(command, environment, Path.cwd()))
     if settings.device == 'gpu' and not any('GPU' in name for name in found['devices']):
         raise UserError(
@@ -159,6 +168,7 @@ def machine_line(settings: BenchmarkSettings, found: dict[str, Any], torch: str 
         f'{cpu_model()}, {os.cpu_count()} cores',
         f'TensorFlow {found["tensorflow"]}',
         *([f'PyTorch {torch}'] if torch else []),
+        *([settings.model] if settings.model != TUTORIAL else []),
         f'batch {settings.batch_size}',
         *(['synthetic images'] if found['dataset'] == 'synthetic' else []),
         datetime.date.today().isoformat(),
@@ -187,22 +197,35 @@ def commands_of(bench: Bench, task: str, log_frequency: int) -> dict[str, list[s
     settings = bench.settings
     values: dict[str, Any] = {
         'task': task,
-        'data_dir': bench.directory,
+        'data_dir': bench.found['directory'],
         'batch_size': settings.batch_size,
         'log_frequency': log_frequency,
     }
-    commands = {
-        TUTORIAL: _module('tutorial_train', **values, train_dir=_train_dir(bench)),
-        PROJECT: _module('project', **values),
-        KERAS: _module('keras_train', **values),
-    }
-    if bench.torch_python:
+    has_peers = settings.model == TUTORIAL
+    commands = {}
+    if has_peers:
+        commands[TUTORIAL] = _module('tutorial_train', **values, train_dir=_train_dir(bench))
+    commands[PROJECT] = project_command(bench, values)
+    if task in (TRAIN, CONSTANT) and _multiplies_bf16(bench):
+        commands[BF16] = [*project_command(bench, values), '--use_bf16']
+    if has_peers:
+        commands[KERAS] = _module('keras_train', **values)
+    if has_peers and bench.torch_python:
         commands[TORCH] = _module(
             'torch_train', bench.torch_python, **values, device=settings.device
         )
-    if task == TRAIN:
-        commands[PROJECT] = project_train_command(bench, log_frequency)
     return commands
+
+
+def _multiplies_bf16(bench: Bench) -> bool:
+    return bench.settings.device == 'cpu' and bool(bench.found['multiplies_bf16'])
+
+
+def project_command(bench: Bench, values: dict[str, Any]) -> list[str]:
+    """This project's command for a task; it trains end to end as a user does."""
+    if values['task'] == TRAIN:
+        return project_train_command(bench, values['log_frequency'])
+    return _module('project', **values, model=bench.settings.model)
 
 
 def project_train_command(bench: Bench, log_frequency: int) -> list[str]:
@@ -211,6 +234,7 @@ def project_train_command(bench: Bench, log_frequency: int) -> list[str]:
         data_dir=bench.settings.data_dir,
         dataset=bench.settings.dataset,
         train_dir=_train_dir(bench),
+        model=bench.settings.model,
         batch_size=bench.settings.batch_size,
         log_frequency=log_frequency,
     )
@@ -228,9 +252,9 @@ def measure_row(bench: Bench, task: str) -> Row:
     """
     settings = bench.settings
     flops = {
-        TRAIN: training_flops(),
-        CONSTANT: training_flops(),
-        EVALUATION: forward_flops(),
+        TRAIN: bench.found['training_flops'],
+        CONSTANT: bench.found['training_flops'],
+        EVALUATION: bench.found['forward_flops'],
     }.get(task)
     num_lines = evaluation_lines(settings) if task == EVALUATION else settings.lines
     commands = commands_of(bench, task, settings.log_frequency)
@@ -277,7 +301,8 @@ def measure_sweep(bench: Bench, batch_sizes: Sequence[int] = SWEEP_BATCH_SIZES) 
         command = _module(
             'project',
             task=CONSTANT,
-            data_dir=bench.directory,
+            data_dir=bench.found['directory'],
+            model=settings.model,
             batch_size=batch_size,
             log_frequency=settings.log_frequency,
         )
@@ -333,9 +358,7 @@ def benchmark(settings: BenchmarkSettings) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         # What the processes leave behind when they are killed goes with the rest.
         environment['TMPDIR'] = scratch
-        bench = Bench(
-            settings, found['directory'], environment, torch_python if torch else None, scratch
-        )
+        bench = Bench(settings, found, environment, torch_python if torch else None, scratch)
         rows = measure(bench, names)
         sweep = measure_sweep(bench) if settings.device == 'gpu' else {}
     print_tables(machine, settings, rows, sweep)

@@ -32,6 +32,8 @@ class Options(argparse.Namespace):
     max_steps: int
     device: str
     use_fp16: bool
+    use_bf16: bool
+    model: str
 
     @property
     def steps(self) -> Iterable[int]:
@@ -51,18 +53,22 @@ def parse_options(description: str | None, arguments: list[str] | None = None) -
     add('--max_steps', type=int, default=0, help='0: until the process is ended')
     add('--device', choices=('cpu', 'gpu'), default='cpu', help='where the network runs')
     add('--use_fp16', action='store_true', help='compute in float16, where that is possible')
+    add('--use_bf16', action='store_true', help='multiply in bfloat16, where that is possible')
+    add('--model', default='tutorial', help='the network, of this project alone')
     return parser.parse_args(arguments, Options())
 
 
-def constant_batch(batch_size: int) -> tuple[np.ndarray, np.ndarray]:
+def constant_batch(
+    batch_size: int, size: int = 24, depth: int = 3
+) -> tuple[np.ndarray, np.ndarray]:
     """The batch that training on a constant batch sees, at every step.
 
     Returns:
-      images: float32 [batch_size, 24, 24, 3], standard normal.
+      images: float32 [batch_size, size, size, depth], standard normal.
       labels: int32 [batch_size], 0 to 9.
     """
     rng = np.random.default_rng(0)
-    images = rng.standard_normal([batch_size, 24, 24, 3], np.float32)
+    images = rng.standard_normal([batch_size, size, size, depth], np.float32)
     return images, rng.integers(0, 10, batch_size, np.int32)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import subprocess
@@ -15,6 +16,7 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 import cifar10
+import cifar10_models
 from benchmarks import flops, keras_train, project, report, run, turns, tutorial_train
 from benchmarks.worker import (
     CONSTANT,
@@ -26,6 +28,7 @@ from benchmarks.worker import (
     constant_batch,
     parse_options,
 )
+from cifar10_recipe import MODEL_NAMES
 from cifar10_settings import UserError
 from conftest import REPOSITORY, script_environment
 
@@ -42,23 +45,22 @@ def test_flops_of_a_training_step() -> None:
         'local4': 384 * 192,
         'softmax_linear': 1920,
     }
-    assert {layer.name: layer.multiply_adds for layer in flops.LAYERS} == forward
+    assert {layer.name: layer.multiply_adds for layer in flops.layers()} == forward
     assert flops.forward_flops() == 36_941_568
     assert flops.training_flops() == 105_295_104
 
 
-def test_flops_are_those_of_the_graph() -> None:
-    """Every product of the forward graph, from the shapes that TensorFlow gave it."""
-    with tf.Graph().as_default() as graph:
-        tutorial_train.inference(tf.zeros([1, 24, 24, 3]))
-        products = [op for op in graph.get_operations() if op.type in ('Conv2D', 'MatMul')]
-    assert len(products) == len(flops.LAYERS)
-    assert sum(map(_product_flops, products)) == flops.forward_flops()
-
-
-def _product_flops(operation: tf.Operation) -> int:
-    weights, output = operation.inputs[1].shape, operation.outputs[0].shape
-    return 2 * output.num_elements() * weights[:-1].num_elements()
+def test_flops_of_other_networks() -> None:
+    logistic = cifar10_models.MODELS['logistic']
+    assert flops.forward_flops(logistic) == 2 * 32 * 32 * 3 * 10
+    # The forward pass and the gradient for the weights.
+    assert flops.training_flops(logistic) == 2 * flops.forward_flops(logistic)
+    small = cifar10_models.MODELS['small_cnn']
+    assert {layer.name: layer.multiply_adds for layer in flops.layers(small)} == {
+        'conv1': 30 * 30 * 32 * 27,
+        'conv2': 13 * 13 * 64 * 288,
+        'softmax_linear': 6 * 6 * 64 * 10,
+    }
 
 
 # ------------------------------------------------------------------------- report
@@ -77,10 +79,20 @@ def test_ratios_are_taken_within_a_round() -> None:
     # Not 3.0, the ratio of the medians, which come from rounds of different noise.
 
 
-def test_no_reference_gives_no_ratio() -> None:
-    row = report.Row('input', 'examples/s', {'this project': [1.0]})
-    assert report.summarize(row, 'this project')[3:] == (None, None)
-    assert report.table_lines(row) == [('input', 'this project', '1 examples/s', '1 to 1', '', '')]
+def test_ratios_are_to_the_first_variant_and_need_no_ceiling() -> None:
+    row = report.Row('input', 'examples/s', {'this project': [2.0], 'a peer': [1.0]})
+    assert report.summarize(row, 'this project')[3:] == (1.0, None)
+    assert report.table_lines(row) == [
+        ('input', 'this project', '2 examples/s', '2 to 2', '1.00', ''),
+        ('input', 'a peer', '1 examples/s', '1 to 1', '0.50', ''),
+    ]
+
+
+def test_the_ceiling_of_float32_is_none_of_bfloat16() -> None:
+    values = {'this project': [300.0], report.BF16: [500.0]}
+    row = report.Row('training', 'examples/s', values, ceiling=[400.0])
+    assert report.summarize(row, 'this project').of_ceiling == 0.75
+    assert report.summarize(row, report.BF16)[3:] == (500 / 300, None)
 
 
 def test_table() -> None:
@@ -313,15 +325,40 @@ def bench(synthetic_data: Path, tmp_path: Path) -> run.Bench:
         log_frequency=2,
     )
     directory = str(synthetic_data / 'synthetic-batches-bin')
-    return run.Bench(settings, directory, run.child_environment('cpu'), None, str(tmp_path))
+    found = {
+        'directory': directory,
+        'multiplies_bf16': True,
+        'training_flops': 10**8,
+        'forward_flops': 10**7,
+    }
+    return run.Bench(settings, found, run.child_environment('cpu'), None, str(tmp_path))
 
 
 def test_a_row_of_all_variants(bench: run.Bench) -> None:
     row = run.measure_row(bench, TRAIN)
-    assert list(row.values) == ['tutorial', 'this project', 'Keras fit']
+    assert list(row.values) == ['tutorial', 'this project', report.BF16, 'Keras fit']
     assert all(rate > 0 for rates in row.values.values() for rate in rates)
     assert row.ceiling is not None
     assert row.ceiling[0] > 0
+
+
+@pytest.mark.parametrize('multiplies_bf16', [True, False, None])
+def test_another_network_has_no_peers(bench: run.Bench, multiplies_bf16: bool | None) -> None:
+    bench.found['multiplies_bf16'] = multiplies_bf16
+    settings = dataclasses.replace(bench.settings, model='small_cnn')
+    for task in TASKS:
+        commands = run.commands_of(bench._replace(settings=settings), task, log_frequency=2)
+        has_bf16 = bool(multiplies_bf16) and task in (TRAIN, CONSTANT)
+        assert list(commands) == ['this project', *([report.BF16] if has_bf16 else [])]
+        assert all('--model=small_cnn' in command for command in commands.values())
+        train_dirs = [o for c in commands.values() for o in c if o.startswith('--train_dir')]
+        assert len(set(train_dirs)) == len(train_dirs)
+
+
+def test_a_network_that_there_is_none_of_is_named(synthetic_data: Path) -> None:
+    done = run_benchmark('--model=large', f'--data_dir={synthetic_data}', '--dataset=synthetic')
+    assert done.returncode == 1 and 'Traceback' not in done.stderr
+    assert '--model=large' in done.stderr and 'small_cnn' in done.stderr
 
 
 def test_a_sweep(bench: run.Bench) -> None:
@@ -371,6 +408,24 @@ def test_this_project_does_every_task(
     project.RUN[task](parse_options(None, options_of(task, synthetic_data, tmp_path)))
     output = capsys.readouterr().out
     assert len(finite_losses(output)) == (2 if task == CONSTANT else 0)
+
+
+@pytest.mark.parametrize(
+    ('model', 'task'),
+    [
+        *((model, CONSTANT) for model in MODEL_NAMES),
+        ('mnist_deep', INPUT),
+        ('batch_norm_cnn', EVALUATION),
+    ],
+)
+def test_every_network_is_measured(
+    model: str, task: str, synthetic_data: Path, tmp_path: Path, capsys
+) -> None:
+    options = [*options_of(task, synthetic_data, tmp_path), f'--model={model}', '--use_bf16']
+    project.RUN[task](parse_options(None, options))
+    output = capsys.readouterr().out
+    assert len(finite_losses(output)) == (2 if task == CONSTANT else 0)
+    assert output.count('/sec') >= 2
 
 
 def test_tutorial_network() -> None:
