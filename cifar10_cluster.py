@@ -26,7 +26,7 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 import cifar10
-import cifar10_session
+import cifar10_run
 from cifar10_checkpoint import Start
 from cifar10_finite import Training
 from cifar10_recipe import Recipe
@@ -271,7 +271,7 @@ def refuse_mismatch(cluster: Cluster, facts: list[dict[str, Any]]) -> None:
 # --------------------------------------------------------------------------- a worker
 
 
-class ClusterWorker(cifar10_session.Worker):
+class ClusterWorker(cifar10_run.Worker):
     """One of several processes that take each step together."""
 
     def __init__(self, cluster: Cluster, config: tf.ConfigProto, wait_secs: int) -> None:
@@ -437,7 +437,7 @@ def start_process_again() -> None:
     os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:], '--nostart_over'])
 
 
-class _AgreedStopHook(cifar10_session.StopSignalHook):
+class _AgreedStopHook(cifar10_run.StopSignalHook):
     """Ends all workers' training after the same step, where a signal has come to any."""
 
     def __init__(self, index: int, own: tf.Tensor, everyones: tf.Tensor) -> None:

@@ -23,10 +23,11 @@ import tensorflow.compat.v1 as tf
 import cifar10
 import cifar10_board
 import cifar10_cluster
+import cifar10_run
 import cifar10_session
 from cifar10_cluster import ClusterWorker
 from cifar10_finite import Training
-from cifar10_session import Run
+from cifar10_run import Run
 from cifar10_settings import run_script, setting
 from cifar10_train_settings import OneDeviceTrainSettings, network, num_splits, training_batches
 
@@ -52,7 +53,7 @@ def build(settings: DistributedTrainSettings, run: Run, worker: ClusterWorker) -
 
     Args:
       settings: what was asked for.
-      run: as `cifar10_session.begin` gave it.
+      run: as `cifar10_run.begin` gave it.
       worker: whose graph it is.
 
     Returns:
@@ -104,7 +105,7 @@ def train(settings: DistributedTrainSettings) -> None:
     worker = ClusterWorker(cluster, config, settings.wait_secs)
     global_batch_size = settings.batch_size * worker.num_workers
     with (
-        cifar10_session.begin(settings, global_batch_size, worker) as run,
+        cifar10_run.begin(settings, global_batch_size, worker) as run,
         tf.device(worker.device),
     ):
         training = build(settings, run, worker)

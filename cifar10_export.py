@@ -53,7 +53,7 @@ from cifar10_input import (
 )
 from cifar10_layers import Model, Pass
 from cifar10_paths import filled_directory
-from cifar10_session import data_note
+from cifar10_progress import data_note
 from cifar10_settings import UserError, run_script, setting
 
 SAVED_MODEL, LITE_MODEL, METADATA = 'saved_model', 'model.tflite', 'metadata.json'

@@ -26,6 +26,7 @@ import tensorflow.compat.v1 as tf
 
 import cifar10
 import cifar10_board
+import cifar10_run
 import cifar10_session
 from cifar10 import GradientsAndVariables
 from cifar10_checkpoint import Start
@@ -167,7 +168,7 @@ def train(settings: MultiGpuTrainSettings) -> None:
     devices = tower_devices(settings.tower_device, settings.num_gpus)
     global_batch_size = settings.num_gpus * settings.batch_size
     num_cpu_devices = settings.num_gpus if settings.tower_device == 'cpu' else 1
-    with cifar10_session.begin(settings, global_batch_size) as run, tf.device('/cpu:0'):
+    with cifar10_run.begin(settings, global_batch_size) as run, tf.device('/cpu:0'):
         training = build(settings, devices, run.data, run.start)
         config = cifar10_session.session_config(settings, num_cpu_devices)
         cifar10_session.run(run, training, global_batch_size, config)

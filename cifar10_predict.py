@@ -38,7 +38,7 @@ from cifar10_classifier import (
 )
 from cifar10_input import CIFAR10_RECORD, IMAGE_SIZE
 from cifar10_pictures import DRAWN_SIZE, Picture, Reader
-from cifar10_session import data_note
+from cifar10_progress import data_note
 from cifar10_settings import UserError, arguments, run_script, setting
 
 # How many of the likeliest classes are shown.

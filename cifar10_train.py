@@ -20,6 +20,7 @@ import tensorflow.compat.v1 as tf
 
 import cifar10
 import cifar10_board
+import cifar10_run
 import cifar10_session
 from cifar10_checkpoint import Start
 from cifar10_finite import Training
@@ -71,7 +72,7 @@ def build(settings: OneDeviceTrainSettings, data: TrainingData, start: Start) ->
 
 def train(settings: OneDeviceTrainSettings) -> None:
     """Trains until `settings.max_steps`, or until the user stops it."""
-    with cifar10_session.begin(settings, settings.batch_size) as run:
+    with cifar10_run.begin(settings, settings.batch_size) as run:
         training = build(settings, run.data, run.start)
         config = cifar10_session.session_config(settings)
         cifar10_session.run(run, training, settings.batch_size, config)

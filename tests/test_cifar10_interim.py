@@ -18,7 +18,7 @@ from cifar10_checkpoint import CheckpointFolder
 from cifar10_classifier import Evaluator, Result
 from cifar10_eval import EvalSettings
 from cifar10_history import Entry, History
-from cifar10_session import Worker, begin
+from cifar10_run import Worker, begin
 from cifar10_settings import UserError
 from samples import full_disk, unix
 from test_cifar10_session import checkpoint_values, settings_for, train

@@ -16,8 +16,8 @@ import tensorflow.compat.v1 as tf
 
 import cifar10_data
 import cifar10_history
+import cifar10_hooks
 import cifar10_progress
-import cifar10_session
 import cifar10_settings
 import cifar10_train
 from cifar10_settings import UserError
@@ -222,8 +222,8 @@ def test_checkpoints_go_on_where_the_clock_is_set_back(
 ) -> None:
     """The time of day goes back an hour at each look, the time since the start goes on."""
     seconds = itertools.count()
-    monkeypatch.setattr(cifar10_session.time, 'time', lambda: 2e9 - 3600 * next(seconds))
-    monkeypatch.setattr(cifar10_session.time, 'monotonic', lambda: next(seconds))
+    monkeypatch.setattr(cifar10_hooks.time, 'time', lambda: 2e9 - 3600 * next(seconds))
+    monkeypatch.setattr(cifar10_hooks.time, 'monotonic', lambda: next(seconds))
     train(synthetic_data, tmp_path, max_steps=4, save_checkpoint_secs=1, max_to_keep=0)
     saved = sorted(path.stem for path in tmp_path.glob('*.index'))
     assert saved == [f'model.ckpt-{step}' for step in range(5)]
