@@ -200,6 +200,18 @@ def learning_rate_after(
     return recipe.learning_rate * fraction
 
 
+def has_ended(recipe: Recipe, examples_seen: int, num_examples_per_epoch: int) -> bool:
+    """Whether the learning rate has come to its end, and more examples would teach little.
+
+    Args:
+      recipe: whose schedule it is.
+      examples_seen: number of training examples so far.
+      num_examples_per_epoch: size of the training set.
+    """
+    ends = recipe.schedule in ('linear', 'cosine', 'one_cycle')
+    return ends and examples_seen >= int(recipe.decay_epochs * num_examples_per_epoch)
+
+
 def plateau_variable() -> tf.Variable:
     """The graph's `plateau_fraction`, float32 []: see the function of that name.
 

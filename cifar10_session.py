@@ -37,6 +37,7 @@ from cifar10_progress import (
     on_terminal,
     prints_above,
 )
+from cifar10_recipe import has_ended
 from cifar10_run import Run, Worker
 from cifar10_settings import UserError
 from cifar10_train_settings import TrainSettings, training_batches
@@ -233,7 +234,7 @@ def run(this_run: Run, training: Training, global_batch_size: int, config: tf.Co
                     # The session would take it for the end of the input, which has none: it
                     # comes from a file that grows beyond what is allowed.
                     raise _as_user_error(error, this_run) from error
-    _print_end(settings, console.step, stop.received, worker)
+    _print_end(this_run, console.step, global_batch_size, stop.received)
 
 
 def _why_not_finite(
@@ -297,15 +298,23 @@ def _explained(this_run: Run) -> Iterator[None]:
 
 
 def _print_end(
-    settings: TrainSettings, step: int, received: signal.Signals | None, worker: Worker
+    this_run: Run, step: int, global_batch_size: int, received: signal.Signals | None
 ) -> None:
     """Says why the run ended, and the command that goes on."""
+    settings, worker, start = this_run.settings, this_run.worker, this_run.start
     end = f'{"Stopped by " + received.name if received else "Finished"} at step {step}'
     if not worker.is_chief:
         print(f'{end}, saved by the chief')
         return
     print(f'{end}, saved in {settings.train_dir}{data_note(settings.dataset)}')
     print(f'To watch: {cifar10_board.command_line(settings.train_dir)}')
+    examples = start.examples + (step - start.step) * global_batch_size
+    if has_ended(settings, examples, this_run.data.num_examples):
+        print(
+            f'The learning rate has come to its end, by --schedule={settings.schedule}: for more '
+            'steps, train anew with larger --max_steps and --decay_epochs'
+        )
+        return
     # The data set that the run began with is taken by itself.
     settings = dataclasses.replace(settings, start_over=False, dataset=TrainSettings.dataset)
     if step >= settings.max_steps:

@@ -7,7 +7,7 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 import cifar10_recipe
-from cifar10_recipe import SCHEDULES, Recipe
+from cifar10_recipe import SCHEDULES, Recipe, has_ended
 
 NUM_EXAMPLES = 50_000
 
@@ -49,6 +49,14 @@ def test_a_schedule_never_exceeds_its_rate(schedule: str) -> None:
     found = rates(Recipe(schedule=schedule, decay_epochs=2), np.linspace(0, 3, 200).tolist())
     assert max(found) == pytest.approx(0.1, rel=0.02)
     assert min(found) >= 0
+
+
+@pytest.mark.parametrize('schedule', SCHEDULES)
+def test_some_schedules_come_to_an_end(schedule: str) -> None:
+    recipe = Recipe(schedule=schedule, decay_epochs=12.0)
+    assert not has_ended(recipe, 1199, num_examples_per_epoch=100)
+    ends = schedule in ('linear', 'cosine', 'one_cycle')
+    assert has_ended(recipe, 1200, num_examples_per_epoch=100) == ends
 
 
 def test_warmup_rises_to_the_schedule() -> None:

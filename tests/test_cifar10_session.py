@@ -158,6 +158,18 @@ def test_a_signal_ends_the_run_with_a_checkpoint(
     assert '--dataset' not in lines[-1]
 
 
+def test_a_schedule_at_its_end_is_not_to_go_on(
+    synthetic_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Two steps of 8 of the 200 images.
+    train(synthetic_data, tmp_path, schedule='cosine', decay_epochs=16 / 200)
+    output = capsys.readouterr().out
+    assert 'The learning rate has come to its end, by --schedule=cosine' in output
+    assert 'To go on' not in output
+    train(synthetic_data, tmp_path / 'longer', schedule='cosine', decay_epochs=17 / 200)
+    assert 'To go on' in capsys.readouterr().out
+
+
 def test_a_step_that_is_not_finite_is_not_taken_and_names_the_first_bad_tensor(
     synthetic_data: Path, tmp_path: Path
 ) -> None:
