@@ -8,6 +8,7 @@ gradients' sums, the update, the moving averages and the checkpoints.
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -17,8 +18,8 @@ from cifar10_settings import UserError
 
 _CPUINFO = Path('/proc/cpuinfo')
 
-# What Linux calls processors' instructions for products of bfloat16: of x86 and of Arm.
-_BF16_INSTRUCTIONS = frozenset({'avx512_bf16', 'amx_bf16', 'bf16'})
+# What Linux calls x86 processors' instructions for products of bfloat16.
+_BF16_INSTRUCTIONS = frozenset({'avx512_bf16', 'amx_bf16'})
 
 # GPUs with tensor cores, the only ones where float16 pays.
 _LEAST_CAPABILITY = (7, 0)
@@ -35,7 +36,7 @@ def check(use_fp16: bool, use_bf16: bool) -> None:
     if use_fp16:
         _warn_without_tensor_cores()
     if use_bf16:
-        _warn_without_bf16_instructions()
+        _warn_where_bf16_is_not_faster()
 
 
 def _warn_without_tensor_cores() -> None:
@@ -49,17 +50,30 @@ def _warn_without_tensor_cores() -> None:
         )
 
 
-def _warn_without_bf16_instructions() -> None:
-    if multiplies_bf16() is False:
-        print(
-            'Warning: --use_bf16 will not be faster than float32 here: '
-            f'{_CPUINFO} names none of {", ".join(sorted(_BF16_INSTRUCTIONS))}',
-            file=sys.stderr,
-        )
+def _warn_where_bf16_is_not_faster() -> None:
+    if tf.config.list_physical_devices('GPU'):
+        reason = 'it changes nothing on a GPU, for which --use_fp16 is'
+    elif not _onednn_is_on():
+        reason = 'TF_ENABLE_ONEDNN_OPTS is 0'
+    elif _has_bf16_instructions() is False:
+        reason = f'{_CPUINFO} names none of {", ".join(sorted(_BF16_INSTRUCTIONS))}'
+    else:
+        return
+    print(f'Warning: --use_bf16 will not be faster than float32 here: {reason}', file=sys.stderr)
 
 
-def multiplies_bf16() -> bool | None:
-    """Whether the processor has instructions for products of bfloat16; None: unknown."""
+def multiplies_bf16() -> bool:
+    """Whether --use_bf16 is known to have instructions for it on this machine's CPU."""
+    return bool(_has_bf16_instructions()) and _onednn_is_on()
+
+
+def _onednn_is_on() -> bool:
+    """Whether TensorFlow computes by oneDNN, which has the products of bfloat16."""
+    return os.environ.get('TF_ENABLE_ONEDNN_OPTS') != '0'
+
+
+def _has_bf16_instructions() -> bool | None:
+    """None: unknown, as on other systems than Linux and other processors than x86."""
     try:
         lines = _CPUINFO.read_text(encoding='utf-8', errors='replace').splitlines()
     except OSError:
@@ -67,7 +81,7 @@ def multiplies_bf16() -> bool | None:
     words = {
         word
         for line in lines
-        if line.lower().startswith(('flags', 'features'))
+        if line.startswith('flags')
         for word in line.partition(':')[2].split()
     }
     return bool(words & _BF16_INSTRUCTIONS) if words else None

@@ -29,7 +29,8 @@ INITIAL_LEARNING_RATE = 0.1
 WEIGHT_DECAY = 0.004
 
 OPTIMIZERS = ('sgd', 'momentum', 'nesterov', 'adam', 'rmsprop')
-SCHEDULES = ('staircase', 'exponential', 'inverse', 'linear', 'cosine', 'one_cycle')
+_ENDING_SCHEDULES = ('linear', 'cosine', 'one_cycle')
+SCHEDULES = ('staircase', 'exponential', 'inverse', *_ENDING_SCHEDULES)
 
 # Of `cifar10_models.MODELS`; each has a preset of its name.
 MODEL_NAMES = (
@@ -190,7 +191,7 @@ def learning_rate_after(
     Returns:
       float32 [], 0 to recipe.learning_rate.
     """
-    examples_per_decay = max(int(recipe.decay_epochs * num_examples_per_epoch), 1)
+    examples_per_decay = _examples_per_decay(recipe, num_examples_per_epoch)
     fraction = _FRACTIONS[recipe.schedule](examples_seen, examples_per_decay, recipe.decay_factor)
     if recipe.warmup_epochs:
         examples_of_warmup = max(int(recipe.warmup_epochs * num_examples_per_epoch), 1)
@@ -200,16 +201,23 @@ def learning_rate_after(
     return recipe.learning_rate * fraction
 
 
-def has_ended(recipe: Recipe, examples_seen: int, num_examples_per_epoch: int) -> bool:
-    """Whether the learning rate has come to its end, and more examples would teach little.
+def last_step_of_schedule(
+    recipe: Recipe, num_examples_per_epoch: int, global_batch_size: int
+) -> int | None:
+    """The step after which the learning rate is 0, or a cycle's last and least; None: never.
 
     Args:
       recipe: whose schedule it is.
-      examples_seen: number of training examples so far.
       num_examples_per_epoch: size of the training set.
+      global_batch_size: number of examples in a step.
     """
-    ends = recipe.schedule in ('linear', 'cosine', 'one_cycle')
-    return ends and examples_seen >= int(recipe.decay_epochs * num_examples_per_epoch)
+    if recipe.schedule not in _ENDING_SCHEDULES:
+        return None
+    return -(-_examples_per_decay(recipe, num_examples_per_epoch) // global_batch_size)
+
+
+def _examples_per_decay(recipe: Recipe, num_examples_per_epoch: int) -> int:
+    return max(int(recipe.decay_epochs * num_examples_per_epoch), 1)
 
 
 def plateau_variable() -> tf.Variable:

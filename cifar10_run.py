@@ -31,7 +31,7 @@ from cifar10_checkpoint import CheckpointFolder
 from cifar10_finite import Training
 from cifar10_input import count_examples, train_files
 from cifar10_progress import data_note
-from cifar10_recipe import TUTORIAL_RECIPE
+from cifar10_recipe import TUTORIAL_RECIPE, last_step_of_schedule
 from cifar10_settings import UserError
 from cifar10_train_settings import TrainingData, TrainSettings
 
@@ -165,26 +165,29 @@ def begin(
       UserError: data, folder and settings don't go together, or another run is under way
         in the folder.
     """
+    cifar10_precision.check(settings.use_fp16, settings.use_bf16)
     worker = worker or Worker()
     goes_on = worker.is_chief and not settings.start_over
     stored = cifar10_settings.load(settings.train_dir) if goes_on else {}
     prepared = _prepare_data(settings, stored.get('dataset'))
     settings = dataclasses.replace(settings, dataset=prepared.dataset)
-    cifar10_precision.check(settings.use_fp16, settings.use_bf16)
     _check_plateau(settings, worker)
     _check_model(settings, stored)
+    _check_preset(settings, stored)
     _check_held_out(settings, stored)
     data = _training_data(settings, prepared, global_batch_size)
     print(f'Settings: {cifar10_settings.describe(settings)}')
     print(f'Data: {_in_words(settings, data)}{data_note(prepared.dataset)}')
+    _warn_of_steps_beyond_schedule(settings, data, global_batch_size)
     watch = cifar10_guard.Watch(train_files(prepared.directory))
     with contextlib.ExitStack() as held:
         folder, found, check_folder = None, None, _nothing_to_check
         if worker.is_chief:
             check_folder = held.enter_context(_hold_train_dir(settings))
-            _store_settings(settings, stored, watch)
             folder = CheckpointFolder(settings.train_dir, settings.max_to_keep)
             found = cifar10_checkpoint.find_start(folder)
+            if found.step < settings.max_steps:
+                _store_settings(settings, stored, watch)
         facts = {'training images': data.num_examples, 'training files': watch.digest()}
         start = worker.join(settings, facts, found)
         if start.checkpoint:
@@ -242,6 +245,19 @@ def _check_model(settings: TrainSettings, stored: dict[str, Any]) -> None:
         )
 
 
+def _check_preset(settings: TrainSettings, stored: dict[str, Any]) -> None:
+    """Raises UserError where the run in --train_dir is one by another preset."""
+    preset = settings.preset or settings.model
+    held = (
+        (stored.get('preset') or stored.get('model', TUTORIAL_RECIPE.model)) if stored else preset
+    )
+    if preset != held:
+        raise UserError(
+            f'--preset={preset}: the run in {settings.train_dir} is trained by the preset {held}; '
+            f'name another --train_dir, or give --preset={held} or --start_over'
+        )
+
+
 def _check_held_out(settings: TrainSettings, stored: dict[str, Any]) -> None:
     """Raises UserError where images that were trained on would count as held out."""
     held_out = stored.get('num_held_out', settings.num_held_out if not stored else 0)
@@ -250,6 +266,19 @@ def _check_held_out(settings: TrainSettings, stored: dict[str, Any]) -> None:
             f'--num_held_out={settings.num_held_out}: the run in {settings.train_dir} was trained '
             f'with {held_out}; name another --train_dir, or give --num_held_out={held_out} or '
             '--start_over'
+        )
+
+
+def _warn_of_steps_beyond_schedule(
+    settings: TrainSettings, data: TrainingData, global_batch_size: int
+) -> None:
+    last_step = last_step_of_schedule(settings, data.num_examples, global_batch_size)
+    if last_step is not None and last_step < settings.max_steps:
+        print(
+            f'Warning: the learning rate is at its end after step {last_step:,}, by --schedule='
+            f'{settings.schedule} and --decay_epochs={settings.decay_epochs}, but --max_steps is '
+            f'{settings.max_steps:,}',
+            file=sys.stderr,
         )
 
 

@@ -37,7 +37,7 @@ from cifar10_progress import (
     on_terminal,
     prints_above,
 )
-from cifar10_recipe import has_ended
+from cifar10_recipe import last_step_of_schedule
 from cifar10_run import Run, Worker
 from cifar10_settings import UserError
 from cifar10_train_settings import TrainSettings, training_batches
@@ -301,23 +301,25 @@ def _print_end(
     this_run: Run, step: int, global_batch_size: int, received: signal.Signals | None
 ) -> None:
     """Says why the run ended, and the command that goes on."""
-    settings, worker, start = this_run.settings, this_run.worker, this_run.start
+    settings, worker = this_run.settings, this_run.worker
     end = f'{"Stopped by " + received.name if received else "Finished"} at step {step}'
     if not worker.is_chief:
         print(f'{end}, saved by the chief')
         return
     print(f'{end}, saved in {settings.train_dir}{data_note(settings.dataset)}')
     print(f'To watch: {cifar10_board.command_line(settings.train_dir)}')
-    examples = start.examples + (step - start.step) * global_batch_size
-    if has_ended(settings, examples, this_run.data.num_examples):
-        print(
-            f'The learning rate has come to its end, by --schedule={settings.schedule}: for more '
-            'steps, train anew with larger --max_steps and --decay_epochs'
-        )
-        return
     # The data set that the run began with is taken by itself.
     settings = dataclasses.replace(settings, start_over=False, dataset=TrainSettings.dataset)
+    last_step = last_step_of_schedule(settings, this_run.data.num_examples, global_batch_size)
+    if last_step is not None and step >= last_step:
+        print(
+            f'The learning rate is at its end, by --schedule={settings.schedule} and '
+            f'--decay_epochs={settings.decay_epochs}: to train longer, begin a run of more epochs '
+            'in another --train_dir',
+            flush=True,
+        )
+        return
     if step >= settings.max_steps:
-        settings = dataclasses.replace(settings, max_steps=max(100_000, 2 * step))
+        settings = dataclasses.replace(settings, max_steps=last_step or max(100_000, 2 * step))
     where = '' if worker.num_workers == 1 else ', on each worker with its TF_CONFIG'
     print(f'To go on{where}: {cifar10_settings.command_line(settings)}', flush=True)

@@ -69,7 +69,8 @@ class RunSettings:
     )
     use_bf16: bool = setting(
         False,
-        'Multiply in bfloat16, with float32 master variables: for CPUs with AVX512_BF16 or AMX.',
+        'Multiply in bfloat16, with float32 master variables: for CPUs with instructions for it '
+        '(AVX512_BF16 or AMX).',
     )
     seed: int = setting(
         0, 'Decides first weights, order and distortions.', at_least=0, at_most=LARGEST_SEED

@@ -91,28 +91,28 @@ def test_bfloat16_trains_to_nearly_the_same_float32_weights(
         assert change <= LARGEST_CHANGE * np.linalg.norm(value - first[name]), name
 
 
-def test_bfloat16_reaches_the_convolutions(synthetic_data: Path, tmp_path: Path) -> None:
+def test_bfloat16_reaches_the_convolutions_and_their_gradients(
+    synthetic_data: Path, tmp_path: Path
+) -> None:
     if not cifar10_precision.multiplies_bf16():
         pytest.skip('this processor does not multiply in bfloat16')
     settings = settings_for(synthetic_data, tmp_path, use_bf16=True)
+    options = tf.RunOptions(output_partition_graphs=True)
+    ran = tf.RunMetadata()
     with tf.Graph().as_default():
-        logits = cifar10.inference(tf.random.stateless_uniform([8, 24, 24, 3], [1, 2]))
-        run_metadata = tf.RunMetadata()
+        images = tf.random.stateless_uniform([8, 24, 24, 3], [1, 2])
+        total_loss = cifar10.loss(cifar10.inference(images), tf.zeros([8], tf.int32))
+        gradients = [gradient for gradient, _ in cifar10.compute_gradients(total_loss)]
         with tf.Session(config=cifar10_session.session_config(settings)) as session:
             session.run(tf.global_variables_initializer())
-            result = session.run(
-                logits,
-                options=tf.RunOptions(output_partition_graphs=True),
-                run_metadata=run_metadata,
-            )
-    assert result.dtype == np.float32
-    types = {
-        node.attr['T'].type
-        for graph in run_metadata.partition_graphs
-        for node in graph.node
-        if 'Conv2D' in node.op
-    }
-    assert types == {tf.bfloat16.as_datatype_enum}
+            # What is fetched itself is never rewritten.
+            session.run(tf.global_norm(gradients), options=options, run_metadata=ran)
+    assert all(gradient.dtype == tf.float32 for gradient in gradients)
+    convolutions = [
+        node for graph in ran.partition_graphs for node in graph.node if 'Conv2D' in node.op
+    ]
+    assert {node.attr['T'].type for node in convolutions} == {tf.bfloat16.as_datatype_enum}
+    assert any('BackpropFilter' in node.op for node in convolutions)
 
 
 def test_two_precisions_are_refused_and_leave_nothing(synthetic_data: Path, tmp_path: Path) -> None:
@@ -126,29 +126,45 @@ def test_two_precisions_are_refused_and_leave_nothing(synthetic_data: Path, tmp_
     [
         ('flags\t\t: fpu sse avx512f avx512_bf16\n', True),
         ('flags\t\t: fpu amx_bf16 amx_tile\n', True),
-        ('Features\t: fp asimd bf16\n', True),
-        ('flags\t\t: fpu sse avx512f\nbugs\t\t: bf16\n', False),
-        ('processor : 0\n', None),
+        ('flags\t\t: fpu sse avx512f\nbugs\t\t: amx_bf16\n', False),
+        ('Features\t: fp asimd bf16\n', False),
     ],
 )
 def test_the_processor_tells_whether_it_multiplies_bfloat16(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, expected: bool | None
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, expected: bool
 ) -> None:
     cpuinfo(tmp_path, monkeypatch, text)
+    monkeypatch.delenv('TF_ENABLE_ONEDNN_OPTS', raising=False)
     assert cifar10_precision.multiplies_bf16() is expected
+    monkeypatch.setenv('TF_ENABLE_ONEDNN_OPTS', '0')
+    assert not cifar10_precision.multiplies_bf16()
 
 
-def test_without_linux_nothing_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cifar10_precision, '_CPUINFO', tmp_path / 'none')
-    assert cifar10_precision.multiplies_bf16() is None
-
-
-def test_a_processor_without_bfloat16_is_warned_of(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ('text', 'environment', 'reason'),
+    [
+        ('flags : fpu avx2\n', '1', 'names none of amx_bf16, avx512_bf16'),
+        ('flags : fpu avx512_bf16\n', '0', 'TF_ENABLE_ONEDNN_OPTS is 0'),
+        ('flags : fpu avx512_bf16\n', '1', None),
+        ('Features : fp asimd\n', '1', None),
+    ],
+)
+def test_a_machine_where_bfloat16_is_not_faster_is_warned_of(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    text: str,
+    environment: str,
+    reason: str | None,
 ) -> None:
-    cpuinfo(tmp_path, monkeypatch, 'flags : fpu avx2\n')
+    if tf.config.list_physical_devices('GPU'):
+        pytest.skip('a GPU is at hand, which is warned of first')
+    cpuinfo(tmp_path, monkeypatch, text)
+    monkeypatch.setenv('TF_ENABLE_ONEDNN_OPTS', environment)
     cifar10_precision.check(use_fp16=False, use_bf16=True)
-    assert 'Warning: --use_bf16 will not be faster than float32 here' in capsys.readouterr().err
-    cpuinfo(tmp_path, monkeypatch, 'flags : fpu avx512_bf16\n')
-    cifar10_precision.check(use_fp16=False, use_bf16=True)
-    assert capsys.readouterr().err == ''
+    error = capsys.readouterr().err
+    if reason:
+        assert 'Warning: --use_bf16 will not be faster than float32 here' in error
+        assert reason in error
+    else:
+        assert error == ''

@@ -7,7 +7,7 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 import cifar10_recipe
-from cifar10_recipe import SCHEDULES, Recipe, has_ended
+from cifar10_recipe import SCHEDULES, Recipe, last_step_of_schedule
 
 NUM_EXAMPLES = 50_000
 
@@ -54,9 +54,10 @@ def test_a_schedule_never_exceeds_its_rate(schedule: str) -> None:
 @pytest.mark.parametrize('schedule', SCHEDULES)
 def test_some_schedules_come_to_an_end(schedule: str) -> None:
     recipe = Recipe(schedule=schedule, decay_epochs=12.0)
-    assert not has_ended(recipe, 1199, num_examples_per_epoch=100)
     ends = schedule in ('linear', 'cosine', 'one_cycle')
-    assert has_ended(recipe, 1200, num_examples_per_epoch=100) == ends
+    last_step = last_step_of_schedule(recipe, num_examples_per_epoch=100, global_batch_size=7)
+    # 1,200 examples are 171 batches and 3 examples.
+    assert last_step == (172 if ends else None)
 
 
 def test_warmup_rises_to_the_schedule() -> None:

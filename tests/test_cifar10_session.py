@@ -162,12 +162,33 @@ def test_a_schedule_at_its_end_is_not_to_go_on(
     synthetic_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # Two steps of 8 of the 200 images.
-    train(synthetic_data, tmp_path, schedule='cosine', decay_epochs=16 / 200)
-    output = capsys.readouterr().out
-    assert 'The learning rate has come to its end, by --schedule=cosine' in output
-    assert 'To go on' not in output
-    train(synthetic_data, tmp_path / 'longer', schedule='cosine', decay_epochs=17 / 200)
-    assert 'To go on' in capsys.readouterr().out
+    train(synthetic_data, tmp_path / 'ended', schedule='cosine', decay_epochs=16 / 200)
+    output = capsys.readouterr()
+    assert 'The learning rate is at its end, by --schedule=cosine' in output.out
+    assert 'To go on' not in output.out and 'Warning: the learning rate' not in output.err
+
+    train(synthetic_data, tmp_path / 'longer', schedule='cosine', decay_epochs=1.0)
+    assert '--max_steps=25 ' in capsys.readouterr().out.splitlines()[-1] + ' '
+
+    train(synthetic_data, tmp_path / 'shorter', schedule='cosine', decay_epochs=8 / 200)
+    error = capsys.readouterr().err
+    assert 'the learning rate is at its end after step 1,' in error
+    assert 'but --max_steps is 2' in error
+
+
+def test_a_train_dir_never_mixes_presets(synthetic_data: Path, tmp_path: Path) -> None:
+    train(synthetic_data, tmp_path)
+    with pytest.raises(UserError, match='--preset=fast: the run in .* by the preset tutorial'):
+        train(synthetic_data, tmp_path, preset='fast', max_steps=3)
+    assert cifar10_settings.load(str(tmp_path))['preset'] is None
+    train(synthetic_data, tmp_path, preset='tutorial', max_steps=3)
+    assert checkpoint_values(tmp_path)['global_step'] == 3
+
+
+def test_a_finished_run_keeps_its_settings(synthetic_data: Path, tmp_path: Path) -> None:
+    train(synthetic_data, tmp_path)
+    train(synthetic_data, tmp_path, learning_rate=0.5)
+    assert cifar10_settings.load(str(tmp_path))['learning_rate'] == 0.1
 
 
 def test_a_step_that_is_not_finite_is_not_taken_and_names_the_first_bad_tensor(
