@@ -26,7 +26,7 @@ PALE = '#9ecae1'
 GRID = '#dddddd'
 
 # Of a line among several of one run.
-_STYLES = ('-', '--', ':', '-.')
+STYLES = ('-', '--', ':', '-.')
 
 # With more, a legend finds no place among them.
 _MAX_LINES_BESIDE_LEGEND = 2
@@ -175,7 +175,7 @@ def _draw_precision(axes: Axes, runs: Sequence[Curves], unit: float) -> None:
             lines += axes.plot(
                 series.x / unit,
                 series.y,
-                _STYLES[number % len(_STYLES)],
+                STYLES[number % len(STYLES)],
                 color=color,
                 marker='o',
                 markersize=4,

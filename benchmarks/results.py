@@ -5,13 +5,13 @@ r"""What does each recipe reach, beside what was published of it? Trains, evalua
 trains by the preset of that name with each seed, scores the test images with the weights of
 the last step, and keeps the curve, the precision and the time of training in
 cifar10_results/small_cnn-0.json and so on. A run that is broken off goes on when the same
-command is given again; one that is done is not run anew. Then, as with no name at all,
+command is given again, and one that is kept is not run again. Then, as with no name at all,
 
     python -m benchmarks.results
 
 prints the table of all that is kept in --results_dir and draws precision against time.
 
-Nothing is chosen by the test images: they are scored in the midst of training for the
+No result is chosen by the test images: they are scored in the midst of training for the
 curve alone.
 """
 
@@ -19,46 +19,62 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import importlib.metadata
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tensorflow.compat.v1 as tf
 
 import cifar10_drawings
 import cifar10_history
+import cifar10_settings
 from benchmarks import results_report
+from benchmarks.machine import cpu_line, gpu_model
 from benchmarks.results_report import Result
-from benchmarks.run import cpu_model
 from cifar10_input import NUM_VIEWS
 from cifar10_recipe import PRESET_RUNS, PRESETS, Recipe
 from cifar10_settings import UserError, arguments, run_script, setting
+from cifar10_train_settings import TrainSettings
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+CIFAR10, MNIST = 'CIFAR-10', 'MNIST'
 
 # Points of a curve, where the preset itself does not ask for evaluations.
 NUM_POINTS = 20
 
 
-CIFAR10, MNIST = 'CIFAR-10', 'MNIST'
-
-
 class Row(NamedTuple):
-    """A recipe, and what was published of it."""
+    """What was published of a recipe, and what to run it on."""
 
     published: str
-    """Precision @ 1 on test images, in the words of the source; empty: none."""
+    """Accuracy on images that were not trained on, in the words of the source; empty: none."""
     dataset: str = CIFAR10
     max_steps: int = 0
     """0: as many as the preset says."""
+
+    def recipe_of(self, preset: str) -> Recipe:
+        """The preset, as the row has it run."""
+        recipe = PRESETS[preset]
+        return dataclasses.replace(recipe, max_steps=self.max_steps or recipe.max_steps)
+
+    def flags_of(self, preset: str) -> list[str]:
+        """The flags of `cifar10_train.py` that train as the row does."""
+        return [
+            f'--preset={preset}',
+            *([f'--max_steps={self.max_steps}'] if self.max_steps else []),
+            *(['--data_dir=mnist_data'] if self.dataset == MNIST else []),
+        ]
 
 
 # By the names of `cifar10_recipe.PRESETS`.
 ROWS = {
     'tutorial': Row('about 86%', max_steps=100_000),
-    'fast': Row('about 86%, in 100,000 steps'),
+    'fast': Row(''),
     'book': Row('about 75%'),
     'logistic': Row('37%'),
     'mlp': Row('45%'),
@@ -67,8 +83,8 @@ ROWS = {
     'deep_cnn': Row('over 80%'),
     'deep_cnn_augmented': Row('78.3%'),
     'batch_norm_cnn': Row('83%'),
-    'mnist_cnn': Row('98.5%', dataset=MNIST),
-    'mnist_deep': Row('', dataset=MNIST),
+    'mnist_cnn': Row('98.5%', MNIST),
+    'mnist_deep': Row('', MNIST),
 }
 
 
@@ -76,8 +92,8 @@ ROWS = {
 class ResultsSettings:
     """Which recipes to run, on what, and where results are kept."""
 
-    rows: tuple[str, ...] = arguments()
-    seeds: str = setting('0', 'Seeds, with commas between them: one run of each recipe for each.')
+    presets: tuple[str, ...] = arguments()
+    seeds: str = setting('0', 'Seeds, with commas between them: one run of each preset for each.')
     use_bf16: bool = setting(False, 'Train in bfloat16: see cifar10_train.py.')
     data_dir: str = setting('cifar10_data', 'Folder of CIFAR-10, filled if it is empty.')
     mnist_dir: str = setting(
@@ -87,44 +103,84 @@ class ResultsSettings:
     output: str = setting('cifar10_results.png', 'The figure to write: .png or .svg.')
 
 
+class Plan(NamedTuple):
+    """A run to take."""
+
+    settings: ResultsSettings
+    preset: str
+    seed: int
+
+    @property
+    def row(self) -> Row:
+        return ROWS[self.preset]
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.row.recipe_of(self.preset)
+
+    @property
+    def name(self) -> str:
+        """Of its folder and its result."""
+        return results_report.run_name(self.preset, self.seed, self.settings.use_bf16)
+
+    @property
+    def train_dir(self) -> str:
+        return os.path.join(self.settings.results_dir, self.name, 'cifar10_train')
+
+    @property
+    def eval_dir(self) -> str:
+        return os.path.join(self.settings.results_dir, self.name, 'cifar10_eval')
+
+    @property
+    def asked_for(self) -> dict[str, Any]:
+        """What training must have been asked for."""
+        return {
+            'seed': self.seed,
+            'use_bf16': self.settings.use_bf16,
+            'eval_every': -(-self.recipe.max_steps // NUM_POINTS),
+            'dataset': 'own' if self.row.dataset == MNIST else 'cifar10',
+            **PRESET_RUNS.get(self.preset, {}),
+        }
+
+    @property
+    def data_flags(self) -> list[str]:
+        """The images, for both scripts."""
+        mnist = self.row.dataset == MNIST
+        folder = self.settings.mnist_dir if mnist else self.settings.data_dir
+        return [f'--data_dir={folder}', f'--dataset={self.asked_for["dataset"]}']
+
+
 # ----------------------------------------------------------------------------- running
 
 
-def train_command(settings: ResultsSettings, name: str, seed: int) -> list[str]:
+def train_command(plan: Plan) -> list[str]:
     """`cifar10_train.py` by a preset, with evaluations for the curve."""
-    row, recipe = ROWS[name], PRESETS[name]
-    max_steps = row.max_steps or recipe.max_steps
-    asked_for = {
-        'eval_every': -(-max_steps // NUM_POINTS),
-        'log_frequency': 100,
-        **PRESET_RUNS.get(name, {}),
-    }
     values = {
-        'preset': name,
-        'seed': seed,
-        'max_steps': max_steps,
-        'data_dir': _data_dir(settings, row),
-        'train_dir': _folder(settings, name, seed, 'train'),
-        **asked_for,
+        'preset': plan.preset,
+        'max_steps': plan.recipe.max_steps,
+        'train_dir': plan.train_dir,
+        'log_frequency': 100,
+        **plan.asked_for,
     }
+    del values['dataset']
     return [
         sys.executable,
         str(REPOSITORY / 'cifar10_train.py'),
         *(f'--{name}={value}' for name, value in values.items()),
-        *(['--use_bf16'] if settings.use_bf16 else []),
+        *plan.data_flags,
     ]
 
 
-def eval_command(settings: ResultsSettings, name: str, seed: int, average: bool) -> list[str]:
+def eval_command(plan: Plan, average_views: bool) -> list[str]:
     """`cifar10_eval.py` on the test images, once."""
     return [
         sys.executable,
         str(REPOSITORY / 'cifar10_eval.py'),
         '--run_once',
-        f'--checkpoint_dir={_folder(settings, name, seed, "train")}',
-        f'--eval_dir={_folder(settings, name, seed, "eval")}',
-        f'--data_dir={_data_dir(settings, ROWS[name])}',
-        *(['--average_views'] if average else []),
+        f'--checkpoint_dir={plan.train_dir}',
+        f'--eval_dir={plan.eval_dir}',
+        *(['--average_views'] if average_views else []),
+        *plan.data_flags,
     ]
 
 
@@ -133,66 +189,91 @@ def averages_views(recipe: Recipe) -> bool:
     return recipe.flip and recipe.max_shift > 0
 
 
-def _folder(settings: ResultsSettings, name: str, seed: int, kind: str) -> str:
-    run = results_report.run_name(name, seed, settings.use_bf16)
-    return os.path.join(settings.results_dir, run, f'cifar10_{kind}')
-
-
-def _data_dir(settings: ResultsSettings, row: Row) -> str:
-    return settings.mnist_dir if row.dataset == MNIST else settings.data_dir
-
-
-def measure(settings: ResultsSettings, name: str, seed: int) -> Result:
+def measure(plan: Plan) -> Result:
     """Trains and evaluates.
 
     Raises:
-      UserError: one of the scripts failed, or was stopped before its last step.
+      UserError: a script failed, the run was stopped before its last step, or its folder
+        holds one of other settings.
     """
-    _run(train_command(settings, name, seed))
-    average = averages_views(PRESETS[name])
-    for averaged in (False, True) if average else (False,):
-        _run(eval_command(settings, name, seed, averaged))
-    return _collect(settings, name, seed)
+    _check_folder(plan)
+    _run(train_command(plan), plan.name)
+    history = cifar10_history.read(plan.train_dir)
+    max_steps = plan.recipe.max_steps
+    if not history or history[-1]['step'] != max_steps or 'precision' not in history[-1]:
+        raise UserError(
+            f'{plan.train_dir}: found no evaluation of step {max_steps} at the end of its history; '
+            'give the command again, or move the folder away'
+        )
+    several_views = averages_views(plan.recipe)
+    for average_views in (False, True) if several_views else (False,):
+        _run(eval_command(plan, average_views), plan.name)
+    return _collect(plan, history, NUM_VIEWS if several_views else None)
 
 
-def _run(command: list[str]) -> None:
-    code = subprocess.run(command, check=False).returncode
+def _check_folder(plan: Plan) -> None:
+    """Raises UserError where the folder holds a run of another recipe."""
+    stored = cifar10_settings.load(plan.train_dir)
+    expected = {**dataclasses.asdict(plan.recipe), **plan.asked_for}
+    for name, value in expected.items() if stored else ():
+        # Settings of a version before the flag lack it.
+        found = stored.get(name, getattr(TrainSettings, name))
+        if found != value:
+            raise UserError(
+                f'{plan.train_dir}: holds a run with --{name}={found}; expected {value}; move it '
+                'away, or name another --results_dir'
+            )
+
+
+def _run(command: list[str], name: str) -> None:
+    """Runs a script, which is told to end well where this one is to end."""
+    with subprocess.Popen(command) as process:
+        try:
+            code = process.wait()
+        except KeyboardInterrupt:
+            # Ctrl-C has reached the script as well: it saves a checkpoint.
+            process.wait()
+            raise
+        except SystemExit:
+            process.terminate()
+            process.wait()
+            raise
     if code:
-        raise UserError(f'{os.path.basename(command[1])} ended with exit code {code}')
+        raise UserError(f'{name}: {os.path.basename(command[1])} ended with exit code {code}')
 
 
-def _collect(settings: ResultsSettings, name: str, seed: int) -> Result:
+def _collect(plan: Plan, history: list[cifar10_history.Entry], num_views: int | None) -> Result:
     """What the histories of a run say of it."""
-    recipe = PRESETS[name]
-    max_steps = ROWS[name].max_steps or recipe.max_steps
-    train = cifar10_history.read(_folder(settings, name, seed, 'train'))
+    recipe = plan.recipe
+    # An evaluation replaces an earlier one of its step, images and views.
     scores = {
         entry['views']: entry
-        for entry in cifar10_history.read(_folder(settings, name, seed, 'eval'))
-        if entry['step'] == max_steps and entry['eval_data'] == 'test'
+        for entry in cifar10_history.read(plan.eval_dir)
+        if entry['step'] == recipe.max_steps and entry['eval_data'] == 'test'
     }
-    if 1 not in scores:
-        raise UserError(f'{name}: stopped before step {max_steps}; give the command again')
-    curve = [
-        [entry['examples'], entry['seconds'], entry['precision']]
-        for entry in train
-        if 'precision' in entry
-    ]
     return Result(
-        preset=name,
-        dataset=ROWS[name].dataset,
-        seed=seed,
-        steps=max_steps,
-        batch_size=recipe.batch_size,
-        use_bf16=settings.use_bf16,
-        seconds=max(entry['seconds'] for entry in train),
+        preset=plan.preset,
+        dataset=plan.row.dataset,
+        seed=plan.seed,
+        use_bf16=plan.settings.use_bf16,
+        recipe=dataclasses.asdict(recipe),
+        seconds=history[-1]['seconds'],
         precision=scores[1]['precision'],
-        precision_of_views=scores[NUM_VIEWS]['precision'] if NUM_VIEWS in scores else None,
+        precision_of_views=scores[num_views]['precision'] if num_views else None,
         num_test_images=scores[1]['num_examples'],
-        curve=curve,
-        machine=f'{cpu_model()}, {os.cpu_count()} cores, TensorFlow {tf.__version__}',
+        curve=[
+            [entry['examples'], entry['seconds'], entry['precision']]
+            for entry in history
+            if 'precision' in entry
+        ],
+        machine=_machine(),
         date=datetime.date.today().isoformat(),
     )
+
+
+def _machine() -> str:
+    gpus = [gpu_model()] if tf.config.list_physical_devices('GPU') else []
+    return ', '.join([*gpus, cpu_line(), f'TensorFlow {importlib.metadata.version("tensorflow")}'])
 
 
 # ------------------------------------------------------------------------------ script
@@ -213,11 +294,58 @@ def chosen_seeds(seeds: str) -> list[int]:
     return [int(seed) for seed in seeds.split(',')]
 
 
-def check_rows(names: tuple[str, ...]) -> None:
-    """Raises UserError where a name is none of a recipe."""
-    for name in names:
-        if name not in ROWS:
-            raise UserError(f'found {name!r}; expected names of {", ".join(ROWS)}')
+def plans(settings: ResultsSettings) -> list[Plan]:
+    """The runs that are asked for.
+
+    Raises:
+      UserError: a preset or a seed is none.
+    """
+    for preset in settings.presets:
+        if preset not in ROWS:
+            raise UserError(f'preset {preset!r}: expected one of {", ".join(ROWS)}')
+    seeds = chosen_seeds(settings.seeds)
+    return [Plan(settings, preset, seed) for preset in settings.presets for seed in seeds]
+
+
+def take(planned: list[Plan]) -> None:
+    """Takes the runs whose results are not kept yet.
+
+    Raises:
+      UserError: one of them failed, or a kept result is wrong.
+    """
+    for number, plan in enumerate(planned, 1):
+        kept = {(r.preset, r.seed, r.use_bf16) for r in load(plan.settings.results_dir)}
+        if (plan.preset, plan.seed, plan.settings.use_bf16) in kept:
+            print(f'{plan.name}: kept in {plan.settings.results_dir}')
+            continue
+        print(f'{plan.name}: run {number} of {len(planned)}', flush=True)
+        results_report.store(measure(plan), plan.settings.results_dir)
+
+
+def load(results_dir: str) -> list[Result]:
+    """The results in a folder.
+
+    Raises:
+      UserError: a file is no result, or one of another recipe than the preset's of today.
+    """
+    results = results_report.load(results_dir, tuple(ROWS))
+    for result in results:
+        recipe = dataclasses.asdict(ROWS[result.preset].recipe_of(result.preset))
+        for name, value in recipe.items():
+            if result.recipe.get(name) != value:
+                path = results_report.path_of(result, results_dir)
+                raise UserError(
+                    f'{path}: has --{name}={result.recipe.get(name)}; the preset {result.preset} '
+                    f'has {value}; remove the file to run it again'
+                )
+    return results
+
+
+def table(results: list[Result]) -> str:
+    """The results as a table in Markdown."""
+    return results_report.table(
+        results, {name: (row.flags_of(name), row.published) for name, row in ROWS.items()}
+    )
 
 
 def main(settings: ResultsSettings) -> None:
@@ -226,19 +354,16 @@ def main(settings: ResultsSettings) -> None:
     Raises:
       UserError: a flag or a kept result is wrong, there is none, or a run failed.
     """
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     cifar10_drawings.check_output(settings.output)
-    check_rows(settings.rows)
-    for name in settings.rows:
-        for seed in chosen_seeds(settings.seeds):
-            results_report.store(measure(settings, name, seed), settings.results_dir)
-    results = results_report.load(settings.results_dir)
+    take(plans(settings))
+    results = load(settings.results_dir)
     if not results:
         raise UserError(
-            f'--results_dir={settings.results_dir}: found no results; name recipes to run: '
+            f'--results_dir={settings.results_dir}: found no results; name presets to run: '
             f'{", ".join(ROWS)}'
         )
-    published = {name: row.published for name, row in ROWS.items()}
-    print(f'\n{results_report.table(results, published)}')
+    print(f'\n{table(results)}')
     cifar10_drawings.write(results_report.draw(results, tuple(ROWS)), settings.output)
     print(f'\nWrote {settings.output}')
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import glob
 import itertools
 import json
 import os
 import statistics
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -16,22 +16,20 @@ from matplotlib.ticker import FuncFormatter
 
 import cifar10_files
 from benchmarks.report import markdown_table
-from cifar10_drawings import GRID, PALETTE
-from cifar10_paths import os_errors_named
+from cifar10_drawings import GRID, PALETTE, STYLES
+from cifar10_paths import os_errors_named, read_text
 from cifar10_settings import UserError
 
 HEADER = (
-    'command',
+    'flags of `cifar10_train.py`',
     'published',
     'precision @ 1',
-    'of ten views',
+    'averaged over ten views',
     'steps',
+    'batch',
     'minutes',
     'seeds',
 )
-
-# Beyond as many lines as there are colours, with another style of line.
-_STYLES = ('-', '--')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,9 +39,9 @@ class Result:
     preset: str
     dataset: str
     seed: int
-    steps: int
-    batch_size: int
     use_bf16: bool
+    recipe: dict[str, Any]
+    """Values of `cifar10_recipe.Recipe`."""
     seconds: float
     """Of training, without evaluations."""
     precision: float
@@ -65,77 +63,110 @@ def run_name(preset: str, seed: int, use_bf16: bool) -> str:
     return f'{preset}-{"bf16-" if use_bf16 else ""}{seed}'
 
 
+def path_of(result: Result, folder: str) -> str:
+    """Where a result is kept."""
+    return os.path.join(folder, f'{run_name(result.preset, result.seed, result.use_bf16)}.json')
+
+
 def store(result: Result, folder: str) -> None:
-    """Writes a result, in place of an earlier one of the same recipe and seed.
+    """Writes a result, in place of an earlier one of the same preset and seed.
 
     Raises:
       UserError: it can't be written.
     """
-    path = os.path.join(folder, run_name(result.preset, result.seed, result.use_bf16) + '.json')
+    path = path_of(result, folder)
     with os_errors_named(path):
         os.makedirs(folder, exist_ok=True)
         cifar10_files.replace_text(path, json.dumps(dataclasses.asdict(result)) + '\n')
 
 
-def load(folder: str) -> list[Result]:
-    """All results in a folder, those of a preset together.
+def load(folder: str, presets: Sequence[str]) -> list[Result]:
+    """All results in a folder, in the order of their names.
+
+    Args:
+      folder: that of the files.
+      presets: the names of all.
 
     Raises:
       UserError: names the file that is no result.
     """
-    return [_read(path) for path in sorted(glob.glob(os.path.join(folder, '*.json')))]
+    return [_read(path, presets) for path in cifar10_files.matching(folder, '*.json')]
 
 
-def _read(path: str) -> Result:
-    with os_errors_named(path), open(path, encoding='utf-8') as file:
-        text = file.read()
+def _read(path: str, presets: Sequence[str]) -> Result:
+    expected = 'expected a result as benchmarks.results writes it'
+    text = read_text(path, expected)
     try:
-        return Result(**json.loads(text))
-    except (ValueError, TypeError) as error:
-        raise UserError(f'{path}: expected a result as benchmarks.results writes it') from error
+        result = Result(**json.loads(text))
+        sound = (
+            result.preset in presets
+            and isinstance(result.recipe, dict)
+            and {'max_steps', 'batch_size'} <= result.recipe.keys()
+            and all(map(_is_number, (result.seconds, result.precision, result.seed)))
+            and (result.precision_of_views is None or _is_number(result.precision_of_views))
+            and bool(result.curve)
+            and all(len(point) == 3 and all(map(_is_number, point)) for point in result.curve)
+        )
+    except (ValueError, TypeError, RecursionError):
+        sound = False
+    if not sound:
+        raise UserError(f'{path}: {expected}')
+    return result
+
+
+def _is_number(value: object) -> bool:
+    # Not true and false, which are numbers to Python.
+    return type(value) in (int, float)
 
 
 def _groups(results: Sequence[Result], order: Sequence[str]) -> list[list[Result]]:
-    """The runs of one command but for the seed, in the order of their presets in `order`."""
+    """Runs that differ by their seeds alone, in the order of their presets in `order`."""
     places = {preset: place for place, preset in enumerate(order)}
 
-    def command(result: Result) -> tuple[int, bool]:
-        return places[result.preset], result.use_bf16
+    def command(result: Result) -> tuple[int, bool, str]:
+        return places[result.preset], result.use_bf16, result.machine
 
-    ordered = sorted(results, key=lambda result: (*command(result), result.seed))
+    ordered = sorted(results, key=lambda result: (command(result), result.seed))
     return [list(group) for _, group in itertools.groupby(ordered, command)]
 
 
 # -------------------------------------------------------------------------------- table
 
 
-def table(results: Sequence[Result], published: Mapping[str, str]) -> str:
-    """A Markdown table, of one line for each preset.
+def table(results: Sequence[Result], presets: Mapping[str, tuple[Sequence[str], str]]) -> str:
+    """A Markdown table, of one line for each command, and below it the machine.
 
     Args:
       results: of the presets.
-      published: what was published of each preset there is, in the order of the lines.
+      presets: of each preset there is, in the order of the lines, the flags of the trainer and
+        what was published.
     """
-    groups = _groups(results, tuple(published))
-    return markdown_table(HEADER, [_line(group, published[group[0].preset]) for group in groups])
+    groups = _groups(results, tuple(presets))
+    machines = sorted({result.machine for result in results})
+    lines = [_line(group, *presets[group[0].preset], machines) for group in groups]
+    measured = [
+        f'({place}) {machine}' if len(machines) > 1 else machine
+        for place, machine in enumerate(machines, 1)
+    ]
+    return f'{markdown_table(HEADER, lines)}\n\nMeasured on {"; ".join(measured)}.'
 
 
-def _line(group: Sequence[Result], published: str) -> tuple[str, ...]:
+def _line(
+    group: Sequence[Result], flags: Sequence[str], published: str, machines: Sequence[str]
+) -> tuple[str, ...]:
     first = group[0]
     views = [r.precision_of_views for r in group if r.precision_of_views is not None]
+    minutes = f'{statistics.median(result.seconds for result in group) / 60:.1f}'
     return (
-        f'`cifar10_train.py --preset={_title(first)}`',
+        f'`{" ".join([*flags, *(["--use_bf16"] if first.use_bf16 else [])])}`',
         published or '–',
         _spread([result.precision for result in group]),
         _spread(views) if views else '–',
-        f'{first.steps:,} of {first.batch_size}',
-        f'{statistics.median(result.seconds for result in group) / 60:.1f}',
+        f'{first.recipe["max_steps"]:,}',
+        str(first.recipe['batch_size']),
+        f'{minutes} ({machines.index(first.machine) + 1})' if len(machines) > 1 else minutes,
         ', '.join(str(result.seed) for result in group),
     )
-
-
-def _title(result: Result) -> str:
-    return result.preset + (' --use_bf16' if result.use_bf16 else '')
 
 
 def _spread(values: Sequence[float]) -> str:
@@ -155,26 +186,32 @@ def draw(results: Sequence[Result], order: Sequence[str]) -> Figure:
     """
     groups = _groups(results, order)
     datasets = list(dict.fromkeys(group[0].dataset for group in groups))
-    figure = Figure(figsize=(9, 5.4 * len(datasets)), layout='constrained')
-    for axes, dataset in zip(
-        figure.subplots(len(datasets), squeeze=False)[:, 0], datasets, strict=True
-    ):
+    figure = Figure(figsize=(9, 4.6 * len(datasets)), layout='constrained')
+    panels = figure.subplots(len(datasets), squeeze=False)[:, 0]
+    for axes, dataset in zip(panels, datasets, strict=True):
         _draw_panel(axes, [group for group in groups if group[0].dataset == dataset])
         axes.set_title(dataset, loc='left')
     return figure
 
 
 def _draw_panel(axes: Axes, groups: Sequence[Sequence[Result]]) -> None:
-    looks = itertools.product(_STYLES, PALETTE)
+    looks = itertools.cycle(itertools.product(STYLES, PALETTE))
     for group, (style, color) in zip(groups, looks, strict=False):
         mean = statistics.mean(result.precision for result in group)
-        label = f'{_title(group[0])}: {mean:.3f}'
-        for result in group:
+        label = f'{group[0].preset}{" in bfloat16" if group[0].use_bf16 else ""}: {mean:.3f}'
+        for number, result in enumerate(group):
             minutes = [seconds / 60 for _, seconds, _ in result.curve]
             precisions = [precision for *_, precision in result.curve]
-            axes.plot(minutes, precisions, style, color=color, label=label, linewidth=1.6)
+            # Lines whose labels begin with _ are not in the legend.
+            axes.plot(
+                minutes,
+                precisions,
+                style,
+                color=color,
+                label='_' if number else label,
+                linewidth=1.6,
+            )
             axes.plot(minutes[-1], precisions[-1], 'o', color=color, markersize=5)
-            label = '_'  # One line of a group in the legend.
     axes.set_xscale('log')
     axes.xaxis.set_major_formatter(FuncFormatter(lambda minutes, place: f'{minutes:g}'))
     axes.set_xlabel('minutes of training')

@@ -23,9 +23,7 @@ import dataclasses
 import datetime
 import json
 import os
-import platform
 import signal
-import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -33,6 +31,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks import report, turns
+from benchmarks.machine import cpu_line, gpu_model
 from benchmarks.report import BF16, PROJECT, TUTORIAL, Row
 from benchmarks.worker import CONSTANT, EVALUATION, INPUT, TRAIN
 from cifar10_settings import UserError, run_script, setting
@@ -73,7 +72,9 @@ class BenchmarkSettings:
     lines: int = setting(10, 'Console lines in a turn; of evaluation, a fifth.', at_least=1)
     log_frequency: int = setting(10, 'Training steps in a console line.', at_least=2)
     starts: int = setting(3, 'Starts of each variant.', at_least=1)
-    batch_size: int = setting(128, 'Images in a training batch.', at_least=1)
+    batch_size: int = setting(
+        0, "Images in a training batch; 0: those of the network's own recipe.", at_least=0
+    )
     model: str = setting('tutorial', 'The network, as cifar10_train.py names it.')
     device: str = setting('cpu', 'Where the network runs: cpu or gpu.', choices=('cpu', 'gpu'))
     torch_python: str = setting(None, 'Interpreter that has PyTorch; by default this one.')
@@ -142,30 +143,11 @@ def find_torch(python: str, environment: dict[str, str]) -> str | None:
         return None
 
 
-def cpu_model() -> str:
-    """The processor's name, from Linux, or what Python knows."""
-    try:
-        lines = Path('/proc/cpuinfo').read_text(encoding='utf-8').splitlines()
-    except OSError:
-        lines = []
-    names = (line.partition(':')[2].strip() for line in lines if line.startswith('model name'))
-    return next(names, platform.processor() or platform.machine())
-
-
-def gpu_model() -> str:
-    """The first GPU's name, from its driver's tool."""
-    try:
-        query = ['nvidia-smi', '--query-gpu=name', '--format=csv,noheader']
-        return subprocess.check_output(query, text=True).partition('\n')[0]
-    except (OSError, subprocess.CalledProcessError):
-        return 'GPU'
-
-
 def machine_line(settings: BenchmarkSettings, found: dict[str, Any], torch: str | None) -> str:
     """Processor, versions, date and batch, on one line."""
     parts = [
         *([gpu_model()] if settings.device == 'gpu' else []),
-        f'{cpu_model()}, {os.cpu_count()} cores',
+        cpu_line(),
         f'TensorFlow {found["tensorflow"]}',
         *([f'PyTorch {torch}'] if torch else []),
         *([settings.model] if settings.model != TUTORIAL else []),
@@ -229,7 +211,7 @@ def project_command(bench: Bench, values: dict[str, Any]) -> list[str]:
 
 
 def project_train_command(bench: Bench, log_frequency: int) -> list[str]:
-    """`cifar10_train.py` as a user runs it, all defaults left as they are."""
+    """`cifar10_train.py` as a user runs it, its other defaults left as they are."""
     options = _options(
         data_dir=bench.settings.data_dir,
         dataset=bench.settings.dataset,
@@ -352,6 +334,8 @@ def benchmark(settings: BenchmarkSettings) -> None:
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     environment = child_environment(settings.device)
     found = find_surroundings(settings, environment)
+    batch_size = settings.batch_size or found['batch_size']
+    settings = dataclasses.replace(settings, batch_size=batch_size)
     torch_python = settings.torch_python or sys.executable
     torch = find_torch(torch_python, environment)
     machine = machine_line(settings, found, torch)

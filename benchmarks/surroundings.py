@@ -17,7 +17,7 @@ import cifar10_data
 import cifar10_models
 import cifar10_precision
 from benchmarks.flops import forward_flops, training_flops
-from cifar10_recipe import MODEL_NAMES
+from cifar10_recipe import MODEL_NAMES, PRESETS
 from cifar10_settings import run_script, setting
 
 
@@ -41,6 +41,7 @@ def main(settings: SurroundingsSettings) -> None:
         'tensorflow': tf.__version__,
         'devices': devices,
         'multiplies_bf16': cifar10_precision.multiplies_bf16(),
+        'batch_size': PRESETS[settings.model].batch_size,
         'training_flops': training_flops(model),
         'forward_flops': forward_flops(model),
     }

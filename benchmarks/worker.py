@@ -52,9 +52,9 @@ def parse_options(description: str | None, arguments: list[str] | None = None) -
     add('--log_frequency', type=int, default=10, help='steps between console lines')
     add('--max_steps', type=int, default=0, help='0: until the process is ended')
     add('--device', choices=('cpu', 'gpu'), default='cpu', help='where the network runs')
-    add('--use_fp16', action='store_true', help='compute in float16, where that is possible')
-    add('--use_bf16', action='store_true', help='multiply in bfloat16, where that is possible')
-    add('--model', default='tutorial', help='the network, of this project alone')
+    add('--use_fp16', action='store_true', help='compute in float16, this project alone')
+    add('--use_bf16', action='store_true', help='multiply in bfloat16, this project alone')
+    add('--model', default='tutorial', help='the network, this project alone')
     return parser.parse_args(arguments, Options())
 
 

@@ -107,7 +107,6 @@ def test_bfloat16_reaches_the_convolutions_and_their_gradients(
             session.run(tf.global_variables_initializer())
             # What is fetched itself is never rewritten.
             session.run(tf.global_norm(gradients), options=options, run_metadata=ran)
-    assert all(gradient.dtype == tf.float32 for gradient in gradients)
     convolutions = [
         node for graph in ran.partition_graphs for node in graph.node if 'Conv2D' in node.op
     ]
