@@ -286,12 +286,18 @@ def _training_data(
     settings: TrainSettings, prepared: cifar10_data.Prepared, global_batch_size: int
 ) -> TrainingData:
     """Raises UserError where there is less than a batch of it."""
-    num_examples = count_examples(train_files(prepared.directory)) - settings.num_held_out
-    if global_batch_size > num_examples:
-        held_out = f' beside {settings.num_held_out} held out' if settings.num_held_out else ''
+    total = count_examples(train_files(prepared.directory))
+    num_examples = total - settings.num_held_out
+    if global_batch_size > total:
         raise UserError(
-            f'--batch_size: a step takes {global_batch_size} examples, but '
-            f'{prepared.directory} holds only {max(num_examples, 0)} training images{held_out}'
+            f'--batch_size: a step takes {global_batch_size} examples, but {prepared.directory} '
+            f'holds only {total} training images'
+        )
+    if global_batch_size > num_examples:
+        raise UserError(
+            f'--num_held_out={settings.num_held_out}: {prepared.directory} holds {total} training '
+            f'images; expected at most {total - global_batch_size}, so that a batch of '
+            f'{global_batch_size} is left'
         )
     return TrainingData(prepared.directory, num_examples, prepared.num_classes)
 
