@@ -163,7 +163,8 @@ HARMFUL: dict[str, tuple[bytes, str]] = {
     'pax name': (pax({'path': '../evil'}) + claiming('good', 0), "'../evil' leads out"),
     'pax name for all': (
         pax({'path': '/evil'}, tarfile.XGLTYPE) + pax({'a': 'b'}) + claiming('good', 0),
-        "'/evil' leads out",
+        # Python 3.11.2 can't read two such headers on end, and later versions can.
+        "'/evil' leads out|not a whole tar archive",
     ),
     'pax size': (pax({'size': str(HUGE)}) + claiming('a', 0), "'a' has 10,000,0"),
     'pax size below zero': (pax({'size': '-512'}) + claiming('a', 0), "'a' has -512 bytes"),
