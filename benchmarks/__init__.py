@@ -1,1 +1,5 @@
-"""How fast? The tutorial, this project, Keras and PyTorch on one network, side by side."""
+"""How fast, beside the tutorial, Keras and PyTorch? How good, beside what was published?"""
+
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parent.parent

@@ -15,7 +15,8 @@ import h5py  # type: ignore[import-untyped]
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-from benchmarks.run import REPOSITORY, child_environment
+from benchmarks import REPOSITORY
+from benchmarks.run import child_environment
 from cifar10_settings import UserError
 
 NUM_IMAGES = 500

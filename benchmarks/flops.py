@@ -53,7 +53,7 @@ def _layer(product: tf.Operation) -> Layer:
 
 def forward_flops(model: Model = cifar10.TUTORIAL_MODEL) -> int:
     """Floating-point operations of the forward pass, for one example."""
-    return 2 * sum(layer.multiply_adds for layer in layers(model))
+    return _flops(layers(model))
 
 
 def training_flops(model: Model = cifar10.TUTORIAL_MODEL) -> int:
@@ -63,4 +63,9 @@ def training_flops(model: Model = cifar10.TUTORIAL_MODEL) -> int:
     pass, the gradient for its weights, and the gradient for its inputs. The first
     layer's inputs are the images, whose gradient nobody needs.
     """
-    return 3 * forward_flops(model) - 2 * layers(model)[0].multiply_adds
+    of_network = layers(model)
+    return 3 * _flops(of_network) - _flops(of_network[:1])
+
+
+def _flops(of_layers: list[Layer]) -> int:
+    return 2 * sum(layer.multiply_adds for layer in of_layers)

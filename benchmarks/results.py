@@ -24,7 +24,6 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import tensorflow.compat.v1 as tf
@@ -32,7 +31,7 @@ import tensorflow.compat.v1 as tf
 import cifar10_drawings
 import cifar10_history
 import cifar10_settings
-from benchmarks import results_report
+from benchmarks import REPOSITORY, results_report
 from benchmarks.machine import cpu_line, gpu_model
 from benchmarks.results_report import Result
 from cifar10_input import NUM_VIEWS
@@ -40,9 +39,8 @@ from cifar10_recipe import PRESET_RUNS, PRESETS, Recipe
 from cifar10_settings import UserError, arguments, run_script, setting
 from cifar10_train_settings import TrainSettings
 
-REPOSITORY = Path(__file__).resolve().parent.parent
-
 CIFAR10, MNIST = 'CIFAR-10', 'MNIST'
+MNIST_DIR = 'mnist_data'
 
 # Points of a curve, where the preset itself does not ask for evaluations.
 NUM_POINTS = 20
@@ -67,7 +65,7 @@ class Row(NamedTuple):
         return [
             f'--preset={preset}',
             *([f'--max_steps={self.max_steps}'] if self.max_steps else []),
-            *(['--data_dir=mnist_data'] if self.dataset == MNIST else []),
+            *([f'--data_dir={MNIST_DIR}'] if self.dataset == MNIST else []),
         ]
 
 
@@ -97,7 +95,7 @@ class ResultsSettings:
     use_bf16: bool = setting(False, 'Train in bfloat16: see cifar10_train.py.')
     data_dir: str = setting('cifar10_data', 'Folder of CIFAR-10, filled if it is empty.')
     mnist_dir: str = setting(
-        'mnist_data', 'Folder of MNIST, as cifar10_data.py convert mnist writes it.'
+        MNIST_DIR, 'Folder of MNIST, as cifar10_data.py convert mnist writes it.'
     )
     results_dir: str = setting('cifar10_results', 'Folder of training runs and their results.')
     output: str = setting('cifar10_results.png', 'The figure to write: .png or .svg.')
@@ -143,11 +141,9 @@ class Plan(NamedTuple):
         }
 
     @property
-    def data_flags(self) -> list[str]:
-        """The images, for both scripts."""
-        mnist = self.row.dataset == MNIST
-        folder = self.settings.mnist_dir if mnist else self.settings.data_dir
-        return [f'--data_dir={folder}', f'--dataset={self.asked_for["dataset"]}']
+    def data_dir(self) -> str:
+        settings = self.settings
+        return settings.mnist_dir if self.row.dataset == MNIST else settings.data_dir
 
 
 # ----------------------------------------------------------------------------- running
@@ -159,15 +155,14 @@ def train_command(plan: Plan) -> list[str]:
         'preset': plan.preset,
         'max_steps': plan.recipe.max_steps,
         'train_dir': plan.train_dir,
+        'data_dir': plan.data_dir,
         'log_frequency': 100,
         **plan.asked_for,
     }
-    del values['dataset']
     return [
         sys.executable,
         str(REPOSITORY / 'cifar10_train.py'),
         *(f'--{name}={value}' for name, value in values.items()),
-        *plan.data_flags,
     ]
 
 
@@ -179,8 +174,9 @@ def eval_command(plan: Plan, average_views: bool) -> list[str]:
         '--run_once',
         f'--checkpoint_dir={plan.train_dir}',
         f'--eval_dir={plan.eval_dir}',
+        f'--data_dir={plan.data_dir}',
+        f'--dataset={plan.asked_for["dataset"]}',
         *(['--average_views'] if average_views else []),
-        *plan.data_flags,
     ]
 
 
@@ -307,19 +303,21 @@ def plans(settings: ResultsSettings) -> list[Plan]:
     return [Plan(settings, preset, seed) for preset in settings.presets for seed in seeds]
 
 
-def take(planned: list[Plan]) -> None:
-    """Takes the runs whose results are not kept yet.
+def take(planned: list[Plan], kept: list[Result]) -> list[Result]:
+    """Takes the runs whose results are not kept yet; returns these and the new ones.
 
     Raises:
-      UserError: one of them failed, or a kept result is wrong.
+      UserError: one of them failed.
     """
+    results = list(kept)
     for number, plan in enumerate(planned, 1):
-        kept = {(r.preset, r.seed, r.use_bf16) for r in load(plan.settings.results_dir)}
-        if (plan.preset, plan.seed, plan.settings.use_bf16) in kept:
+        if plan.name in {result.name for result in results}:
             print(f'{plan.name}: kept in {plan.settings.results_dir}')
             continue
         print(f'{plan.name}: run {number} of {len(planned)}', flush=True)
-        results_report.store(measure(plan), plan.settings.results_dir)
+        results.append(measure(plan))
+        results_report.store(results[-1], plan.settings.results_dir)
+    return results
 
 
 def load(results_dir: str) -> list[Result]:
@@ -356,8 +354,7 @@ def main(settings: ResultsSettings) -> None:
     """
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     cifar10_drawings.check_output(settings.output)
-    take(plans(settings))
-    results = load(settings.results_dir)
+    results = take(plans(settings), load(settings.results_dir))
     if not results:
         raise UserError(
             f'--results_dir={settings.results_dir}: found no results; name presets to run: '

@@ -54,6 +54,11 @@ class Result:
     machine: str
     date: str
 
+    @property
+    def name(self) -> str:
+        """Of the run."""
+        return run_name(self.preset, self.seed, self.use_bf16)
+
 
 # -------------------------------------------------------------------------------- files
 
@@ -65,7 +70,7 @@ def run_name(preset: str, seed: int, use_bf16: bool) -> str:
 
 def path_of(result: Result, folder: str) -> str:
     """Where a result is kept."""
-    return os.path.join(folder, f'{run_name(result.preset, result.seed, result.use_bf16)}.json')
+    return os.path.join(folder, f'{result.name}.json')
 
 
 def store(result: Result, folder: str) -> None:

@@ -30,13 +30,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks import report, turns
+from benchmarks import REPOSITORY, report, turns
 from benchmarks.machine import cpu_line, gpu_model
 from benchmarks.report import BF16, PROJECT, TUTORIAL, Row
 from benchmarks.worker import CONSTANT, EVALUATION, INPUT, TRAIN
 from cifar10_settings import UserError, run_script, setting
-
-REPOSITORY = Path(__file__).resolve().parent.parent
 
 KERAS, TORCH, CEILING = 'Keras fit', 'PyTorch', 'ceiling'
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import cifar10_data
+from benchmarks import REPOSITORY
 from cifar10_settings import UserError, run_script, setting
 
 _CONSOLE_LINE = re.compile(r': step (\d+), loss = \S+ \((\S+) examples/sec;')
@@ -83,7 +84,7 @@ def main(settings: SoakSettings) -> None:
     with tempfile.TemporaryDirectory() as train_dir:
         command = [
             sys.executable,
-            str(Path(__file__).resolve().parent.parent / 'cifar10_train.py'),
+            str(REPOSITORY / 'cifar10_train.py'),
             f'--data_dir={prepared.directory}',
             f'--dataset={prepared.dataset}',
             f'--train_dir={train_dir}',

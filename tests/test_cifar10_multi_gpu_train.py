@@ -19,6 +19,7 @@ from cifar10_finite import Training
 from cifar10_multi_gpu_train import CPU, FIRST, MIRRORED, MultiGpuTrainSettings
 from cifar10_settings import UserError
 from cifar10_train_settings import OneDeviceTrainSettings, TrainingData
+from test_cifar10_session import checkpoint_values
 
 HOMES = (CPU, FIRST, MIRRORED)
 
@@ -40,15 +41,10 @@ def options(data_dir: Path, train_dir: Path) -> dict[str, Any]:
     }
 
 
-def newest(train_dir: Path) -> Values:
-    reader = tf.train.load_checkpoint(str(train_dir))
-    return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
-
-
 def train_on_one_device(data_dir: Path, train_dir: Path, splits: int, **more: Any) -> Values:
     settings = {**options(data_dir, train_dir), 'batch_size': BATCH_SIZE, **more}
     cifar10_train.train(OneDeviceTrainSettings(batch_splits=splits, **settings))
-    return newest(train_dir)
+    return checkpoint_values(train_dir)
 
 
 def train_on_towers(
@@ -63,7 +59,7 @@ def train_on_towers(
         **more,
     }
     cifar10_multi_gpu_train.train(MultiGpuTrainSettings(**settings))
-    return newest(train_dir)
+    return checkpoint_values(train_dir)
 
 
 def graph_of_towers(records: Path, num_towers: int, variables: str) -> Training:
@@ -105,7 +101,7 @@ def test_100_steps_are_those_of_one_device_bit_by_bit(
         faults.finish(
             faults.train_command(synthetic_data, tmp_path / name, *trainer, '--max_steps=100')
         )
-    assert newest(tmp_path / 'one')['examples_seen'] == 100 * BATCH_SIZE
+    assert checkpoint_values(tmp_path / 'one')['examples_seen'] == 100 * BATCH_SIZE
     faults.assert_bit_identical(tmp_path / 'one', tmp_path / 'towers')
 
 

@@ -12,9 +12,8 @@ import tensorflow.compat.v1 as tf
 import cifar10
 import cifar10_precision
 import cifar10_session
-import cifar10_train
 from cifar10_settings import UserError
-from cifar10_train import OneDeviceTrainSettings
+from test_cifar10_session import checkpoint_values, settings_for, train
 
 BF16_RELATIVE_STEP = 2.0**-8
 """Of 8 significant bits, the distance of 1 to the next number, halved by rounding."""
@@ -25,30 +24,6 @@ LARGEST_CHANGE = 0.3
 Each layer's gradient is a sum of terms that nearly cancel, of which bfloat16 keeps 8 bits: here
 about 0.1 of it is noise. A gradient without its bits would make this 1 or more.
 """
-
-
-def settings_for(data_dir: Path, train_dir: Path, **kwargs: object) -> OneDeviceTrainSettings:
-    values = {
-        'data_dir': str(data_dir),
-        'train_dir': str(train_dir),
-        'dataset': 'synthetic',
-        'batch_size': 8,
-        'max_steps': 2,
-        'log_frequency': 1,
-        **kwargs,
-    }
-    return OneDeviceTrainSettings(**values)  # type: ignore[arg-type]
-
-
-def train(data_dir: Path, train_dir: Path, **kwargs: object) -> dict[str, np.ndarray]:
-    """Two steps; returns what the checkpoint holds."""
-    cifar10_train.train(settings_for(data_dir, train_dir, **kwargs))
-    return read_checkpoint(tf.train.latest_checkpoint(str(train_dir)))
-
-
-def read_checkpoint(path: str) -> dict[str, np.ndarray]:
-    reader = tf.train.load_checkpoint(path)
-    return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
 
 
 def losses(output: str) -> list[float]:
@@ -66,8 +41,9 @@ def test_float16_trains_and_warns_where_it_is_slower(
 ) -> None:
     if tf.config.list_physical_devices('GPU'):
         pytest.skip('a GPU is at hand, where float16 may be faster')
-    values = train(synthetic_data, tmp_path, use_fp16=True)
+    train(synthetic_data, tmp_path, use_fp16=True, log_frequency=1)
     output = capsys.readouterr()
+    values = checkpoint_values(tmp_path)
     assert 'Warning: --use_fp16 will be slower than float32 here' in output.err
     assert len(losses(output.out)) == 1 and np.isfinite(losses(output.out)).all()
     assert values['conv1/weights'].dtype == np.float32
@@ -77,13 +53,15 @@ def test_float16_trains_and_warns_where_it_is_slower(
 def test_bfloat16_trains_to_nearly_the_same_float32_weights(
     synthetic_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    plain = train(synthetic_data, tmp_path / 'float32')
+    train(synthetic_data, tmp_path / 'float32', log_frequency=1)
     plain_losses = losses(capsys.readouterr().out)
-    rounded = train(synthetic_data, tmp_path / 'bfloat16', use_bf16=True)
+    train(synthetic_data, tmp_path / 'bfloat16', use_bf16=True, log_frequency=1)
     np.testing.assert_allclose(
         losses(capsys.readouterr().out), plain_losses, rtol=4 * BF16_RELATIVE_STEP
     )
-    first = read_checkpoint(str(tmp_path / 'float32' / 'model.ckpt-0'))
+    first = checkpoint_values(tmp_path / 'float32' / 'model.ckpt-0')
+    plain = checkpoint_values(tmp_path / 'float32')
+    rounded = checkpoint_values(tmp_path / 'bfloat16')
     assert plain.keys() == rounded.keys()
     for name, value in plain.items():
         assert rounded[name].dtype == value.dtype

@@ -40,8 +40,9 @@ def train(data_dir: Path, train_dir: Path, **kwargs: object) -> None:
     cifar10_train.train(settings_for(data_dir, train_dir, **kwargs))
 
 
-def checkpoint_values(train_dir: Path) -> dict[str, np.ndarray]:
-    reader = tf.train.load_checkpoint(tf.train.latest_checkpoint(str(train_dir)))
+def checkpoint_values(path: Path) -> dict[str, np.ndarray]:
+    """What a checkpoint holds, or the newest one of a folder."""
+    reader = tf.train.load_checkpoint(str(path))
     return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
 
 

@@ -39,6 +39,7 @@ from cifar10_recipe import MODEL_NAMES, PRESETS
 from cifar10_settings import UserError
 from cifar10_train import OneDeviceTrainSettings
 from cifar10_train_settings import TrainingData, num_splits
+from test_cifar10_session import checkpoint_values
 
 Values = dict[str, np.ndarray]
 
@@ -61,11 +62,6 @@ def settings_of(
         **more,
     }
     return OneDeviceTrainSettings(**values)
-
-
-def newest(train_dir: Path) -> Values:
-    reader = tf.train.load_checkpoint(str(train_dir))
-    return {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
 
 
 def parsed(monkeypatch: pytest.MonkeyPatch, options: list[str]) -> OneDeviceTrainSettings:
@@ -169,7 +165,7 @@ def trained(
 def test_a_run_of_any_network_leaves_a_checkpoint_and_its_name(
     trained: OneDeviceTrainSettings,
 ) -> None:
-    values = newest(Path(trained.train_dir))
+    values = checkpoint_values(Path(trained.train_dir))
     assert values['global_step'] == 2 and values['examples_seen'] == 12
     assert 'softmax_linear/weights' in values
     assert not any(name.endswith('ExponentialMovingAverage') for name in values)
@@ -187,7 +183,7 @@ def test_a_resumed_run_ends_where_an_unbroken_one_does(
         cifar10_train.train(
             dataclasses.replace(trained, train_dir=str(tmp_path), max_steps=max_steps)
         )
-    whole, pieces = newest(Path(trained.train_dir)), newest(tmp_path)
+    whole, pieces = checkpoint_values(Path(trained.train_dir)), checkpoint_values(tmp_path)
     assert set(whole) == set(pieces)
     assert whole['norm2/moving_mean'].any() and 'conv1/weights/Adam' in whole
     for name, value in whole.items():
@@ -215,7 +211,7 @@ def test_towers_take_the_steps_of_one_device_in_as_many_parts(
         variables=variables,
     )
     cifar10_multi_gpu_train.train(MultiGpuTrainSettings(**values))
-    expected, found = newest(tmp_path / 'one'), newest(tmp_path / 'towers')
+    expected, found = checkpoint_values(tmp_path / 'one'), checkpoint_values(tmp_path / 'towers')
     assert set(expected) == set(found)
     for name, value in expected.items():
         np.testing.assert_allclose(found[name], value, rtol=1e-4, atol=1e-6, err_msg=name)
@@ -306,7 +302,7 @@ def evaluated(
 
 def by_hand(trained: OneDeviceTrainSettings, images: np.ndarray) -> np.ndarray:
     """Probabilities of images, by the checkpoint's own values and the network's function."""
-    model, values = MODELS[trained.model], newest(Path(trained.train_dir))
+    model, values = MODELS[trained.model], checkpoint_values(Path(trained.train_dir))
     margin = (32 - model.view.size) // 2
     side = slice(margin, 32 - margin)
     seen = images[:, side, side, : model.view.depth].astype(np.float32) / 255
