@@ -6,6 +6,7 @@ import bz2
 import gzip
 import lzma
 import os
+import sys
 import tarfile
 import time
 from collections.abc import Callable
@@ -163,8 +164,8 @@ HARMFUL: dict[str, tuple[bytes, str]] = {
     'pax name': (pax({'path': '../evil'}) + claiming('good', 0), "'../evil' leads out"),
     'pax name for all': (
         pax({'path': '/evil'}, tarfile.XGLTYPE) + pax({'a': 'b'}) + claiming('good', 0),
-        # Python 3.11.2 can't read two such headers on end, and later versions can.
-        "'/evil' leads out|not a whole tar archive",
+        # Python 3.11.2 can't read two such headers on end, which 3.11.7 can.
+        "'/evil' leads out" if sys.version_info >= (3, 11, 7) else 'not a whole tar archive|/evil',
     ),
     'pax size': (pax({'size': str(HUGE)}) + claiming('a', 0), "'a' has 10,000,0"),
     'pax size below zero': (pax({'size': '-512'}) + claiming('a', 0), "'a' has -512 bytes"),
