@@ -101,6 +101,15 @@ def test_a_run_in_pieces_ends_bit_identical(
     assert_same_history(train_dir, unbroken)
 
 
+def test_in_bfloat16_too_a_run_in_pieces_ends_bit_identical(
+    synthetic_data: Path, tmp_path: Path
+) -> None:
+    for folder, max_steps in (('pieces', 5), ('pieces', 12), ('whole', 12)):
+        options = ['--use_bf16', f'--max_steps={max_steps}']
+        finish(train_command(synthetic_data, tmp_path / folder, *ONE_DEVICE, *options))
+    faults.assert_bit_identical(tmp_path / 'pieces', tmp_path / 'whole')
+
+
 def test_a_second_ctrl_c_ends_at_once(synthetic_data: Path, tmp_path: Path) -> None:
     # A step of this batch takes longer than the time between the two signals.
     command = train_command(
