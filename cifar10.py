@@ -139,12 +139,10 @@ def _pool(activation: tf.Tensor, name: str) -> tf.Tensor:
     )
 
 
-def _convolution(
-    activation: tf.Tensor, num_filters: int, stddev: float, seed: int, weight_decay: float
-) -> tf.Tensor:
+def _convolution(activation: tf.Tensor, num_filters: int, stddev: float, given: Pass) -> tf.Tensor:
     """5 x 5 convolution with stride 1, with the current scope's weights."""
     depth = activation.shape.as_list()[-1]
-    weights = _weights([5, 5, depth, num_filters], stddev, seed, weight_decay)
+    weights = _weights([5, 5, depth, num_filters], stddev, given.seed, given.conv_weight_decay)
     return tf.nn.conv2d(
         activation, tf.cast(weights, activation.dtype), strides=[1, 1, 1, 1], padding='SAME'
     )
@@ -169,12 +167,22 @@ def _dense(
     return tf.nn.bias_add(tf.matmul(activation, tf.cast(weights, dtype)), tf.cast(biases, dtype))
 
 
+def _hidden(name: str, activation: tf.Tensor, size: int, given: Pass) -> tf.Tensor:
+    """[batch, n] -> [batch, size]: dense layer with ReLU, on what dropout leaves."""
+    kept = cifar10_layers.drop_inputs(name, activation, given)
+    with tf.variable_scope(name):
+        dense = _dense(
+            kept, size, stddev=0.04, bias=0.1, seed=given.seed, weight_decay=given.weight_decay
+        )
+        return tf.nn.relu(dense)
+
+
 def _convolutional_layers(
-    images: tf.Tensor, seed: int, weight_decay: float, activations: dict[str, tf.Tensor]
+    images: tf.Tensor, given: Pass, activations: dict[str, tf.Tensor]
 ) -> tf.Tensor:
     """conv1 to pool2: [batch, 24, 24, depth] -> [batch, 6, 6, 64]; notes the activations."""
     with tf.variable_scope('conv1'):
-        convolved = _convolution(images, 64, 0.05, seed, weight_decay)
+        convolved = _convolution(images, 64, 0.05, given)
         biases = cifar10_layers.biases(64, 0.0)
         # Computed when it is summarised, and only then.
         activations['conv1'] = _bias_and_relu(convolved, biases)
@@ -185,32 +193,33 @@ def _convolutional_layers(
     norm1 = _normalize(pool1, name='norm1')
 
     with tf.variable_scope('conv2'):
-        convolved = _convolution(norm1, 64, 0.05, seed, weight_decay)
+        convolved = _convolution(norm1, 64, 0.05, given)
         conv2 = activations['conv2'] = _bias_and_relu(convolved, cifar10_layers.biases(64, 0.1))
     return _pool(_normalize(conv2, name='norm2'), name='pool2')
 
 
-def _dense_layers(
-    features: tf.Tensor,
-    num_classes: int,
-    seed: int,
-    weight_decay: float,
-    activations: dict[str, tf.Tensor],
-) -> tf.Tensor:
+def _dense_layers(features: tf.Tensor, given: Pass, activations: dict[str, tf.Tensor]) -> tf.Tensor:
     """local3 to softmax_linear: [batch, ...] -> [batch, num_classes]; notes the activations."""
-    with tf.variable_scope('local3'):
-        flat = tf.reshape(features, [-1, features.shape[1:].num_elements()])
-        dense = _dense(flat, 384, stddev=0.04, bias=0.1, seed=seed, weight_decay=weight_decay)
-        local3 = activations['local3'] = tf.nn.relu(dense)
-
-    with tf.variable_scope('local4'):
-        dense = _dense(local3, 192, stddev=0.04, bias=0.1, seed=seed, weight_decay=weight_decay)
-        local4 = activations['local4'] = tf.nn.relu(dense)
-
+    flat = tf.reshape(features, [-1, features.shape[1:].num_elements()], name='flat')
+    local3 = activations['local3'] = _hidden('local3', flat, 384, given)
+    local4 = activations['local4'] = _hidden('local4', local3, 192, given)
     with tf.variable_scope('softmax_linear'):
-        logits = _dense(local4, num_classes, stddev=1 / 192.0, bias=0.0, seed=seed)
+        logits = _dense(local4, given.num_classes, stddev=1 / 192.0, bias=0.0, seed=given.seed)
         activations['softmax_linear'] = logits
     return logits
+
+
+def _tutorial(images: tf.Tensor, given: Pass) -> tf.Tensor:
+    """The network of `inference`."""
+    activations: dict[str, tf.Tensor] = {}
+    features = _convolutional_layers(images, given, activations)
+    logits = _dense_layers(features, given, activations)
+    if given.summaries:
+        cifar10_layers.activation_summaries(activations)
+    return tf.cast(logits, tf.float32)
+
+
+TUTORIAL_MODEL = Model('tutorial', _tutorial)
 
 
 def inference(
@@ -241,29 +250,15 @@ def inference(
     Returns:
       logits: float32 [batch, num_classes].
     """
-    if use_fp16:
-        images = tf.cast(images, tf.float16)
-    activations: dict[str, tf.Tensor] = {}
-    features = _convolutional_layers(images, seed, conv_weight_decay, activations)
-    logits = _dense_layers(features, num_classes, seed, weight_decay, activations)
-    if summaries:
-        cifar10_layers.activation_summaries(activations)
-    return tf.cast(logits, tf.float32)
-
-
-def _tutorial(images: tf.Tensor, given: Pass) -> tf.Tensor:
-    return inference(
-        images,
-        given.num_classes,
-        given.seed,
-        given.use_fp16,
-        given.summaries,
-        given.weight_decay,
-        given.conv_weight_decay,
+    given = Pass(
+        num_classes,
+        seed,
+        use_fp16,
+        summaries,
+        weight_decay=weight_decay,
+        conv_weight_decay=conv_weight_decay,
     )
-
-
-TUTORIAL_MODEL = Model('tutorial', _tutorial)
+    return TUTORIAL_MODEL.logits(images, given)
 
 
 @dataclasses.dataclass(frozen=True)

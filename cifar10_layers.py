@@ -58,6 +58,9 @@ class Pass:
     """Of the hidden dense layers."""
     conv_weight_decay: float = 0.0
     """Of the convolutions."""
+    dropout: float = 0.0
+    """Part of what hidden dense layers take in that training drops, besides what the network
+    itself has dropped."""
     training: bool = False
     """Drop values, and normalise by the statistics of the batch."""
     position: Any = 0
@@ -258,8 +261,9 @@ def hidden(
     activation: Activation = tf.nn.relu,
     stddev: float | None = None,
 ) -> tf.Tensor:
-    """A dense layer before the last, with the pass's weight decay."""
-    return dense(name, values, size, given, activation, given.weight_decay, stddev)
+    """A dense layer before the last, with the pass's weight decay and dropout."""
+    kept = drop_inputs(name, values, given)
+    return dense(name, kept, size, given, activation, given.weight_decay, stddev)
 
 
 def logits(values: tf.Tensor, given: Pass, stddev: float | None = None) -> tf.Tensor:
@@ -308,6 +312,11 @@ def dropout(name: str, values: tf.Tensor, rate: float, given: Pass) -> tf.Tensor
         )
         kept = tf.cast(tf.reshape(numbers, tf.shape(values)) >= rate, values.dtype)
         return values * kept * (1.0 / (1.0 - rate))
+
+
+def drop_inputs(name: str, values: tf.Tensor, given: Pass) -> tf.Tensor:
+    """Dropout by the pass's own rate, of what the hidden dense layer of that name takes in."""
+    return dropout(f'{name}_inputs', values, given.dropout, given) if given.dropout else values
 
 
 def batch_normalization(name: str, images: tf.Tensor, given: Pass) -> tf.Tensor:

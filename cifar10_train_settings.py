@@ -210,5 +210,6 @@ def network(settings: TrainSettings, data: TrainingData) -> cifar10.Network:
         use_fp16=settings.use_fp16,
         weight_decay=settings.weight_decay,
         conv_weight_decay=settings.conv_weight_decay,
+        dropout=settings.dropout,
         model=cifar10_models.MODELS[settings.model],
     )

@@ -99,8 +99,9 @@ def network(images: tf.Tensor, variant: Variant) -> tf.Tensor:
     Returns:
       logits: float32 [batch, 10].
     """
+    given = cifar10.Network()
     with tf.variable_scope('conv1'):
-        convolved = cifar10._convolution(images, 64, 0.05, 0, weight_decay=0.0)
+        convolved = cifar10._convolution(images, 64, 0.05, given)
         biases = cifar10_layers.biases(64, 0.0)
         if variant.pool_first:
             pool1 = cifar10._bias_and_relu(cifar10._pool(convolved, name='pool1'), biases)
@@ -111,12 +112,10 @@ def network(images: tf.Tensor, variant: Variant) -> tf.Tensor:
         if variant.turned_gradient:
             convolved = turned_convolution(norm1, cifar10._weights([5, 5, 64, 64], 0.05, seed=0))
         else:
-            convolved = cifar10._convolution(norm1, 64, 0.05, 0, weight_decay=0.0)
+            convolved = cifar10._convolution(norm1, 64, 0.05, given)
         conv2 = cifar10._bias_and_relu(convolved, cifar10_layers.biases(64, 0.1))
     pool2 = cifar10._pool(variant.normalize(conv2), name='pool2')
-    return cifar10._dense_layers(
-        pool2, num_classes=10, seed=0, weight_decay=cifar10.WEIGHT_DECAY, activations={}
-    )
+    return cifar10._dense_layers(pool2, given, activations={})
 
 
 class Runner:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -182,8 +183,29 @@ def test_evaluation_drops_nothing() -> None:
         assert cifar10_layers.dropout('layer', values, 0.5, Pass()) is values
 
 
-@pytest.mark.parametrize('name', ['deep_cnn', 'batch_norm_cnn', 'mnist_cnn'])
-def test_towers_drop_what_one_device_does(name: str) -> None:
+@pytest.mark.parametrize(('name', 'inputs'), [('tutorial', [2304, 384]), ('mlp', [3072, 128])])
+def test_the_dropout_of_a_recipe_is_of_what_hidden_dense_layers_take_in(
+    name: str, inputs: list[int]
+) -> None:
+    model = MODELS[name]
+
+    def drops(network: Network) -> list[int]:
+        """How many values of an example each dropout is of."""
+        with tf.Graph().as_default() as graph:
+            network.logits(tf.constant(batch_for(model, 2)[0]))
+            masks = [op.outputs[0] for op in graph.get_operations() if op.type == 'GreaterEqual']
+        return [math.prod(mask.shape[1:]) for mask in masks]
+
+    assert drops(Network(dropout=0.3, model=model)) == inputs
+    assert drops(Network(model=model)) == []
+    assert drops(Network(dropout=0.3, training=False, model=model)) == []
+
+
+@pytest.mark.parametrize(
+    ('name', 'dropout'),
+    [('deep_cnn', 0.0), ('batch_norm_cnn', 0.0), ('mnist_cnn', 0.0), ('tutorial', 0.2)],
+)
+def test_towers_drop_what_one_device_does(name: str, dropout: float) -> None:
     """Bit by bit the same masks: without batch normalisation the gradients are then the same."""
     model = MODELS[name]
 
@@ -193,7 +215,7 @@ def test_towers_drop_what_one_device_does(name: str) -> None:
             devices = [None] * num_towers
             position = tf.constant(7, tf.int64)
             loss, gradients = cifar10.tower_gradients(
-                images, labels, devices, Network(model=model), position=position
+                images, labels, devices, Network(dropout=dropout, model=model), position=position
             )
             found: dict[str, list[tf.Tensor]] = {}
             for op in graph.get_operations():
