@@ -35,7 +35,7 @@ from benchmarks import REPOSITORY, results_report
 from benchmarks.machine import cpu_line, gpu_model
 from benchmarks.results_report import Result
 from cifar10_input import NUM_VIEWS
-from cifar10_recipe import PRESET_RUNS, PRESETS, Recipe
+from cifar10_recipe import PRESET_RUNS, PRESETS, Recipe, recipe_of
 from cifar10_settings import UserError, arguments, run_script, setting
 from cifar10_train_settings import TrainSettings
 
@@ -329,11 +329,13 @@ def load(results_dir: str) -> list[Result]:
     results = results_report.load(results_dir, tuple(ROWS))
     for result in results:
         recipe = dataclasses.asdict(ROWS[result.preset].recipe_of(result.preset))
+        # A result of a version before a flag lacks it.
+        kept = dataclasses.asdict(recipe_of(result.recipe))
         for name, value in recipe.items():
-            if result.recipe.get(name) != value:
+            if kept[name] != value:
                 path = results_report.path_of(result, results_dir)
                 raise UserError(
-                    f'{path}: has --{name}={result.recipe.get(name)}; the preset {result.preset} '
+                    f'{path}: has --{name}={kept[name]}; the preset {result.preset} '
                     f'has {value}; remove the file to run it again'
                 )
     return results

@@ -276,6 +276,12 @@ def test_a_result_of_another_recipe_is_named(tmp_path: Path) -> None:
         results.load(str(tmp_path))
 
 
+def test_a_result_of_a_version_before_a_flag_has_its_default(tmp_path: Path) -> None:
+    earlier = {name: value for name, value in RESULT.recipe.items() if name != 'dropout'}
+    results_report.store(with_changes(recipe=earlier), str(tmp_path))
+    assert [result.name for result in results.load(str(tmp_path))] == ['small_cnn-0']
+
+
 # ------------------------------------------------------------------- table and figure
 
 
