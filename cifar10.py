@@ -160,15 +160,16 @@ def _dense(
     seed: int,
     weight_decay: float = 0.0,
 ) -> tf.Tensor:
-    """[batch, n] -> [batch, size]: activation x weights + biases."""
-    weights = _weights([activation.shape.as_list()[-1], size], stddev, seed, weight_decay)
+    """[batch, ...] -> [batch, size]: all values of an example x weights + biases."""
+    flat = tf.reshape(activation, [-1, activation.shape[1:].num_elements()])
+    weights = _weights([flat.shape.as_list()[-1], size], stddev, seed, weight_decay)
     biases = cifar10_layers.biases(size, bias)
     dtype = activation.dtype
-    return tf.nn.bias_add(tf.matmul(activation, tf.cast(weights, dtype)), tf.cast(biases, dtype))
+    return tf.nn.bias_add(tf.matmul(flat, tf.cast(weights, dtype)), tf.cast(biases, dtype))
 
 
 def _hidden(name: str, activation: tf.Tensor, size: int, given: Pass) -> tf.Tensor:
-    """[batch, n] -> [batch, size]: dense layer with ReLU, on what dropout leaves."""
+    """[batch, ...] -> [batch, size]: dense layer with ReLU, on what dropout leaves."""
     kept = cifar10_layers.drop_inputs(name, activation, given)
     with tf.variable_scope(name):
         dense = _dense(
@@ -200,8 +201,7 @@ def _convolutional_layers(
 
 def _dense_layers(features: tf.Tensor, given: Pass, activations: dict[str, tf.Tensor]) -> tf.Tensor:
     """local3 to softmax_linear: [batch, ...] -> [batch, num_classes]; notes the activations."""
-    flat = tf.reshape(features, [-1, features.shape[1:].num_elements()], name='flat')
-    local3 = activations['local3'] = _hidden('local3', flat, 384, given)
+    local3 = activations['local3'] = _hidden('local3', features, 384, given)
     local4 = activations['local4'] = _hidden('local4', local3, 192, given)
     with tf.variable_scope('softmax_linear'):
         logits = _dense(local4, given.num_classes, stddev=1 / 192.0, bias=0.0, seed=given.seed)
