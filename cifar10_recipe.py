@@ -372,8 +372,8 @@ _FAST_STEPS = 32_000
 PRESETS = {
     'tutorial': TUTORIAL_RECIPE,
     # The tutorial's network in a third of its examples: momentum, a rate that falls to 0 at the
-    # last step, averages over fewer steps, weight decay spread over all layers, dropout, and crops
-    # and mirror images alone. docs/results.md has what else was tried, on held-out images.
+    # last step, averages over fewer steps, weight decay spread over all layers, and crops and mirror
+    # images alone. docs/results.md has what else was tried, on held-out images.
     'fast': dataclasses.replace(
         TUTORIAL_RECIPE,
         optimizer='nesterov',
@@ -383,7 +383,6 @@ PRESETS = {
         moving_average_decay=0.999,
         weight_decay=0.002,
         conv_weight_decay=0.001,
-        dropout=0.2,
         max_brightness=0.0,
         max_contrast=0.0,
         max_steps=_FAST_STEPS,
