@@ -7,7 +7,8 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 import cifar10_recipe
-from cifar10_recipe import SCHEDULES, Recipe, last_step_of_schedule
+from cifar10_input import NUM_EXAMPLES_PER_EPOCH_FOR_TRAIN
+from cifar10_recipe import PRESETS, SCHEDULES, Recipe, last_step_of_schedule
 
 NUM_EXAMPLES = 50_000
 
@@ -58,6 +59,13 @@ def test_some_schedules_come_to_an_end(schedule: str) -> None:
     last_step = last_step_of_schedule(recipe, num_examples_per_epoch=100, global_batch_size=7)
     # 1,200 examples are 171 batches and 3 examples.
     assert last_step == (172 if ends else None)
+
+
+@pytest.mark.parametrize('name', ['fast', 'best', 'batch_norm_cnn'])
+def test_a_rate_that_falls_to_0_does_so_at_the_presets_last_step(name: str) -> None:
+    recipe = PRESETS[name]
+    last_step = last_step_of_schedule(recipe, NUM_EXAMPLES_PER_EPOCH_FOR_TRAIN, recipe.batch_size)
+    assert last_step == recipe.max_steps
 
 
 def test_warmup_rises_to_the_schedule() -> None:
