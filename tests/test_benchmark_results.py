@@ -215,11 +215,11 @@ def test_a_script_ends_well_before_the_one_that_runs_it(
 @pytest.mark.parametrize(
     ('values', 'message'),
     [
-        ({'presets': ('large_cnn',)}, "preset 'large_cnn': expected one of tutorial, fast, book"),
+        ({'presets': ('large_cnn',)}, "preset 'large_cnn': expected one of tutorial, fast, best, book"),
         ({'presets': ('mlp',), 'seeds': '1,x'}, "--seeds=1,x: found 'x'; expected whole numbers"),
         ({'seeds': 'y'}, "--seeds=y: found 'y'; expected whole numbers"),
         ({'output': 'picture.gif'}, r'--output=picture\.gif: expected a name that ends in'),
-        ({}, '--results_dir=.*: found no results; name presets to run: tutorial, fast, book'),
+        ({}, '--results_dir=.*: found no results; name presets to run: tutorial, fast, best, book'),
     ],
 )
 def test_wrong_flags_are_one_clear_error(
