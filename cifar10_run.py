@@ -30,6 +30,7 @@ import cifar10_settings
 from cifar10_checkpoint import CheckpointFolder
 from cifar10_finite import Training
 from cifar10_input import count_examples, train_files
+from cifar10_models import MODELS
 from cifar10_progress import data_note
 from cifar10_recipe import TUTORIAL_RECIPE, last_step_of_schedule
 from cifar10_settings import UserError
@@ -179,6 +180,7 @@ def begin(
     print(f'Settings: {cifar10_settings.describe(settings)}')
     print(f'Data: {_in_words(settings, data)}{data_note(prepared.dataset)}')
     _warn_of_steps_beyond_schedule(settings, data, global_batch_size)
+    _warn_of_unseen_colours(settings)
     watch = cifar10_guard.Watch(train_files(prepared.directory))
     with contextlib.ExitStack() as held:
         folder, found, check_folder = None, None, _nothing_to_check
@@ -278,6 +280,15 @@ def _warn_of_steps_beyond_schedule(
             f'Warning: the learning rate is at its end after step {last_step:,}, by --schedule='
             f'{settings.schedule} and --decay_epochs={settings.decay_epochs}, but --max_steps is '
             f'{settings.max_steps:,}',
+            file=sys.stderr,
+        )
+
+
+def _warn_of_unseen_colours(settings: TrainSettings) -> None:
+    if MODELS[settings.model].view.depth == 1 and settings.dataset != 'own':
+        print(
+            f'Warning: the network {settings.model} is for grey images: of the colours in '
+            f'{settings.data_dir} it sees red alone',
             file=sys.stderr,
         )
 

@@ -67,6 +67,7 @@ def test_weights_of_the_layers(name: str) -> None:
             if kind in ('weights', 'biases'):
                 counts[layer] = counts.get(layer, 0) + variable.shape.num_elements()
         assert list(counts.values()) == WEIGHTS[name]
+        assert f'{sum(WEIGHTS[name]):,} weights.' in (model.function.__doc__ or '')
         others = tf.global_variables()[len(tf.trainable_variables()) :]
         assert bool(others) == (name == 'batch_norm_cnn')
         assert list(counts)[-1] == 'softmax_linear'
@@ -88,7 +89,8 @@ def test_a_network_learns_a_batch_by_heart(name: str) -> None:
             for _ in range(10):
                 session.run(step)
             last = session.run(loss)
-    assert len(found) == len({variable.op.name for _, variable in gradients}) and min(found) > 0
+    num_layers, num_normalisations = len(WEIGHTS[name]), 3 if model.normalizes_batches else 0
+    assert len(found) == 2 * (num_layers + num_normalisations) and min(found) > 0
     assert last < 0.9 * first
 
 
@@ -106,8 +108,10 @@ def test_float16_computes_in_float16_with_float32_variables(name: str) -> None:
             wanted = tf.float16 if use_fp16 else tf.float32
             assert {op.outputs[0].dtype for op in products} == {wanted}
             with initialized_session() as session:
-                results.append(session.run([loss, [g for g, _ in gradients]])[0])
-    np.testing.assert_allclose(results[1], results[0], rtol=0.02)
+                results.append(session.run([loss, *(g for g, _ in gradients)]))
+    np.testing.assert_allclose(results[1][0], results[0][0], rtol=0.02)
+    for single, half in zip(*results, strict=True):
+        assert np.linalg.norm(half - single) < 0.2 * np.linalg.norm(single)
 
 
 def test_weight_decay_is_that_of_hidden_layers_and_of_convolutions() -> None:
@@ -146,7 +150,16 @@ def test_first_weights_are_glorot_uniform_by_seed_and_name() -> None:
         assert values.std() == pytest.approx(limit / 3**0.5, rel=0.02)
         assert not np.array_equal(values, others[f'{layer}/weights'])
         assert not weights[f'{layer}/biases'].any()
-    assert not np.array_equal(weights['conv3/weights'][..., :32], weights['conv2/weights'])
+
+
+def test_first_weights_of_layers_of_one_shape_differ() -> None:
+    with tf.Graph().as_default(), initialized_session() as session:
+        names = ['conv1/weights', 'conv2/weights', 'conv1/weights']
+        first, other, again = session.run(
+            [cifar10_layers.glorot_uniform(0, name)([3, 3, 4, 4]) for name in names]
+        )
+    assert (first != other).all()
+    np.testing.assert_array_equal(first, again)
 
 
 # ------------------------------------------------------------------------- dropout

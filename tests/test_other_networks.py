@@ -22,6 +22,7 @@ import cifar10_history
 import cifar10_models
 import cifar10_multi_gpu_train
 import cifar10_plot
+import cifar10_run
 import cifar10_settings
 import cifar10_summary
 import cifar10_train
@@ -40,6 +41,8 @@ from cifar10_settings import UserError
 from cifar10_train import OneDeviceTrainSettings
 from cifar10_train_settings import TrainingData, num_splits
 from test_cifar10_session import checkpoint_values
+
+README = Path(__file__).parents[1] / 'README.md'
 
 Values = dict[str, np.ndarray]
 
@@ -248,6 +251,18 @@ def test_workers_drop_what_one_device_does(records: Path) -> None:
     np.testing.assert_array_equal(shares[0], whole[0])
 
 
+@pytest.mark.parametrize(('name', 'warned'), [('mnist_cnn', True), ('logistic', False)])
+def test_who_trains_a_network_for_digits_on_colours_is_warned(
+    name: str,
+    warned: bool,
+    synthetic_data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with cifar10_run.begin(settings_of(name, synthetic_data, tmp_path), 6):
+        assert ('is for grey images' in capsys.readouterr().err) == warned
+
+
 def test_a_run_goes_on_with_its_own_network_alone(
     synthetic_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -413,3 +428,11 @@ def test_the_table_of_layers_is_that_of_the_network(capsys: pytest.CaptureFixtur
     assert ['images', '32', 'x', '32', 'x', '3', '0', '0.0%'] in lines
     assert ['pool2', '7', 'x', '7', 'x', '64', '0', '0.0%'] in lines
     assert lines[-1] == ['Total', '1,676,842', '100.0%']
+
+
+@pytest.mark.parametrize('name', MODELS)
+def test_the_readme_has_the_weights_of_the_network(name: str) -> None:
+    (row,) = re.findall(rf'^\| `{name}` \|.*', README.read_text(encoding='utf-8'), re.MULTILINE)
+    with tf.Graph().as_default():
+        total = sum(layer.num_weights for layer in cifar10_summary.layers_of(MODELS[name], 10))
+    assert row.split(' | ')[2] == f'{total:,}'
