@@ -336,8 +336,8 @@ def load(results_dir: str) -> list[Result]:
             if kept[name] != value:
                 path = results_report.path_of(result, results_dir)
                 raise UserError(
-                    f'{path}: has --{name}={kept[name]}; the preset {result.preset} '
-                    f'has {value}; remove the file to run it again'
+                    f'{path}: has --{name}={kept[name]}; the preset {result.preset} has {value}; '
+                    f'to run it again, move the file and the folder {result.name} away'
                 )
     return results
 

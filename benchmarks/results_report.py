@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import math
 import os
 import statistics
 from collections.abc import Mapping, Sequence
@@ -105,14 +106,17 @@ def _read(path: str, presets: Sequence[str]) -> Result:
         result = Result(**json.loads(text))
         sound = (
             result.preset in presets
+            and os.path.basename(path) == f'{result.name}.json'
             and isinstance(result.recipe, dict)
             and {'max_steps', 'batch_size'} <= result.recipe.keys()
             and all(map(_is_number, (result.seconds, result.precision, result.seed)))
+            and type(result.use_bf16) is bool
+            and type(result.dataset) is type(result.machine) is str
             and (result.precision_of_views is None or _is_number(result.precision_of_views))
             and bool(result.curve)
             and all(len(point) == 3 and all(map(_is_number, point)) for point in result.curve)
         )
-    except (ValueError, TypeError, RecursionError):
+    except (ValueError, TypeError, OverflowError, RecursionError):
         sound = False
     if not sound:
         raise UserError(f'{path}: {expected}')
@@ -121,7 +125,7 @@ def _read(path: str, presets: Sequence[str]) -> Result:
 
 def _is_number(value: object) -> bool:
     # Not true and false, which are numbers to Python.
-    return type(value) in (int, float)
+    return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
 
 
 def _groups(results: Sequence[Result], order: Sequence[str]) -> list[list[Result]]:

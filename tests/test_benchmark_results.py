@@ -215,7 +215,10 @@ def test_a_script_ends_well_before_the_one_that_runs_it(
 @pytest.mark.parametrize(
     ('values', 'message'),
     [
-        ({'presets': ('large_cnn',)}, "preset 'large_cnn': expected one of tutorial, fast, best, book"),
+        (
+            {'presets': ('large_cnn',)},
+            "preset 'large_cnn': expected one of tutorial, fast, best, book",
+        ),
         ({'presets': ('mlp',), 'seeds': '1,x'}, "--seeds=1,x: found 'x'; expected whole numbers"),
         ({'seeds': 'y'}, "--seeds=y: found 'y'; expected whole numbers"),
         ({'output': 'picture.gif'}, r'--output=picture\.gif: expected a name that ends in'),
@@ -262,11 +265,23 @@ def text_of(**values: object) -> bytes:
         text_of(curve=[]),
         text_of(curve=[[1, 2]]),
         text_of(recipe={}),
+        text_of(seconds=float('nan')),
+        text_of(seconds=10**400),
+        text_of(seed=1),
+        text_of(use_bf16='no'),
+        text_of(machine=None),
+        text_of(dataset=3),
     ],
 )
 def test_a_file_that_is_no_result_is_named(tmp_path: Path, text: bytes) -> None:
-    (tmp_path / 'x.json').write_bytes(text)
-    with pytest.raises(UserError, match=r'x\.json: expected a result'):
+    (tmp_path / f'{RESULT.name}.json').write_bytes(text)
+    with pytest.raises(UserError, match=r'small_cnn-0\.json: expected a result'):
+        results.load(str(tmp_path))
+
+
+def test_a_copy_of_a_result_is_none(tmp_path: Path) -> None:
+    (tmp_path / 'small_cnn-1.json').write_bytes(text_of())
+    with pytest.raises(UserError, match=r'small_cnn-1\.json: expected a result'):
         results.load(str(tmp_path))
 
 
