@@ -330,8 +330,8 @@ _FRACTIONS: dict[str, Callable[[tf.Tensor, int, float], tf.Tensor]] = {
 def optimizer_of(recipe: Recipe, learning_rate: tf.Tensor) -> tf.train.Optimizer:
     """The recipe's optimiser with a rate float32 [].
 
-    Adam's and RMSprop's further values are those of the tutorials that use them: Kingma and
-    Ba, "Adam", ICLR 2015, algorithm 1; and for RMSprop a decay of 0.9 and an epsilon of 1e-7.
+    Adam's further values are those of Kingma and Ba, "Adam", ICLR 2015, algorithm 1; RMSprop's
+    are Keras's, a decay of 0.9 and an epsilon of 1e-7, which is added under the root.
     """
     if recipe.optimizer == 'sgd':
         return tf.train.GradientDescentOptimizer(learning_rate)
@@ -363,12 +363,12 @@ _KERAS = Recipe(
 _STEPS_PER_EPOCH, _MNIST_STEPS_PER_EPOCH = 50_000 / 32, 60_000 / 32
 
 # Gulli and Pal, "Deep Learning with Keras", Packt 2017, ch. 3: RMSprop at Keras's rate, in batches
-# of 128; a fifth of the training images is held out, all where they are augmented.
+# of 128; a fifth of the training images is held out, or where they are augmented none.
 _GULLI_PAL = dataclasses.replace(_KERAS, optimizer='rmsprop', learning_rate=0.001, batch_size=128)
 
 # The tutorial's network with Nesterov momentum, a rate that falls to 0 at the last step, averages
-# over fewer steps, and weight decay spread over all layers. docs/results.md has what else was
-# tried, on held-out images.
+# over fewer steps, half the weight decay of the hidden dense layers, and some of the convolutions.
+# docs/results.md has what else was tried, on held-out images.
 _MOMENTUM = dataclasses.replace(
     TUTORIAL_RECIPE,
     optimizer='nesterov',
@@ -394,7 +394,8 @@ PRESETS = {
         decay_epochs=64_000 * 128 / 50_000,
         max_steps=64_000,
     ),
-    # Published: about 75%, its last batches 80 and 84%. The rate falls every 250 steps of 128.
+    # Published: about 75%; of its last training batches 80 and 84%. The rate falls every 250
+    # steps of 128.
     'book': dataclasses.replace(
         TUTORIAL_RECIPE,
         model='book',
@@ -469,8 +470,9 @@ PRESETS = {
         learning_rate=0.001,
         max_steps=round(10 * _MNIST_STEPS_PER_EPOCH),
     ),
-    # Ghouzam's recipe with batches of 100: 40 epochs of nine tenths of MNIST; after each the last
-    # tenth is scored, and the rate is halved where that has got no better three times.
+    # Ghouzam's recipe, but 40 epochs of batches of 100, not 30 of 86: nine tenths of MNIST; after
+    # each epoch the last tenth is scored, and the rate is halved where that has got no better three
+    # times.
     'mnist_deep': dataclasses.replace(
         _KERAS,
         model='mnist_deep',

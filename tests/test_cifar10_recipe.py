@@ -99,12 +99,19 @@ def descend(recipe: Recipe, gradients: list[float]) -> list[float]:
         # The first step is the rate, whatever the gradient.
         ('adam', [0.5]),
         # 0.5 * 0.2 / sqrt(0.9 * 1 + 0.1 * 0.04): its mean square begins at 1.
-        ('rmsprop', [0.894818]),
+        ('rmsprop', [0.8948242]),
     ],
 )
 def test_steps_of_an_optimizer(optimizer: str, expected: list[float]) -> None:
     found = descend(Recipe(optimizer=optimizer, momentum=0.8), [0.2, -0.1])
-    np.testing.assert_allclose(found[: len(expected)], expected, rtol=1e-5)
+    np.testing.assert_allclose(found[: len(expected)], expected, rtol=3e-6)
+
+
+def test_rmsprop_adds_its_epsilon_to_the_mean_square() -> None:
+    *_, before, after = descend(Recipe(optimizer='rmsprop'), [0.0] * 200 + [0.0005])
+    # Of the first mean square 0.9^201 is left.
+    mean_square = 0.9**201 + 0.1 * 0.0005**2
+    assert before - after == pytest.approx(0.5 * 0.0005 / (mean_square + 1e-7) ** 0.5, rel=1e-4)
 
 
 @pytest.mark.parametrize(
