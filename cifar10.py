@@ -468,8 +468,9 @@ def tower_gradients(
     """Loss and gradients of a batch, computed by one tower for each device.
 
     Each tower takes an equal share of the batch; all share one set of variables. So
-    the result is that of one device with the whole batch, to rounding. Several
-    towers on one CPU pay too: operations of one run while another's wait.
+    the result is that of one device with the whole batch, to rounding, unless the network
+    normalises batches. Several towers on one CPU pay too: operations of one run while
+    another's wait.
 
     Args:
       images: float32 [batch, size, size, depth], one batch for all towers.
