@@ -6,9 +6,9 @@ r"""Trains the CIFAR-10 network on several machines, one worker each.
 
 and the same on host1 with index 1. Every worker computes the gradients of its own
 --batch_size images; their mean updates each worker's copy of the variables. So W workers of
-batch b take the steps of one device with batch W * b. Worker 0, the chief, prints, saves and
-writes summaries, as `cifar10_train.py` does, and either script goes on from the other's
-checkpoints.
+batch b take the steps of one device with batch W * b, unless the network normalises batches.
+Worker 0, the chief, prints, saves and writes summaries, as `cifar10_train.py` does, and either
+script goes on from the other's checkpoints.
 
 `cifar10_cluster_local.py` starts all workers on one machine, for a try. What happens when a
 worker or a machine fails is in docs/distributed.md.

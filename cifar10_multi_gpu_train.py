@@ -4,8 +4,8 @@ r"""Trains the CIFAR-10 network on several devices, one tower each.
 
 Every tower computes the gradients of its own --batch_size images; their mean
 updates the one set of variables. So N towers of batch b take the steps of one
-device with batch N * b. Output, checkpoints and resuming are those of
-`cifar10_train.py`: either script goes on from the other's checkpoints.
+device with batch N * b, unless the network normalises batches. Output, checkpoints and
+resuming are those of `cifar10_train.py`: either script goes on from the other's checkpoints.
 
 The variables are on the first tower by default; --variables=cpu keeps them on the CPU, and
 --variables=mirrored a copy on every tower. docs/scaling.md says which pays where.
