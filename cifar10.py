@@ -152,41 +152,14 @@ def _bias_and_relu(activation: tf.Tensor, biases: tf.Variable) -> tf.Tensor:
     return tf.nn.relu(tf.nn.bias_add(activation, tf.cast(biases, activation.dtype)))
 
 
-def _dense(
-    activation: tf.Tensor,
-    size: int,
-    stddev: float,
-    bias: float,
-    seed: int,
-    weight_decay: float = 0.0,
-) -> tf.Tensor:
-    """[batch, ...] -> [batch, size]: all values of an example x weights + biases."""
-    flat = tf.reshape(activation, [-1, activation.shape[1:].num_elements()])
-    weights = _weights([flat.shape.as_list()[-1], size], stddev, seed, weight_decay)
-    biases = cifar10_layers.biases(size, bias)
-    dtype = activation.dtype
-    return tf.nn.bias_add(tf.matmul(flat, tf.cast(weights, dtype)), tf.cast(biases, dtype))
-
-
-def _hidden(name: str, activation: tf.Tensor, size: int, given: Pass) -> tf.Tensor:
-    """[batch, ...] -> [batch, size]: dense layer with ReLU, on what dropout leaves."""
-    kept = cifar10_layers.drop_inputs(name, activation, given)
-    with tf.variable_scope(name):
-        dense = _dense(
-            kept, size, stddev=0.04, bias=0.1, seed=given.seed, weight_decay=given.weight_decay
-        )
-        return tf.nn.relu(dense)
-
-
-def _convolutional_layers(
-    images: tf.Tensor, given: Pass, activations: dict[str, tf.Tensor]
-) -> tf.Tensor:
-    """conv1 to pool2: [batch, 24, 24, depth] -> [batch, 6, 6, 64]; notes the activations."""
+def _convolutional_layers(images: tf.Tensor, given: Pass) -> tf.Tensor:
+    """conv1 to pool2: [batch, 24, 24, depth] -> [batch, 6, 6, 64]."""
     with tf.variable_scope('conv1'):
         convolved = _convolution(images, 64, 0.05, given)
         biases = cifar10_layers.biases(64, 0.0)
         # Computed when it is summarised, and only then.
-        activations['conv1'] = _bias_and_relu(convolved, biases)
+        conv1 = _bias_and_relu(convolved, biases)
+    cifar10_layers.summarize('conv1', conv1, given)
     with tf.name_scope('pool1'):
         # Bias and ReLU keep the order of values, so the largest comes out the same when
         # they follow the pooling, on a quarter of the elements.
@@ -195,28 +168,21 @@ def _convolutional_layers(
 
     with tf.variable_scope('conv2'):
         convolved = _convolution(norm1, 64, 0.05, given)
-        conv2 = activations['conv2'] = _bias_and_relu(convolved, cifar10_layers.biases(64, 0.1))
+        conv2 = _bias_and_relu(convolved, cifar10_layers.biases(64, 0.1))
+    cifar10_layers.summarize('conv2', conv2, given)
     return _pool(_normalize(conv2, name='norm2'), name='pool2')
 
 
-def _dense_layers(features: tf.Tensor, given: Pass, activations: dict[str, tf.Tensor]) -> tf.Tensor:
-    """local3 to softmax_linear: [batch, ...] -> [batch, num_classes]; notes the activations."""
-    local3 = activations['local3'] = _hidden('local3', features, 384, given)
-    local4 = activations['local4'] = _hidden('local4', local3, 192, given)
-    with tf.variable_scope('softmax_linear'):
-        logits = _dense(local4, given.num_classes, stddev=1 / 192.0, bias=0.0, seed=given.seed)
-        activations['softmax_linear'] = logits
-    return logits
+def _dense_layers(features: tf.Tensor, given: Pass) -> tf.Tensor:
+    """local3 to softmax_linear: [batch, ...] -> float32 [batch, num_classes]."""
+    local3 = cifar10_layers.hidden('local3', features, 384, given, stddev=0.04, bias=0.1)
+    local4 = cifar10_layers.hidden('local4', local3, 192, given, stddev=0.04, bias=0.1)
+    return cifar10_layers.logits(local4, given, stddev=1 / 192.0)
 
 
 def _tutorial(images: tf.Tensor, given: Pass) -> tf.Tensor:
     """The network of `inference`."""
-    activations: dict[str, tf.Tensor] = {}
-    features = _convolutional_layers(images, given, activations)
-    logits = _dense_layers(features, given, activations)
-    if given.summaries:
-        cifar10_layers.activation_summaries(activations)
-    return tf.cast(logits, tf.float32)
+    return _dense_layers(_convolutional_layers(images, given), given)
 
 
 TUTORIAL_MODEL = Model('tutorial', _tutorial)

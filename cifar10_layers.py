@@ -202,7 +202,7 @@ def convolution(
         filters = _weights(shape, given, given.conv_weight_decay, stddev)
         convolved = tf.nn.conv2d(images, tf.cast(filters, images.dtype), strides=1, padding=padding)
         result = activation(_add_biases(convolved))
-    _summarize(name, result, given)
+    summarize(name, result, given)
     return result
 
 
@@ -243,13 +243,14 @@ def dense(
     activation: Activation = tf.nn.relu,
     weight_decay: float = 0.0,
     stddev: float | None = None,
+    bias: float = 0.0,
 ) -> tf.Tensor:
     """[batch, ...] -> [batch, size]: activation(all values of an example x weights + biases)."""
     with tf.variable_scope(name):
         flat = tf.reshape(values, [-1, values.shape[1:].num_elements()])
         matrix = _weights([flat.shape.as_list()[-1], size], given, weight_decay, stddev)
-        result = activation(_add_biases(tf.matmul(flat, tf.cast(matrix, flat.dtype))))
-    _summarize(name, result, given)
+        result = activation(_add_biases(tf.matmul(flat, tf.cast(matrix, flat.dtype)), bias))
+    summarize(name, result, given)
     return result
 
 
@@ -260,10 +261,11 @@ def hidden(
     given: Pass,
     activation: Activation = tf.nn.relu,
     stddev: float | None = None,
+    bias: float = 0.0,
 ) -> tf.Tensor:
     """A dense layer before the last, with the pass's weight decay and dropout."""
     kept = drop_inputs(name, values, given)
-    return dense(name, kept, size, given, activation, given.weight_decay, stddev)
+    return dense(name, kept, size, given, activation, given.weight_decay, stddev, bias)
 
 
 def logits(values: tf.Tensor, given: Pass, stddev: float | None = None) -> tf.Tensor:
@@ -276,9 +278,9 @@ def logits(values: tf.Tensor, given: Pass, stddev: float | None = None) -> tf.Te
     return tf.cast(last, tf.float32)
 
 
-def _add_biases(values: tf.Tensor) -> tf.Tensor:
+def _add_biases(values: tf.Tensor, first: float = 0.0) -> tf.Tensor:
     num_values = values.shape.as_list()[-1]
-    return tf.nn.bias_add(values, tf.cast(biases(num_values), values.dtype))
+    return tf.nn.bias_add(values, tf.cast(biases(num_values, first), values.dtype))
 
 
 def dropout(name: str, values: tf.Tensor, rate: float, given: Pass) -> tf.Tensor:
@@ -395,15 +397,11 @@ def update_statistics(statistics: Sequence[tuple[tf.Tensor, tf.Variable]]) -> li
 # --------------------------------------------------------------------- summaries
 
 
-def _summarize(name: str, activation: tf.Tensor, given: Pass) -> None:
-    if given.summaries:
-        activation_summaries({name: activation})
-
-
-def activation_summaries(activations: dict[str, tf.Tensor]) -> None:
-    """Summaries of each activation's histogram and of its fraction of zeros."""
-    for name, activation in activations.items():
-        cifar10_board.histogram(f'{name}/activations', activation, HISTOGRAMS)
-        with cifar10_board.summary_scope():
-            sparsity = tf.nn.zero_fraction(activation)
-        cifar10_board.scalar(f'sparsity/{name}', sparsity)
+def summarize(name: str, activation: tf.Tensor, given: Pass) -> None:
+    """Summaries of a layer's histogram and of its fraction of zeros, where the pass has such."""
+    if not given.summaries:
+        return
+    cifar10_board.histogram(f'{name}/activations', activation, HISTOGRAMS)
+    with cifar10_board.summary_scope():
+        sparsity = tf.nn.zero_fraction(activation)
+    cifar10_board.scalar(f'sparsity/{name}', sparsity)

@@ -115,7 +115,7 @@ def network(images: tf.Tensor, variant: Variant) -> tf.Tensor:
             convolved = cifar10._convolution(norm1, 64, 0.05, given)
         conv2 = cifar10._bias_and_relu(convolved, cifar10_layers.biases(64, 0.1))
     pool2 = cifar10._pool(variant.normalize(conv2), name='pool2')
-    return cifar10._dense_layers(pool2, given, activations={})
+    return cifar10._dense_layers(pool2, given)
 
 
 class Runner:
