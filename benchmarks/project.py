@@ -129,7 +129,7 @@ RUN = {CONSTANT: train_on_constant_batch, INPUT: read_input, EVALUATION: evaluat
 
 def main() -> None:
     """Runs the task that the command line names."""
-    options = parse_options(__doc__)
+    options = parse_options(__doc__, tasks=tuple(RUN), models=tuple(cifar10_models.MODELS))
     RUN[options.task](options)
 
 

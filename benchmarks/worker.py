@@ -10,7 +10,7 @@ import argparse
 import datetime
 import itertools
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 
@@ -41,11 +41,23 @@ class Options(argparse.Namespace):
         return range(1, self.max_steps + 1) if self.max_steps else itertools.count(1)
 
 
-def parse_options(description: str | None, arguments: list[str] | None = None) -> Options:
-    """The options on the command line, or in `arguments`."""
+def parse_options(
+    description: str | None,
+    arguments: list[str] | None = None,
+    tasks: Sequence[str] = TASKS,
+    models: Sequence[str] = ('tutorial',),
+) -> Options:
+    """The options on the command line, or in `arguments`.
+
+    Args:
+      description: what the program is; its first line goes into the help.
+      arguments: those to read, if not the command line's.
+      tasks: those that the program can do, its default first.
+      models: the networks that it can measure, its default first.
+    """
     parser = argparse.ArgumentParser(description=(description or '').partition('\n')[0])
     add = parser.add_argument
-    add('--task', choices=TASKS, default=TRAIN, help='what is measured')
+    add('--task', choices=tasks, default=tasks[0], help='what is measured')
     add('--data_dir', required=True, help='directory that holds the record files')
     add('--train_dir', help='empty folder for checkpoints and summaries')
     add('--batch_size', type=int, default=128, help='images in a training batch')
@@ -54,7 +66,7 @@ def parse_options(description: str | None, arguments: list[str] | None = None) -
     add('--device', choices=('cpu', 'gpu'), default='cpu', help='where the network runs')
     add('--use_fp16', action='store_true', help='compute in float16, this project alone')
     add('--use_bf16', action='store_true', help='multiply in bfloat16, this project alone')
-    add('--model', default='tutorial', help='the network, this project alone')
+    add('--model', choices=models, default=models[0], help='the network')
     return parser.parse_args(arguments, Options())
 
 

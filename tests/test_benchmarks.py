@@ -422,10 +422,25 @@ def test_every_network_is_measured(
     model: str, task: str, synthetic_data: Path, tmp_path: Path, capsys
 ) -> None:
     options = [*options_of(task, synthetic_data, tmp_path), f'--model={model}', '--use_bf16']
-    project.RUN[task](parse_options(None, options))
+    project.RUN[task](parse_options(None, options, models=MODEL_NAMES))
     output = capsys.readouterr().out
     assert len(finite_losses(output)) == (2 if task == CONSTANT else 0)
     assert output.count('/sec') >= 2
+
+
+@pytest.mark.parametrize(
+    ('module', 'option'),
+    [(project, '--model=none'), (project, '--task=train'), (keras_train, '--model=deep_cnn')],
+)
+def test_an_option_that_a_program_does_not_have_is_refused(
+    module, option: str, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    monkeypatch.setattr(sys, 'argv', ['program', '--data_dir=none', option])
+    with pytest.raises(SystemExit) as ended:
+        module.main()
+    assert ended.value.code == 2
+    name, _, value = option.partition('=')
+    assert f"argument {name}: invalid choice: '{value}' (choose from " in capsys.readouterr().err
 
 
 def test_tutorial_network() -> None:
