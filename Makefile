@@ -31,8 +31,8 @@ test: lint
 
 faults: .venv/development
 	CIFAR10_FAULT_KILLS=50 CIFAR10_FUZZ_EXAMPLES=20000 \
-	    $(BIN)/python -m pytest -s tests/test_faults.py tests/test_fuzz_data.py \
-	    tests/test_fuzz_checkpoints.py
+	    $(BIN)/python -m pytest -s tests/programs/test_faults.py \
+	    tests/fuzz
 
 lint: .venv/development
 	$(BIN)/ruff check .

@@ -25,10 +25,6 @@ from typing import Any
 
 import tensorflow.compat.v1 as tf
 
-import cifar10_board
-import cifar10_data
-import cifar10_layers
-from cifar10_download import DATA_URL
 from cifar10_input import (
     IMAGE_SIZE,
     NUM_CLASSES,
@@ -40,8 +36,11 @@ from cifar10_input import (
     distorted_inputs,
     inputs,
 )
-from cifar10_layers import HISTOGRAMS, Model, Pass
-from cifar10_recipe import (
+from cifar10_lib.data import prepare
+from cifar10_lib.data.download import DATA_URL
+from cifar10_lib.nn import layers, summaries
+from cifar10_lib.nn.layers import HISTOGRAMS, Model, Pass
+from cifar10_lib.nn.recipes import (
     BATCH_SIZE,
     INITIAL_LEARNING_RATE,
     LEARNING_RATE_DECAY_FACTOR,
@@ -50,9 +49,8 @@ from cifar10_recipe import (
     TUTORIAL_RECIPE,
     WEIGHT_DECAY,
     Recipe,
-    learning_rate_after,
-    optimizer_of,
 )
+from cifar10_lib.nn.schedules import learning_rate_after, optimizer_of
 
 __all__ = [
     'BATCH_SIZE',
@@ -108,9 +106,9 @@ LOSS_SCALE = 128.0
 
 def maybe_download_and_extract(
     data_dir: str, dataset: str | None = None, data_url: str = DATA_URL
-) -> cifar10_data.Prepared:
+) -> prepare.Prepared:
     """Makes sure that the record files are there and sound: `cifar10_data.prepare`."""
-    return cifar10_data.prepare(data_dir, dataset, data_url)
+    return prepare.prepare(data_dir, dataset, data_url)
 
 
 # ----------------------------------------------------------------------- network
@@ -120,14 +118,14 @@ def _weights(
     shape: Sequence[int], stddev: float, seed: int, weight_decay: float = 0.0
 ) -> tf.Variable:
     """The current scope's float32 `weights`, truncated normal."""
-    return cifar10_layers.weights(
-        shape, lambda name: cifar10_layers.truncated_normal(seed, name, stddev), weight_decay
+    return layers.weights(
+        shape, lambda name: layers.truncated_normal(seed, name, stddev), weight_decay
     )
 
 
 def _normalize(activation: tf.Tensor, name: str) -> tf.Tensor:
     """Local response normalisation in the tutorial's setting, over 9 channels in all."""
-    return cifar10_layers.local_response_normalization(
+    return layers.local_response_normalization(
         name, activation, depth_radius=4, bias=1.0, alpha=0.001 / 9.0
     )
 
@@ -156,10 +154,10 @@ def _convolutional_layers(images: tf.Tensor, given: Pass) -> tf.Tensor:
     """conv1 to pool2: [batch, 24, 24, depth] -> [batch, 6, 6, 64]."""
     with tf.variable_scope('conv1'):
         convolved = _convolution(images, 64, 0.05, given)
-        biases = cifar10_layers.biases(64, 0.0)
+        biases = layers.biases(64, 0.0)
         # Computed when it is summarised, and only then.
         conv1 = _bias_and_relu(convolved, biases)
-    cifar10_layers.summarize('conv1', conv1, given)
+    layers.summarize('conv1', conv1, given)
     with tf.name_scope('pool1'):
         # Bias and ReLU keep the order of values, so the largest comes out the same when
         # they follow the pooling, on a quarter of the elements.
@@ -168,16 +166,16 @@ def _convolutional_layers(images: tf.Tensor, given: Pass) -> tf.Tensor:
 
     with tf.variable_scope('conv2'):
         convolved = _convolution(norm1, 64, 0.05, given)
-        conv2 = _bias_and_relu(convolved, cifar10_layers.biases(64, 0.1))
-    cifar10_layers.summarize('conv2', conv2, given)
+        conv2 = _bias_and_relu(convolved, layers.biases(64, 0.1))
+    layers.summarize('conv2', conv2, given)
     return _pool(_normalize(conv2, name='norm2'), name='pool2')
 
 
 def _dense_layers(features: tf.Tensor, given: Pass) -> tf.Tensor:
     """local3 to softmax_linear: [batch, ...] -> float32 [batch, num_classes]."""
-    local3 = cifar10_layers.hidden('local3', features, 384, given, stddev=0.04, bias=0.1)
-    local4 = cifar10_layers.hidden('local4', local3, 192, given, stddev=0.04, bias=0.1)
-    return cifar10_layers.logits(local4, given, stddev=1 / 192.0)
+    local3 = layers.hidden('local3', features, 384, given, stddev=0.04, bias=0.1)
+    local4 = layers.hidden('local4', local3, 192, given, stddev=0.04, bias=0.1)
+    return layers.logits(local4, given, stddev=1 / 192.0)
 
 
 def _tutorial(images: tf.Tensor, given: Pass) -> tf.Tensor:
@@ -455,10 +453,10 @@ def tower_gradients(
     losses, gradients = _towers(images, labels, devices, network, position, mirrored=False)
     mean_loss, mean_gradients = _mean(losses), average_gradients(gradients)
     if reduction:
-        statistics = cifar10_layers.mean_statistics()
+        statistics = layers.mean_statistics()
         mean_loss, means = reduction(mean_loss, [*mean_gradients, *statistics])
         mean_gradients = means[: len(mean_gradients)]
-        cifar10_layers.set_mean_statistics(means[len(mean_gradients) :])
+        layers.set_mean_statistics(means[len(mean_gradients) :])
     return _total_loss(mean_loss), _add_weight_decay(mean_gradients)
 
 
@@ -584,8 +582,8 @@ def _loss_summaries(total_loss: tf.Tensor) -> tf.Operation:
     with tf.control_dependencies([update]):
         averaged = tf.unstack(averages.average(losses))
     for (name, term), average in zip(terms.items(), averaged, strict=True):
-        cifar10_board.scalar(f'loss/{name}', term)
-        cifar10_board.scalar(f'loss_average/{name}', average)
+        summaries.scalar(f'loss/{name}', term)
+        summaries.scalar(f'loss_average/{name}', average)
     return update
 
 
@@ -632,17 +630,17 @@ def apply_gradients(
     """
     with tf.name_scope('learning_rate'):
         learning_rate = learning_rate_after(examples_seen, num_examples_per_epoch, recipe)
-    cifar10_board.scalar('train/learning_rate', learning_rate)
+    summaries.scalar('train/learning_rate', learning_rate)
     for gradient, variable in gradients:
         name = variable.op.name
-        cifar10_board.histogram(f'{name}/values', variable, HISTOGRAMS)
-        cifar10_board.histogram(f'{name}/gradients', gradient, HISTOGRAMS)
+        summaries.histogram(f'{name}/values', variable, HISTOGRAMS)
+        summaries.histogram(f'{name}/gradients', gradient, HISTOGRAMS)
     optimizer = optimizer_of(recipe, learning_rate)
-    statistics = cifar10_layers.mean_statistics()
+    statistics = layers.mean_statistics()
     with tf.name_scope('train'):
         with tf.control_dependencies([_check_finite([*gradients, *statistics], total_loss)]):
             update_loss_averages = _loss_summaries(total_loss)
-            update_statistics = cifar10_layers.update_statistics(statistics)
+            update_statistics = layers.update_statistics(statistics)
             update_weights = _update_weights(optimizer, gradients, copies, global_step)
         with tf.control_dependencies([update_weights]):
             update_averages = _update_averages(gradients, global_step, recipe)

@@ -23,7 +23,7 @@ import time
 from collections.abc import Sequence
 from typing import IO, Any
 
-from cifar10_settings import run_script, setting
+from cifar10_lib.base.flags import run_script, setting
 
 TRAINER = os.path.join(os.path.dirname(os.path.abspath(__file__)), 'cifar10_distributed_train.py')
 

@@ -21,15 +21,18 @@ import dataclasses
 import tensorflow.compat.v1 as tf
 
 import cifar10
-import cifar10_board
-import cifar10_cluster
-import cifar10_run
-import cifar10_session
-from cifar10_cluster import ClusterWorker
-from cifar10_finite import Training
-from cifar10_run import Run
-from cifar10_settings import run_script, setting
-from cifar10_train_settings import OneDeviceTrainSettings, network, num_splits, training_batches
+from cifar10_lib.base.flags import run_script, setting
+from cifar10_lib.nn import summaries
+from cifar10_lib.training import begin, session
+from cifar10_lib.training.begin import Run
+from cifar10_lib.training.cluster import ClusterWorker, configure, from_environment
+from cifar10_lib.training.nonfinite import Training
+from cifar10_lib.training.settings import (
+    OneDeviceTrainSettings,
+    network,
+    num_splits,
+    training_batches,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +76,7 @@ def build(settings: DistributedTrainSettings, run: Run, worker: ClusterWorker) -
             share=worker.index,
             num_shares=worker.num_workers,
         )
-        cifar10_board.images(images)
+        summaries.images(images)
         position = examples_seen + worker.index * settings.batch_size
 
     total_loss, gradients = cifar10.tower_gradients(
@@ -98,18 +101,16 @@ def build(settings: DistributedTrainSettings, run: Run, worker: ClusterWorker) -
 
 def train(settings: DistributedTrainSettings) -> None:
     """Trains until `settings.max_steps`, or until the user stops any worker."""
-    cluster = cifar10_cluster.from_environment()
-    config = cifar10_cluster.configure(
-        cifar10_session.session_config(settings), cluster, settings.wait_secs
-    )
+    cluster = from_environment()
+    config = configure(session.session_config(settings), cluster, settings.wait_secs)
     worker = ClusterWorker(cluster, config, settings.wait_secs)
     global_batch_size = settings.batch_size * worker.num_workers
     with (
-        cifar10_run.begin(settings, global_batch_size, worker) as run,
+        begin.begin(settings, global_batch_size, worker) as run,
         tf.device(worker.device),
     ):
         training = build(settings, run, worker)
-        cifar10_session.run(run, training, global_batch_size, config)
+        session.run(run, training, global_batch_size, config)
 
 
 if __name__ == '__main__':

@@ -28,32 +28,25 @@ from typing import Any
 import tensorflow.compat.v1 as tf
 
 import cifar10
-import cifar10_board
-import cifar10_checkpoint
-import cifar10_files
-import cifar10_guard
-import cifar10_history
-import cifar10_models
-import cifar10_report
-import cifar10_settings
-from cifar10_checkpoint import CheckpointFolder, reason_of
-from cifar10_classifier import (
+from cifar10_input import EVAL_DATA, NUM_VIEWS, evaluation_files
+from cifar10_lib.base import files, watch
+from cifar10_lib.base.console import image_bar, on_terminal, timestamp
+from cifar10_lib.base.errors import UserError
+from cifar10_lib.base.flags import run_script, setting
+from cifar10_lib.evaluation import report
+from cifar10_lib.evaluation.evaluator import (
     Evaluator,
     Result,
     Scored,
     data_dir_of,
+    evaluation_entry,
     newest_checkpoint,
     num_held_out,
-)
-from cifar10_input import EVAL_DATA, NUM_VIEWS, evaluation_files
-from cifar10_progress import (
-    evaluation_entry,
-    image_bar,
-    on_terminal,
     report_precision,
-    timestamp,
 )
-from cifar10_settings import UserError, run_script, setting
+from cifar10_lib.nn import networks
+from cifar10_lib.runs import checkpoints, history, run_folder, tensorboard
+from cifar10_lib.runs.checkpoints import CheckpointFolder, reason_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,7 +55,7 @@ class EvalSettings:
 
     eval_dir: str = setting('cifar10_eval', 'Folder for the summaries and history.jsonl.')
     checkpoint_dir: str = setting('cifar10_train', 'Folder of the checkpoints.')
-    model: str = cifar10_models.model_setting()
+    model: str = networks.model_setting()
     eval_data: str = setting(
         'test',
         'The images: test; train_eval, the training images; or held_out, those that '
@@ -132,7 +125,7 @@ def _refuse_history_of_training(settings: EvalSettings) -> None:
                 f'--eval_dir={settings.eval_dir}: is the folder of the checkpoints, where training '
                 'keeps its own history; name another folder'
             )
-    if any('loss' in entry for entry in cifar10_history.read(settings.eval_dir)):
+    if any('loss' in entry for entry in history.read(settings.eval_dir)):
         raise UserError(
             f'--eval_dir={settings.eval_dir}: holds the history of a training; name another folder'
         )
@@ -147,7 +140,7 @@ def _note(result: Result, settings: EvalSettings) -> None:
     num_views = NUM_VIEWS if settings.average_views else 1
     entry = evaluation_entry(result, settings.eval_data, num_views)
     decisive = [name for name in entry if name != 'precision']
-    cifar10_history.replace(
+    history.replace(
         settings.eval_dir, entry, lambda old: all(old.get(n) == entry[n] for n in decisive)
     )
 
@@ -197,13 +190,11 @@ class Best:
         try:
             os.makedirs(self._directory, exist_ok=True)
             # So that the copies' folder tells which images they were trained on.
-            settings_file = os.path.join(
-                self._settings.checkpoint_dir, cifar10_settings.SETTINGS_FILE
-            )
+            settings_file = os.path.join(self._settings.checkpoint_dir, run_folder.SETTINGS_FILE)
             if os.path.exists(settings_file):
                 shutil.copy(settings_file, self._directory)
             copy = CheckpointFolder(self._directory, max_to_keep=1).add_copy(checkpoint)
-            cifar10_files.replace_text(self._file, json.dumps(more, indent=2) + '\n')
+            files.replace_text(self._file, json.dumps(more, indent=2) + '\n')
         except OSError as error:
             raise UserError(
                 f'{self._directory}: cannot be written: {error.strerror or error}'
@@ -219,14 +210,14 @@ class _Evaluation:
         self._settings = settings
         _refuse_history_of_training(settings)
         if settings.report:
-            cifar10_report.check_folder(settings.report)
-        stored = cifar10_settings.load(settings.checkpoint_dir)
-        self._model = cifar10_models.of_run(settings.checkpoint_dir, settings.model)
+            report.check_folder(settings.report)
+        stored = run_folder.load(settings.checkpoint_dir)
+        self._model = networks.of_run(settings.checkpoint_dir, settings.model)
         prepared = cifar10.maybe_download_and_extract(
             data_dir_of(settings.checkpoint_dir, settings.data_dir), _dataset(settings, stored)
         )
         self._prepared = prepared
-        self._watch = cifar10_guard.Watch(evaluation_files(settings.eval_data, prepared.directory))
+        self._watch = watch.Watch(evaluation_files(settings.eval_data, prepared.directory))
         self._num_held_out = num_held_out(settings.checkpoint_dir, settings.eval_data)
         self._evaluator = Evaluator(
             prepared.directory,
@@ -240,7 +231,7 @@ class _Evaluation:
         scored = dataclasses.replace(settings, num_examples=self._evaluator.num_examples)
         self._best = Best(scored) if settings.keep_best else None
         self._writer = _summary_writer(settings.eval_dir, self._evaluator.graph)
-        cifar10_board.add_settings(self._writer, stored, settings.checkpoint_dir)
+        tensorboard.add_settings(self._writer, stored, settings.checkpoint_dir)
 
     def score(self, checkpoint: str) -> None:
         """Scores a checkpoint, reports it, and keeps it if it is to be kept."""
@@ -261,7 +252,7 @@ class _Evaluation:
             self._write_report(settings.report, checkpoint, scored)
 
     def _write_report(self, folder: str, checkpoint: str, scored: Scored) -> None:
-        evaluated = cifar10_report.Evaluated(
+        evaluated = report.Evaluated(
             checkpoint,
             *scored,
             self._prepared,
@@ -271,7 +262,7 @@ class _Evaluation:
             self._settings.eval_dir,
             self._model,
         )
-        print(f'Report: {cifar10_report.write(folder, evaluated)}', flush=True)
+        print(f'Report: {report.write(folder, evaluated)}', flush=True)
 
 
 def _newest(folder: CheckpointFolder, run_once: bool) -> str | None:
@@ -312,7 +303,7 @@ def evaluate(settings: EvalSettings) -> None:
                 evaluation.score(checkpoint)
                 scored.append(identity)
             except (UserError, tf.errors.OpError):
-                if cifar10_checkpoint.is_whole(checkpoint):
+                if checkpoints.is_whole(checkpoint):
                     raise
                 print(f'{checkpoint} went away while it was read', file=sys.stderr)
             continue

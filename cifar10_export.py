@@ -30,12 +30,18 @@ from absl import logging
 from tensorflow.core.protobuf import saved_model_pb2
 
 import cifar10
-import cifar10_analysis
-import cifar10_checkpoint
-import cifar10_models
-import cifar10_settings
-from cifar10_checkpoint import CheckpointFolder, reason_of
-from cifar10_classifier import (
+from cifar10_input import (
+    CIFAR10_RECORD,
+    View,
+    evaluation_crop,
+    test_files,
+)
+from cifar10_lib.base.errors import UserError
+from cifar10_lib.base.files import filled_directory
+from cifar10_lib.base.flags import run_script, setting
+from cifar10_lib.data.prepare import data_note
+from cifar10_lib.evaluation import analysis
+from cifar10_lib.evaluation.evaluator import (
     Evaluator,
     Predictor,
     Restorer,
@@ -45,16 +51,10 @@ from cifar10_classifier import (
     num_classes_of,
     picture_placeholder,
 )
-from cifar10_input import (
-    CIFAR10_RECORD,
-    View,
-    evaluation_crop,
-    test_files,
-)
-from cifar10_layers import Model, Pass
-from cifar10_paths import filled_directory
-from cifar10_progress import data_note
-from cifar10_settings import UserError, run_script, setting
+from cifar10_lib.nn import networks
+from cifar10_lib.nn.layers import Model, Pass
+from cifar10_lib.runs import checkpoints, run_folder
+from cifar10_lib.runs.checkpoints import CheckpointFolder, reason_of
 
 SAVED_MODEL, LITE_MODEL, METADATA = 'saved_model', 'model.tflite', 'metadata.json'
 
@@ -77,7 +77,7 @@ class ExportSettings:
 
     output: str = setting('cifar10_export', 'Folder to make; it must be missing or empty.')
     checkpoint_dir: str = setting('cifar10_train', 'Folder of the checkpoints.')
-    model: str = cifar10_models.model_setting()
+    model: str = networks.model_setting()
     eval: bool = setting(
         False, 'Measure the precision on the test images, and compare the models on all of them.'
     )
@@ -210,16 +210,16 @@ def _test_images(
     settings: ExportSettings, checkpoint: str
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The test images, their probabilities by evaluation, and their labels."""
-    stored = cifar10_settings.load(settings.checkpoint_dir)
+    stored = run_folder.load(settings.checkpoint_dir)
     data_dir = data_dir_of(settings.checkpoint_dir, settings.data_dir)
     prepared = cifar10.maybe_download_and_extract(data_dir, stored.get('dataset'))
     evaluator = Evaluator(
         prepared.directory,
         num_classes=prepared.num_classes,
-        model=cifar10_models.of_run(settings.checkpoint_dir, settings.model),
+        model=networks.of_run(settings.checkpoint_dir, settings.model),
     )
     places = np.arange(evaluator.num_examples)
-    images = cifar10_analysis.read_images(test_files(prepared.directory), places)
+    images = analysis.read_images(test_files(prepared.directory), places)
     return images, *evaluator.probabilities(checkpoint)
 
 
@@ -233,13 +233,13 @@ def metadata(
     """What a user of the models wants to know of them; it can be written as JSON."""
     size = model.view.size
     margins = [(side - size) // 2 for side in _image_shape()[:2]]
-    averages = cifar10_checkpoint.holds_averages(checkpoint)
+    averages = checkpoints.holds_averages(checkpoint)
     return {
         'checkpoint': os.path.basename(checkpoint),
-        'step': cifar10_checkpoint.step_of(checkpoint),
+        'step': checkpoints.step_of(checkpoint),
         'model': model.name,
         'weights': 'moving averages' if averages else 'as trained',
-        'dataset': cifar10_settings.load(settings.checkpoint_dir).get('dataset', 'cifar10'),
+        'dataset': run_folder.load(settings.checkpoint_dir).get('dataset', 'cifar10'),
         'class_names': list(names),
         'precision_at_1': measured.precision,
         'num_test_images': measured.num_images if settings.eval else 0,
@@ -302,7 +302,7 @@ def export(settings: ExportSettings) -> None:
     # TensorFlow's loader notes through absl that it finds no fingerprint, and goes on.
     logging.set_verbosity(logging.WARNING)
     checkpoint = newest_checkpoint(CheckpointFolder(settings.checkpoint_dir))
-    model = cifar10_models.of_run(settings.checkpoint_dir, settings.model)
+    model = networks.of_run(settings.checkpoint_dir, settings.model)
     num_classes = num_classes_of(checkpoint)
     names = class_names(settings.checkpoint_dir, settings.data_dir, num_classes)
     with (

@@ -25,14 +25,14 @@ from typing import Any
 import tensorflow.compat.v1 as tf
 
 import cifar10
-import cifar10_board
-import cifar10_run
-import cifar10_session
 from cifar10 import GradientsAndVariables
-from cifar10_checkpoint import Start
-from cifar10_finite import Training
-from cifar10_settings import UserError, run_script, setting
-from cifar10_train_settings import TrainingData, TrainSettings, network, training_batches
+from cifar10_lib.base.errors import UserError
+from cifar10_lib.base.flags import run_script, setting
+from cifar10_lib.nn import summaries
+from cifar10_lib.runs.checkpoints import Start
+from cifar10_lib.training import begin, session
+from cifar10_lib.training.nonfinite import Training
+from cifar10_lib.training.settings import TrainingData, TrainSettings, network, training_batches
 
 # More than any machine has GPUs; each is a copy of the network in the graph.
 MAX_TOWERS = 256
@@ -104,7 +104,7 @@ def build(
     examples_seen = cifar10.create_examples_seen(start.examples)
     with tf.name_scope('input'):
         images, labels = training_batches(settings, data, global_batch_size, start.examples)
-        cifar10_board.images(images)
+        summaries.images(images)
 
     # What is done once for all towers is done where the variables are.
     with tf.device('/cpu:0' if settings.variables == CPU else devices[0]):
@@ -168,10 +168,10 @@ def train(settings: MultiGpuTrainSettings) -> None:
     devices = tower_devices(settings.tower_device, settings.num_gpus)
     global_batch_size = settings.num_gpus * settings.batch_size
     num_cpu_devices = settings.num_gpus if settings.tower_device == 'cpu' else 1
-    with cifar10_run.begin(settings, global_batch_size) as run, tf.device('/cpu:0'):
+    with begin.begin(settings, global_batch_size) as run, tf.device('/cpu:0'):
         training = build(settings, devices, run.data, run.start)
-        config = cifar10_session.session_config(settings, num_cpu_devices)
-        cifar10_session.run(run, training, global_batch_size, config)
+        config = session.session_config(settings, num_cpu_devices)
+        session.run(run, training, global_batch_size, config)
 
 
 if __name__ == '__main__':

@@ -7,7 +7,8 @@ r"""What did a run look like, and what does it see? Draws one picture, without a
 --plot=curve draws loss and precision, of one run or of several side by side, from the
 histories that training and evaluation wrote; confusion, which classes of --eval_data the
 newest checkpoint takes for which; mistakes, the images that it is wrong about and surest of;
-filters, its first layer's filters; distortions, some training images before and after
+filters, its first layer's filters; layers, a table of the network's layers (printed, and drawn with
+--output); distortions, some training images before and after
 distortion; classes, how many images of each class the data set holds. The ending of
 --output, .png or .svg, chooses the format.
 
@@ -23,24 +24,24 @@ import os
 from collections.abc import Sequence
 
 import numpy as np
+import tensorflow.compat.v1 as tf
 from matplotlib.figure import Figure
 
 import cifar10
-import cifar10_analysis
-import cifar10_checkpoint
-import cifar10_data
-import cifar10_drawings
-import cifar10_models
-import cifar10_settings
-from cifar10_analysis import IMAGES_IN_WORDS
-from cifar10_checkpoint import CheckpointFolder
-from cifar10_classifier import Evaluator, data_dir_of, num_held_out
-from cifar10_history import HISTORY_FILE
-from cifar10_input import EVAL_DATA
-from cifar10_layers import Model
-from cifar10_progress import data_note
-from cifar10_recipe import recipe_of
-from cifar10_settings import LARGEST_SEED, UserError, arguments, run_script, setting
+from cifar10_input import EVAL_DATA, NUM_CLASSES
+from cifar10_lib.base.errors import UserError
+from cifar10_lib.base.flags import LARGEST_SEED, arguments, run_script, setting
+from cifar10_lib.data import prepare
+from cifar10_lib.data.prepare import data_note
+from cifar10_lib.evaluation import analysis, figures, layer_table
+from cifar10_lib.evaluation.analysis import IMAGES_IN_WORDS
+from cifar10_lib.evaluation.evaluator import Evaluator, data_dir_of, num_classes_of, num_held_out
+from cifar10_lib.nn import networks
+from cifar10_lib.nn.layers import Model
+from cifar10_lib.nn.recipes import recipe_of
+from cifar10_lib.runs import checkpoints, run_folder
+from cifar10_lib.runs.checkpoints import CheckpointFolder
+from cifar10_lib.runs.history import HISTORY_FILE
 
 # In the picture of mistakes.
 NUM_MISTAKES = 24
@@ -63,20 +64,20 @@ class PlotSettings:
     output: str = setting(None, 'The picture to write, .png or .svg; by default cifar10_PLOT.png.')
     plot: str = setting(
         'curve',
-        'What to draw: curve, confusion, mistakes, filters, distortions or classes.',
-        choices=('curve', 'confusion', 'mistakes', 'filters', 'distortions', 'classes'),
+        'What to draw: curve, confusion, mistakes, filters, layers, distortions or classes.',
+        choices=('curve', 'confusion', 'mistakes', 'filters', 'layers', 'distortions', 'classes'),
     )
     x: str = setting(
         'step',
         'What curves are drawn over: step, examples, or time, that of training.',
-        choices=tuple(cifar10_analysis.AXES),
+        choices=tuple(analysis.AXES),
     )
     eval_data: str = setting(
         'test',
         'The images of confusion and mistakes: test, train_eval or held_out.',
         choices=EVAL_DATA,
     )
-    model: str = cifar10_models.model_setting()
+    model: str = networks.model_setting()
     data_dir: str = setting(None, 'Folder of the data set; by default the one that training used.')
     seed: int = setting(0, 'Decides the distortions.', at_least=0, at_most=LARGEST_SEED)
 
@@ -88,9 +89,7 @@ def curve(settings: PlotSettings) -> Figure:
     """Loss and precision of the runs."""
     folders = _runs(settings)
     runs = [
-        cifar10_analysis.read_curves(
-            name + data_note(_dataset(folder)), folder, eval_dir, settings.x
-        )
+        analysis.read_curves(name + data_note(_dataset(folder)), folder, eval_dir, settings.x)
         for name, folder, eval_dir in zip(
             _names_of(folders), folders, _eval_dirs(settings), strict=True
         )
@@ -103,7 +102,7 @@ def curve(settings: PlotSettings) -> Figure:
             )
     panels = [name for name in ('loss', 'precision') if any(name in run.panels() for run in runs)]
     title = runs[0].name if len(runs) == 1 else ''
-    return cifar10_drawings.draw_curves(runs, settings.x, title, panels)
+    return figures.draw_curves(runs, settings.x, title, panels)
 
 
 def _names_of(folders: Sequence[str]) -> Sequence[str]:
@@ -125,7 +124,7 @@ def _runs(settings: PlotSettings) -> tuple[str, ...]:
             f'--train_dir={settings.train_dir}: found {settings.runs[0]} as well; expected the '
             'folders one way or the other'
         )
-    largest = len(cifar10_drawings.PALETTE)
+    largest = len(figures.PALETTE)
     if len(settings.runs) > largest:
         raise UserError(
             f'found {len(settings.runs)} runs; expected at most {largest}, as many as there are '
@@ -164,30 +163,30 @@ def beside(train_dir: str) -> str | None:
 def confusion(settings: PlotSettings) -> Figure:
     """Which classes are taken for which."""
     checkpoint, prepared = _newest(settings), _data(settings)
-    matrix = cifar10_analysis.confusion_matrix(*_evaluate(settings, checkpoint, prepared))
+    matrix = analysis.confusion_matrix(*_evaluate(settings, checkpoint, prepared))
     precision = matrix.trace() / matrix.sum()
     title = (
         f'Confusion of {matrix.sum():,} {IMAGES_IN_WORDS[settings.eval_data]} at step '
-        f'{cifar10_checkpoint.step_of(checkpoint):,}\nprecision @ 1 = {precision:.3f}'
+        f'{checkpoints.step_of(checkpoint):,}\nprecision @ 1 = {precision:.3f}'
         f'{data_note(prepared.dataset)}'
     )
-    return cifar10_drawings.draw_confusion(matrix, prepared.class_names, title)
+    return figures.draw_confusion(matrix, prepared.class_names, title)
 
 
 def mistakes(settings: PlotSettings) -> Figure:
     """The images whose wrong guess is the likeliest."""
     checkpoint, prepared = _newest(settings), _data(settings)
     probabilities, labels = _evaluate(settings, checkpoint, prepared)
-    places = cifar10_analysis.most_confident_mistakes(probabilities, labels, NUM_MISTAKES)
-    step = cifar10_checkpoint.step_of(checkpoint)
+    places = analysis.most_confident_mistakes(probabilities, labels, NUM_MISTAKES)
+    step = checkpoints.step_of(checkpoint)
     if not len(places):
         raise UserError(
             f'--plot=mistakes: found none among {len(labels):,} images at step {step:,}'
         )
     names = prepared.class_names
     guesses = probabilities[places].argmax(axis=1)
-    return cifar10_drawings.draw_mistakes(
-        cifar10_analysis.evaluated_images(
+    return figures.draw_mistakes(
+        analysis.evaluated_images(
             settings.eval_data, prepared.directory, _held_out(settings), places
         ),
         [names[label] for label in labels[places]],
@@ -199,7 +198,7 @@ def mistakes(settings: PlotSettings) -> Figure:
 
 
 def _evaluate(
-    settings: PlotSettings, checkpoint: str, prepared: cifar10_data.Prepared
+    settings: PlotSettings, checkpoint: str, prepared: prepare.Prepared
 ) -> tuple[np.ndarray, np.ndarray]:
     """Probabilities and labels of all images of --eval_data."""
     evaluator = Evaluator(
@@ -213,7 +212,7 @@ def _evaluate(
 
 
 def _model(settings: PlotSettings) -> Model:
-    return cifar10_models.of_run(_run(settings), settings.model)
+    return networks.of_run(_run(settings), settings.model)
 
 
 def _held_out(settings: PlotSettings) -> int:
@@ -223,12 +222,23 @@ def _held_out(settings: PlotSettings) -> int:
 def filters(settings: PlotSettings) -> Figure:
     """The first layer's filters."""
     checkpoint = _newest(settings)
-    step = cifar10_checkpoint.step_of(checkpoint)
+    step = checkpoints.step_of(checkpoint)
     note = data_note(_dataset(_run(settings)))
-    return cifar10_drawings.draw_filters(
-        cifar10_analysis.first_filters(checkpoint),
+    return figures.draw_filters(
+        analysis.first_filters(checkpoint),
         f"The first layer's filters at step {step:,}{note}",
     )
+
+
+def layers(settings: PlotSettings) -> Figure:
+    """The table of the network's layers, which is printed as well."""
+    checkpoint = CheckpointFolder(_run(settings)).newest_whole()
+    num_classes = num_classes_of(checkpoint) if checkpoint else NUM_CLASSES
+    network = _model(settings)
+    with tf.Graph().as_default():
+        table = layer_table.table(layer_table.layers_of(network, num_classes))
+    print(table)
+    return figures.draw_text(table)
 
 
 def _newest(settings: PlotSettings) -> str:
@@ -254,11 +264,11 @@ def distortions(settings: PlotSettings) -> Figure:
     """The first training images, and what distortion makes of them."""
     prepared = _data(settings)
     view = _model(settings).view
-    return cifar10_drawings.draw_distortions(
-        cifar10_analysis.distorted_images(
+    return figures.draw_distortions(
+        analysis.distorted_images(
             prepared.directory,
             settings.seed,
-            recipe_of(cifar10_settings.load(_run(settings))).distortions,
+            recipe_of(run_folder.load(_run(settings))).distortions,
             view,
         ),
         prepared.class_names,
@@ -271,17 +281,17 @@ def classes(settings: PlotSettings) -> Figure:
     """How many images of each class there are."""
     prepared = _data(settings)
     names = prepared.class_names
-    train, test = cifar10_analysis.class_counts(prepared.directory, len(names))
+    train, test = analysis.class_counts(prepared.directory, len(names))
     title = f'Images of each class{data_note(prepared.dataset)}'
-    return cifar10_drawings.draw_classes(train, test, names, title)
+    return figures.draw_classes(train, test, names, title)
 
 
 def _dataset(run: str) -> str | None:
     """The data set that a run was trained on, if there was one."""
-    return cifar10_settings.load(run).get('dataset')
+    return run_folder.load(run).get('dataset')
 
 
-def _data(settings: PlotSettings) -> cifar10_data.Prepared:
+def _data(settings: PlotSettings) -> prepare.Prepared:
     run = _run(settings)
     return cifar10.maybe_download_and_extract(data_dir_of(run, settings.data_dir), _dataset(run))
 
@@ -291,6 +301,7 @@ PLOTS = {
     'confusion': confusion,
     'mistakes': mistakes,
     'filters': filters,
+    'layers': layers,
     'distortions': distortions,
     'classes': classes,
 }
@@ -303,8 +314,11 @@ def plot(settings: PlotSettings) -> None:
       UserError: there is nothing to draw, or the picture can't be written.
     """
     output = settings.output or f'cifar10_{settings.plot}.png'
-    cifar10_drawings.check_output(output)
-    cifar10_drawings.write(PLOTS[settings.plot](settings), output)
+    figures.check_output(output)
+    figure = PLOTS[settings.plot](settings)
+    if settings.plot == 'layers' and not settings.output:
+        return
+    figures.write(figure, output)
     print(f'Wrote {output}')
 
 

@@ -25,21 +25,22 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-import cifar10_drawings
-import cifar10_models
-import cifar10_settings
-from cifar10_checkpoint import CheckpointFolder
-from cifar10_classifier import (
+from cifar10_input import CIFAR10_RECORD, IMAGE_SIZE
+from cifar10_lib.base.errors import UserError
+from cifar10_lib.base.flags import arguments, run_script, setting
+from cifar10_lib.data.photos import DRAWN_SIZE, Picture, Reader
+from cifar10_lib.data.prepare import data_note
+from cifar10_lib.evaluation import figures
+from cifar10_lib.evaluation.evaluator import (
     BATCH_SIZE,
     VIEWS_NOTE,
     Predictor,
     class_names,
     newest_checkpoint,
 )
-from cifar10_input import CIFAR10_RECORD, IMAGE_SIZE
-from cifar10_pictures import DRAWN_SIZE, Picture, Reader
-from cifar10_progress import data_note
-from cifar10_settings import UserError, arguments, run_script, setting
+from cifar10_lib.nn import networks
+from cifar10_lib.runs import run_folder
+from cifar10_lib.runs.checkpoints import CheckpointFolder
 
 # How many of the likeliest classes are shown.
 TOP = 3
@@ -56,7 +57,7 @@ class PredictSettings:
 
     pictures: tuple[str, ...] = arguments()
     checkpoint_dir: str = setting('cifar10_train', 'Folder of the checkpoints.')
-    model: str = cifar10_models.model_setting()
+    model: str = networks.model_setting()
     data_dir: str = setting(
         None,
         'Folder of the data set, for the names of its classes; by default the one that training '
@@ -192,7 +193,7 @@ def _check(settings: PredictSettings) -> None:
         raise UserError(f'found no picture to classify; {_EXAMPLE}')
     if settings.output is None:
         return
-    cifar10_drawings.check_output(settings.output)
+    figures.check_output(settings.output)
     if len(settings.pictures) > MAX_DRAWN:
         raise UserError(
             f'--output={settings.output}: found {len(settings.pictures)} pictures to draw; '
@@ -210,7 +211,7 @@ def predict(settings: PredictSettings) -> None:
     checkpoint = newest_checkpoint(CheckpointFolder(settings.checkpoint_dir))
     predictor = Predictor(checkpoint, settings.average_views, settings.model)
     names = class_names(settings.checkpoint_dir, settings.data_dir, predictor.num_classes)
-    dataset = cifar10_settings.load(settings.checkpoint_dir).get('dataset')
+    dataset = run_folder.load(settings.checkpoint_dir).get('dataset')
     note = (VIEWS_NOTE if settings.average_views else '') + data_note(dataset)
     print(f'By {checkpoint}{note}', file=sys.stderr)
     unreadable: list[str] = []
@@ -223,7 +224,7 @@ def predict(settings: PredictSettings) -> None:
     if drawn:
         # Ten views are of all of it.
         seen = CIFAR10_RECORD.height if settings.average_views else predictor.model.view.size
-        cifar10_drawings.write(draw(drawn, names, f'{checkpoint}{note}', seen), settings.output)
+        figures.write(draw(drawn, names, f'{checkpoint}{note}', seen), settings.output)
         print(f'Wrote {settings.output}', file=sys.stderr)
     if unreadable:
         raise UserError(f'{len(unreadable)} of {len(settings.pictures)} pictures were skipped')

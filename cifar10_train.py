@@ -19,13 +19,12 @@ from __future__ import annotations
 import tensorflow.compat.v1 as tf
 
 import cifar10
-import cifar10_board
-import cifar10_run
-import cifar10_session
-from cifar10_checkpoint import Start
-from cifar10_finite import Training
-from cifar10_settings import run_script
-from cifar10_train_settings import (
+from cifar10_lib.base.flags import run_script
+from cifar10_lib.nn import summaries
+from cifar10_lib.runs.checkpoints import Start
+from cifar10_lib.training import begin, session
+from cifar10_lib.training.nonfinite import Training
+from cifar10_lib.training.settings import (
     OneDeviceTrainSettings,
     TrainingData,
     network,
@@ -51,7 +50,7 @@ def build(settings: OneDeviceTrainSettings, data: TrainingData, start: Start) ->
     # The input stays on the CPU, so that a GPU has nothing to do but the network.
     with tf.device('/cpu:0'), tf.name_scope('input'):
         images, labels = training_batches(settings, data, settings.batch_size, start.examples)
-        cifar10_board.images(images)
+        summaries.images(images)
 
     # TensorFlow places operations without a device on the GPU, where there is one.
     devices = [None] * num_splits(settings)
@@ -72,10 +71,10 @@ def build(settings: OneDeviceTrainSettings, data: TrainingData, start: Start) ->
 
 def train(settings: OneDeviceTrainSettings) -> None:
     """Trains until `settings.max_steps`, or until the user stops it."""
-    with cifar10_run.begin(settings, settings.batch_size) as run:
+    with begin.begin(settings, settings.batch_size) as run:
         training = build(settings, run.data, run.start)
-        config = cifar10_session.session_config(settings)
-        cifar10_session.run(run, training, settings.batch_size, config)
+        config = session.session_config(settings)
+        session.run(run, training, settings.batch_size, config)
 
 
 if __name__ == '__main__':

@@ -19,9 +19,8 @@ from typing import NamedTuple
 import tensorflow.compat.v1 as tf
 
 import cifar10
-import cifar10_layers
-import cifar10_ops
-from cifar10_settings import run_script, setting
+from cifar10_lib.base.flags import run_script, setting
+from cifar10_lib.nn import layers, lrn
 
 Normalize = Callable[[tf.Tensor], tf.Tensor]
 
@@ -57,9 +56,7 @@ def plain_normalization(activation: tf.Tensor) -> tf.Tensor:
 
 
 def fast_normalization(activation: tf.Tensor) -> tf.Tensor:
-    return cifar10_ops.local_response_normalization(
-        activation, depth_radius=4, bias=1.0, alpha=0.001 / 9.0
-    )
+    return lrn.local_response_normalization(activation, depth_radius=4, bias=1.0, alpha=0.001 / 9.0)
 
 
 VARIANTS = (
@@ -102,7 +99,7 @@ def network(images: tf.Tensor, variant: Variant) -> tf.Tensor:
     given = cifar10.Network()
     with tf.variable_scope('conv1'):
         convolved = cifar10._convolution(images, 64, 0.05, given)
-        biases = cifar10_layers.biases(64, 0.0)
+        biases = layers.biases(64, 0.0)
         if variant.pool_first:
             pool1 = cifar10._bias_and_relu(cifar10._pool(convolved, name='pool1'), biases)
         else:
@@ -113,7 +110,7 @@ def network(images: tf.Tensor, variant: Variant) -> tf.Tensor:
             convolved = turned_convolution(norm1, cifar10._weights([5, 5, 64, 64], 0.05, seed=0))
         else:
             convolved = cifar10._convolution(norm1, 64, 0.05, given)
-        conv2 = cifar10._bias_and_relu(convolved, cifar10_layers.biases(64, 0.1))
+        conv2 = cifar10._bias_and_relu(convolved, layers.biases(64, 0.1))
     pool2 = cifar10._pool(variant.normalize(conv2), name='pool2')
     return cifar10._dense_layers(pool2, given)
 

@@ -17,7 +17,7 @@ import tensorflow.compat.v1 as tf
 
 from benchmarks import REPOSITORY
 from benchmarks.run import child_environment
-from cifar10_settings import UserError
+from cifar10_lib.base.errors import UserError
 
 NUM_IMAGES = 500
 BATCH_SIZE = 25

@@ -15,7 +15,7 @@ import tensorflow.compat.v1 as tf
 from benchmarks.fault_programs import MAX_STEPS, SAVE_STEPS, NotRun, Program, Request, Tensors
 from benchmarks.fault_runs import Mount, Process, Run, ending, ending_and_step
 from benchmarks.run import child_environment
-from cifar10_settings import UserError
+from cifar10_lib.base.errors import UserError
 
 # The step after which a fault comes: between two checkpoints, and in the middle of an epoch.
 FAULT_STEP = 34

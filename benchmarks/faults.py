@@ -27,7 +27,6 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 from tensorflow import keras
 
-import cifar10_data
 from benchmarks.fault_programs import (
     BATCH_SIZE,
     DEFAULT_PROGRAMS,
@@ -50,7 +49,9 @@ from benchmarks.fault_trials import (
     take_baseline,
 )
 from cifar10_input import CIFAR10_RECORD, NUM_CLASSES, train_files
-from cifar10_settings import UserError, run_script, setting
+from cifar10_lib.base.errors import UserError
+from cifar10_lib.base.flags import run_script, setting
+from cifar10_lib.data import prepare
 
 # Steps that the second of two trainers takes while the first is held up.
 STEPS_AHEAD = 5
@@ -381,7 +382,7 @@ def main(settings: FaultSettings) -> None:
     programs = chosen(settings.programs, PROGRAMS, 'programs')
     with _working_folder(settings.keep) as folder:
         data = folder / 'data'
-        cifar10_data.generate_synthetic(str(data), NUM_IMAGES, num_test=50)
+        prepare.generate_synthetic(str(data), NUM_IMAGES, num_test=50)
         columns = {name: column(name, faults, folder / name, data) for name in programs}
     print(f'{table(columns)}\n\n{circumstances()}')
 

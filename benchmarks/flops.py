@@ -13,7 +13,7 @@ from typing import NamedTuple
 import tensorflow.compat.v1 as tf
 
 import cifar10
-from cifar10_layers import Model, Pass
+from cifar10_lib.nn.layers import Model, Pass
 
 
 class Layer(NamedTuple):

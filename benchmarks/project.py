@@ -16,8 +16,6 @@ from unittest import mock
 import tensorflow.compat.v1 as tf
 
 import cifar10
-import cifar10_models
-import cifar10_session
 import cifar10_train
 from benchmarks.worker import (
     CONSTANT,
@@ -28,12 +26,14 @@ from benchmarks.worker import (
     constant_batch,
     parse_options,
 )
-from cifar10_checkpoint import Start
-from cifar10_classifier import Evaluator
 from cifar10_input import NUM_EXAMPLES_PER_EPOCH_FOR_TRAIN, TUTORIAL_VIEW, View
-from cifar10_layers import Model, Pass
-from cifar10_recipe import PRESETS
-from cifar10_train_settings import OneDeviceTrainSettings, TrainingData, training_batches
+from cifar10_lib.evaluation.evaluator import Evaluator
+from cifar10_lib.nn import networks
+from cifar10_lib.nn.layers import Model, Pass
+from cifar10_lib.nn.presets import PRESETS
+from cifar10_lib.runs.checkpoints import Start
+from cifar10_lib.training import session
+from cifar10_lib.training.settings import OneDeviceTrainSettings, TrainingData, training_batches
 
 
 def held_batch(batch_size: int, view: View = TUTORIAL_VIEW) -> tuple[tf.Variable, tf.Variable]:
@@ -59,7 +59,7 @@ def train_settings(options: Options) -> OneDeviceTrainSettings:
 def train_on_constant_batch(options: Options) -> None:
     """The step of `cifar10_train.py`, its input replaced by a constant batch."""
     settings = train_settings(options)
-    view = cifar10_models.MODELS[options.model].view
+    view = networks.MODELS[options.model].view
     with tf.Graph().as_default():
         images, labels = (part.read_value() for part in held_batch(options.batch_size, view))
         with mock.patch.object(cifar10, 'distorted_inputs', return_value=(images, labels)):
@@ -68,7 +68,7 @@ def train_on_constant_batch(options: Options) -> None:
             training.train_op,
             training.total_loss,
             options,
-            cifar10_session.session_config(settings),
+            session.session_config(settings),
         )
 
 
@@ -104,7 +104,7 @@ def read_input(options: Options) -> None:
 
 def evaluate(options: Options) -> None:
     """Scores the test images again and again, each time restoring the checkpoint."""
-    model = cifar10_models.MODELS[options.model]
+    model = networks.MODELS[options.model]
     with tempfile.TemporaryDirectory() as directory:
         checkpoint = save_first_weights(directory, model)
         evaluator = Evaluator(options.data_dir, model=model)
@@ -129,7 +129,7 @@ RUN = {CONSTANT: train_on_constant_batch, INPUT: read_input, EVALUATION: evaluat
 
 def main() -> None:
     """Runs the task that the command line names."""
-    options = parse_options(__doc__, tasks=tuple(RUN), models=tuple(cifar10_models.MODELS))
+    options = parse_options(__doc__, tasks=tuple(RUN), models=tuple(networks.MODELS))
     RUN[options.task](options)
 
 

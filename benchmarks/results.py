@@ -28,16 +28,18 @@ from typing import Any, NamedTuple
 
 import tensorflow.compat.v1 as tf
 
-import cifar10_drawings
-import cifar10_history
-import cifar10_settings
 from benchmarks import REPOSITORY, results_report
 from benchmarks.machine import cpu_line, gpu_model
 from benchmarks.results_report import Result
 from cifar10_input import NUM_VIEWS
-from cifar10_recipe import PRESET_RUNS, PRESETS, Recipe, recipe_of
-from cifar10_settings import UserError, arguments, run_script, setting
-from cifar10_train_settings import TrainSettings
+from cifar10_lib.base.errors import UserError
+from cifar10_lib.base.flags import arguments, run_script, setting
+from cifar10_lib.evaluation import figures
+from cifar10_lib.nn.presets import PRESET_RUNS, PRESETS
+from cifar10_lib.nn.recipes import Recipe, recipe_of
+from cifar10_lib.runs import history as history_module
+from cifar10_lib.runs import run_folder
+from cifar10_lib.training.settings import TrainSettings
 
 CIFAR10, MNIST = 'CIFAR-10', 'MNIST'
 MNIST_DIR = 'mnist_data'
@@ -195,7 +197,7 @@ def measure(plan: Plan) -> Result:
     """
     _check_folder(plan)
     _run(train_command(plan), plan.name)
-    history = cifar10_history.read(plan.train_dir)
+    history = history_module.read(plan.train_dir)
     max_steps = plan.recipe.max_steps
     if not history or history[-1]['step'] != max_steps or 'precision' not in history[-1]:
         raise UserError(
@@ -210,7 +212,7 @@ def measure(plan: Plan) -> Result:
 
 def _check_folder(plan: Plan) -> None:
     """Raises UserError where the folder holds a run of another recipe."""
-    stored = cifar10_settings.load(plan.train_dir)
+    stored = run_folder.load(plan.train_dir)
     expected = {**dataclasses.asdict(plan.recipe), **plan.asked_for}
     for name, value in expected.items() if stored else ():
         # Settings of a version before the flag lack it.
@@ -239,13 +241,13 @@ def _run(command: list[str], name: str) -> None:
         raise UserError(f'{name}: {os.path.basename(command[1])} ended with exit code {code}')
 
 
-def _collect(plan: Plan, history: list[cifar10_history.Entry], num_views: int | None) -> Result:
+def _collect(plan: Plan, history: list[history_module.Entry], num_views: int | None) -> Result:
     """What the histories of a run say of it."""
     recipe = plan.recipe
     # An evaluation replaces an earlier one of its step, images and views.
     scores = {
         entry['views']: entry
-        for entry in cifar10_history.read(plan.eval_dir)
+        for entry in history_module.read(plan.eval_dir)
         if entry['step'] == recipe.max_steps and entry['eval_data'] == 'test'
     }
     return Result(
@@ -356,7 +358,7 @@ def main(settings: ResultsSettings) -> None:
       UserError: a flag or a kept result is wrong, there is none, or a run failed.
     """
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    cifar10_drawings.check_output(settings.output)
+    figures.check_output(settings.output)
     results = take(plans(settings), load(settings.results_dir))
     if not results:
         raise UserError(
@@ -364,7 +366,7 @@ def main(settings: ResultsSettings) -> None:
             f'{", ".join(ROWS)}'
         )
     print(f'\n{table(results)}')
-    cifar10_drawings.write(results_report.draw(results, tuple(ROWS)), settings.output)
+    figures.write(results_report.draw(results, tuple(ROWS)), settings.output)
     print(f'\nWrote {settings.output}')
 
 

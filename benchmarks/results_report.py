@@ -15,11 +15,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-import cifar10_files
 from benchmarks.report import markdown_table
-from cifar10_drawings import GRID, PALETTE, STYLES
-from cifar10_paths import os_errors_named, read_text
-from cifar10_settings import UserError
+from cifar10_lib.base import files
+from cifar10_lib.base.errors import UserError, os_errors_named
+from cifar10_lib.base.files import read_text
+from cifar10_lib.evaluation.figures import GRID, PALETTE, STYLES
 
 HEADER = (
     'flags of `cifar10_train.py`',
@@ -83,7 +83,7 @@ def store(result: Result, folder: str) -> None:
     path = path_of(result, folder)
     with os_errors_named(path):
         os.makedirs(folder, exist_ok=True)
-        cifar10_files.replace_text(path, json.dumps(dataclasses.asdict(result)) + '\n')
+        files.replace_text(path, json.dumps(dataclasses.asdict(result)) + '\n')
 
 
 def load(folder: str, presets: Sequence[str]) -> list[Result]:
@@ -96,7 +96,7 @@ def load(folder: str, presets: Sequence[str]) -> list[Result]:
     Raises:
       UserError: names the file that is no result.
     """
-    return [_read(path, presets) for path in cifar10_files.matching(folder, '*.json')]
+    return [_read(path, presets) for path in files.matching(folder, '*.json')]
 
 
 def _read(path: str, presets: Sequence[str]) -> Result:

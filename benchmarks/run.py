@@ -34,7 +34,8 @@ from benchmarks import REPOSITORY, report, turns
 from benchmarks.machine import cpu_line, gpu_model
 from benchmarks.report import BF16, PROJECT, TUTORIAL, Row
 from benchmarks.worker import CONSTANT, EVALUATION, INPUT, TRAIN
-from cifar10_settings import UserError, run_script, setting
+from cifar10_lib.base.errors import UserError
+from cifar10_lib.base.flags import run_script, setting
 
 KERAS, TORCH, CEILING = 'Keras fit', 'PyTorch', 'ceiling'
 

@@ -18,9 +18,10 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import cifar10_data
 from benchmarks import REPOSITORY
-from cifar10_settings import UserError, run_script, setting
+from cifar10_lib.base.errors import UserError
+from cifar10_lib.base.flags import run_script, setting
+from cifar10_lib.data import prepare
 
 _CONSOLE_LINE = re.compile(r': step (\d+), loss = \S+ \((\S+) examples/sec;')
 
@@ -30,7 +31,7 @@ class SoakSettings:
     """How long to train, and on what."""
 
     data_dir: str = setting('cifar10_data', 'Folder of the data set.')
-    dataset: str = setting('cifar10', 'The images.', choices=cifar10_data.DATASETS)
+    dataset: str = setting('cifar10', 'The images.', choices=prepare.DATASETS)
     max_steps: int = setting(20_000, 'Steps to take.', at_least=3000)
     report_steps: int = setting(1000, 'Steps between reports.', at_least=100)
 
@@ -80,7 +81,7 @@ def summary(taken: list[Sample]) -> str:
 
 def main(settings: SoakSettings) -> None:
     """Trains, and reports as training goes on."""
-    prepared = cifar10_data.prepare(settings.data_dir, settings.dataset)
+    prepared = prepare.prepare(settings.data_dir, settings.dataset)
     with tempfile.TemporaryDirectory() as train_dir:
         command = [
             sys.executable,

@@ -13,12 +13,13 @@ import json
 
 import tensorflow.compat.v1 as tf
 
-import cifar10_data
-import cifar10_models
-import cifar10_precision
 from benchmarks.flops import forward_flops, training_flops
-from cifar10_recipe import MODEL_NAMES, PRESETS
-from cifar10_settings import run_script, setting
+from cifar10_lib.base.flags import run_script, setting
+from cifar10_lib.data import prepare
+from cifar10_lib.nn import networks
+from cifar10_lib.nn.presets import PRESETS
+from cifar10_lib.nn.recipes import MODEL_NAMES
+from cifar10_lib.training import mixed_precision
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,21 +27,21 @@ class SurroundingsSettings:
     """Which data set to get ready, and which network is measured."""
 
     data_dir: str = setting('cifar10_data', 'Folder of the data set, filled if it is empty.')
-    dataset: str = setting('cifar10', 'The images.', choices=cifar10_data.DATASETS)
+    dataset: str = setting('cifar10', 'The images.', choices=prepare.DATASETS)
     model: str = setting('tutorial', 'The network.', choices=MODEL_NAMES)
 
 
 def main(settings: SurroundingsSettings) -> None:
     """Gets the data ready, and prints where they are, what TensorFlow found, and the operations."""
-    prepared = cifar10_data.prepare(settings.data_dir, settings.dataset)
-    model = cifar10_models.MODELS[settings.model]
+    prepared = prepare.prepare(settings.data_dir, settings.dataset)
+    model = networks.MODELS[settings.model]
     devices = [device.name for device in tf.config.list_physical_devices()]
     found = {
         'directory': prepared.directory,
         'dataset': prepared.dataset,
         'tensorflow': tf.__version__,
         'devices': devices,
-        'multiplies_bf16': cifar10_precision.multiplies_bf16(),
+        'multiplies_bf16': mixed_precision.multiplies_bf16(),
         'batch_size': PRESETS[settings.model].batch_size,
         'training_flops': training_flops(model),
         'forward_flops': forward_flops(model),

@@ -23,12 +23,13 @@ import cifar10
 import cifar10_multi_gpu_train
 import cifar10_train
 from benchmarks.report import markdown_table
-from cifar10_checkpoint import Start
-from cifar10_finite import Training
 from cifar10_input import count_examples, train_files
+from cifar10_lib.base.errors import UserError
+from cifar10_lib.base.flags import run_script, setting
+from cifar10_lib.runs.checkpoints import Start
+from cifar10_lib.training.nonfinite import Training
+from cifar10_lib.training.settings import OneDeviceTrainSettings, TrainingData
 from cifar10_multi_gpu_train import FIRST, MIRRORED, MultiGpuTrainSettings
-from cifar10_settings import UserError, run_script, setting
-from cifar10_train_settings import OneDeviceTrainSettings, TrainingData
 
 NUM_CORES = 2
 

@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from cifar10_settings import UserError
+from cifar10_lib.base.errors import UserError
 
 # Seconds without a line after which a process counts as hung.
 PATIENCE = 300.0

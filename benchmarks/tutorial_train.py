@@ -27,7 +27,7 @@ from benchmarks.worker import (
     parse_options,
 )
 from cifar10_input import count_examples, test_files, train_files
-from cifar10_progress import ConsoleHook
+from cifar10_lib.training.console import ConsoleHook
 
 NUM_THREADS = 16
 

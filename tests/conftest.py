@@ -5,34 +5,22 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-import cifar10_data
-from browser import chromium  # noqa: F401 - a fixture
 from cifar10_input import TEST_FILES, TRAIN_FILES
-from samples import Server
+from cifar10_lib.data import prepare
+from tests.helpers.browser import chromium  # noqa: F401 - a fixture
+from tests.helpers.samples import Server
+from tests.helpers.scripts import Script, script_command, script_environment
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # As it is in a shell's background job, and would be in the scripts that tests interrupt.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-
-REPOSITORY = Path(__file__).resolve().parent.parent
-
-Script = Callable[..., 'subprocess.CompletedProcess[str]']
-
-
-def script_command(script: str, *options: str) -> list[str]:
-    return [sys.executable, '-u', str(REPOSITORY / script), *options]
-
-
-def script_environment() -> dict[str, str]:
-    return {**os.environ, 'TF_CPP_MIN_LOG_LEVEL': '3'}
 
 
 @pytest.fixture
@@ -57,7 +45,7 @@ def synthetic_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A --data_dir that holds 200 training and 60 test images of the synthetic set."""
     data_dir = tmp_path_factory.mktemp('synthetic')
     directory = data_dir / 'synthetic-batches-bin'
-    cifar10_data.generate_synthetic(str(directory), num_train=200, num_test=60)
+    prepare.generate_synthetic(str(directory), num_train=200, num_test=60)
     return data_dir
 
 
@@ -65,7 +53,7 @@ def synthetic_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def small_set(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A synthetic set of 500 training and 100 test images; not to be written to."""
     directory = str(tmp_path_factory.mktemp('small') / 'set')
-    cifar10_data.generate_synthetic(directory, 500, 100, seed=3)
+    prepare.generate_synthetic(directory, 500, 100, seed=3)
     return directory
 
 

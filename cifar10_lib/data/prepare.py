@@ -1,0 +1,350 @@
+"""A directory of record files, found, downloaded, unpacked or generated."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from cifar10_input import CIFAR10_RECORD, NUM_CLASSES, TEST_FILES
+from cifar10_lib.base.errors import UserError, os_errors_named
+from cifar10_lib.base.files import filled_directory, read_text
+from cifar10_lib.data import download, record_files
+from cifar10_lib.data.archive import CIFAR10_DIRECTORY, FETCH_ANEW, unpack
+from cifar10_lib.data.download import CIFAR10_FINGERPRINT, DATA_URL, UnreachableError
+from cifar10_lib.data.record_files import CIFAR10_CLASS_NAMES, CLASS_NAMES_FILE, RECORD_FILES
+from cifar10_lib.data.synthetic import CLASS_NAMES as SYNTHETIC_CLASS_NAMES
+from cifar10_lib.data.synthetic import draw
+
+try:
+    import fcntl
+except ImportError:  # Windows: two processes that prepare one directory don't wait there.
+    fcntl = None  # type: ignore[assignment]
+
+
+# Where data is looked for and put, unless something else is said.
+DATA_DIR = 'cifar10_data'
+
+
+DATASETS = ('cifar10', 'synthetic', 'own', 'auto')
+
+
+DATASET_HELP = (
+    'The images: cifar10; synthetic (drawn, needs no download); own (of classes that '
+    'batches.meta.txt names); or auto (cifar10 where it can be had, else synthetic). By default '
+    "those of one's own that --data_dir holds, else cifar10."
+)
+
+
+SYNTHETIC_DIRECTORY = 'synthetic-batches-bin'
+
+
+SYNTHETIC_MARKER = 'synthetic.json'
+
+
+# Of a synthetic set: 3 GB, which take two minutes to draw.
+MAX_IMAGES = 1_000_000
+
+
+# Images drawn together: few enough for their arrays to stay in the cache.
+_IMAGES_AT_ONCE = 250
+
+
+class Prepared(NamedTuple):
+    """A directory that directly holds sound record files.
+
+    Attributes:
+      directory: holds data_batch_1.bin to data_batch_5.bin and test_batch.bin.
+      dataset: 'cifar10', 'synthetic' or 'own'.
+      class_names: 2 to 256, in the order of the labels.
+    """
+
+    directory: str
+    dataset: str
+    class_names: tuple[str, ...]
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.class_names)
+
+
+class SyntheticSet(NamedTuple):
+    """What makes up a synthetic set; its marker file holds these as JSON.
+
+    Attributes:
+      num_train: training images in all five files; a multiple of 5, at least 5.
+      num_test: test images, at least 1.
+      seed: at least 0.
+      version: of the generator; goes up whenever the same seed gives other pictures.
+    """
+
+    num_train: int = 50000
+    num_test: int = 10000
+    seed: int = 0
+    version: int = 1
+
+    def in_words(self) -> str:
+        return ' '.join(f'{name}={value}' for name, value in self._asdict().items())
+
+
+def prepare(
+    data_dir: str,
+    dataset: str | None = None,
+    data_url: str = DATA_URL,
+    synthetic: SyntheticSet | None = None,
+) -> Prepared:
+    """Makes sure that a data set is there and sound.
+
+    Files that are there are used as they are: they are checked, and never
+    replaced or deleted. Processes that prepare the same directory at the same
+    time wait for each other.
+
+    Args:
+      data_dir: the data directory; made where it is missing.
+      dataset: 'cifar10'; 'synthetic'; 'own', images whose classes batches.meta.txt names
+        otherwise than CIFAR-10's; 'auto', CIFAR-10 where it is there or can be downloaded, else
+        the synthetic set, which is then announced; or None, images of one's own where they
+        are, else CIFAR-10.
+      data_url: http, https or file URL of the CIFAR-10 archive. What DATA_URL gives
+        must be the published archive, bit by bit. For another URL the user vouches:
+        its archive must unpack into six sound record files, and that it is not the
+        published one is only printed. An archive that lies in data_dir already under
+        the URL's file name is taken in place of a download, by the same rule.
+      synthetic: what a synthetic set must hold; None takes the one that is there,
+        and generates the default where there is none.
+
+    Returns:
+      The directory that directly holds the six record files, and what they are.
+
+    Raises:
+      UserError: the files are damaged, are not of that data set, or cannot be had.
+    """
+    if dataset not in (None, *DATASETS):
+        raise UserError(f'--dataset must be one of {", ".join(DATASETS)}, found {dataset!r}')
+    found = _find(data_dir, dataset)
+    if found is None:
+        with os_errors_named(data_dir):
+            os.makedirs(data_dir, exist_ok=True)
+        with _alone_in(data_dir):
+            # Another process may have put the files there in the meantime.
+            found = _find(data_dir, dataset) or _obtain(data_dir, dataset, data_url, synthetic)
+    if found.is_synthetic:
+        _check_synthetic(found.directory, synthetic)
+        if dataset == 'auto':
+            print(f'Using synthetic pictures instead of CIFAR-10, from {found.directory}')
+        return Prepared(found.directory, 'synthetic', SYNTHETIC_CLASS_NAMES)
+    names = tuple(record_files.class_names(found.directory))
+    record_files.check_directory(found.directory, num_classes=len(names))
+    kind = _kind(found.directory, names)
+    if dataset in ('cifar10', 'own') and kind != dataset:
+        raise UserError(
+            f'--dataset={dataset}: {found.directory} holds images of {len(names)} classes, '
+            f'{_some(names)}; choose --dataset={kind} or another --data_dir'
+        )
+    return Prepared(found.directory, kind, names)
+
+
+def _kind(directory: str, names: tuple[str, ...]) -> str:
+    """Files without names are taken for CIFAR-10's, as they are in the tutorial."""
+    is_named = os.path.lexists(os.path.join(directory, CLASS_NAMES_FILE))
+    return 'own' if is_named and names != CIFAR10_CLASS_NAMES else 'cifar10'
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first few of many names."""
+    return ', '.join([*names[:10], *(['...'] if len(names) > 10 else [])])
+
+
+def refuse_unused_url(dataset: str | None, data_url: str) -> None:
+    """Raises UserError where a URL was asked for, and nothing will be downloaded."""
+    if dataset == 'synthetic' and data_url != DATA_URL:
+        raise UserError(
+            f'--data_url={data_url}: --dataset=synthetic is drawn, not downloaded; give one of '
+            'the two'
+        )
+
+
+class _Found(NamedTuple):
+    """Record files that are not yet checked."""
+
+    directory: str
+    is_synthetic: bool
+
+
+def _find(data_dir: str, dataset: str | None) -> _Found | None:
+    """The data set that `data_dir` holds already."""
+    directories = [os.path.join(data_dir, CIFAR10_DIRECTORY), data_dir]
+    if dataset == 'synthetic':
+        directories.append(os.path.join(data_dir, SYNTHETIC_DIRECTORY))
+    for directory in directories:
+        is_synthetic = os.path.lexists(os.path.join(directory, SYNTHETIC_MARKER))
+        if is_synthetic and dataset not in ('synthetic', 'auto'):
+            raise UserError(
+                f'{directory} holds the synthetic set, as its {SYNTHETIC_MARKER} says: expected '
+                'CIFAR-10; choose --dataset=synthetic or another --data_dir'
+            )
+        if _holds_files(directory) and (is_synthetic or dataset != 'synthetic'):
+            return _Found(directory, is_synthetic)
+    return None
+
+
+def _holds_files(directory: str) -> bool:
+    names = (*RECORD_FILES, SYNTHETIC_MARKER)
+    return any(os.path.lexists(os.path.join(directory, name)) for name in names)
+
+
+def _obtain(
+    data_dir: str, dataset: str | None, data_url: str, synthetic: SyntheticSet | None
+) -> _Found:
+    """Downloads or generates what `_find` did not find."""
+    if dataset == 'own':
+        raise UserError(
+            f'--dataset=own: found no record files in {data_dir}; make them with python '
+            f'cifar10_data.py convert PICTURES --data_dir={data_dir}'
+        )
+    if dataset != 'synthetic':
+        try:
+            return _Found(_fetch_cifar10(data_dir, data_url), is_synthetic=False)
+        except UnreachableError as error:
+            if dataset != 'auto':
+                raise UserError(
+                    f'CIFAR-10 could not be had: {error}. Ways out: put the files '
+                    f'{RECORD_FILES[0]} to {RECORD_FILES[-1]} into {data_dir}; or give '
+                    '--data_url the http, https or file URL of a copy of the archive; or '
+                    'choose --dataset=synthetic'
+                ) from error
+            print(f'CIFAR-10 could not be had: {error}')
+    found = _find(data_dir, 'synthetic')
+    if found is None:
+        found = _Found(os.path.join(data_dir, SYNTHETIC_DIRECTORY), is_synthetic=True)
+        wanted = synthetic or SyntheticSet()
+        print(f'Generating {wanted.num_train + wanted.num_test:,} images in {found.directory}')
+        generate_synthetic(found.directory, wanted.num_train, wanted.num_test, wanted.seed)
+    return found
+
+
+def _fetch_cifar10(data_dir: str, data_url: str) -> str:
+    """Downloads the archive, where it is not there yet, and unpacks it."""
+    archive = os.path.join(data_dir, download.file_name(data_url))
+    is_published = data_url == DATA_URL
+    if not os.path.lexists(archive):
+        print(f'Downloading {data_url} to {archive}')
+        download.download(data_url, archive, CIFAR10_FINGERPRINT if is_published else None)
+    with os_errors_named(archive):
+        mismatch = download.mismatch_with(archive, CIFAR10_FINGERPRINT)
+    if mismatch and is_published:
+        raise UserError(f'{archive}: not the published archive: {mismatch}; {FETCH_ANEW}')
+    if mismatch:
+        print(f'Not the published archive, but used because --data_url names it: {mismatch}')
+    print(f'Unpacking {archive}')
+    return unpack(archive, data_dir)
+
+
+@contextlib.contextmanager
+def _alone_in(directory: str) -> Iterator[None]:
+    """Waits until no other process is preparing `directory`, and keeps others waiting.
+
+    Training and evaluation are often started together, and must not write one file.
+    """
+    if fcntl is None:
+        yield
+        return
+    with os_errors_named(directory):
+        descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        # Some network file systems know no locks; there, nobody waits.
+        with contextlib.suppress(OSError):
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                print(f'Waiting for another process that is preparing {directory}')
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _check_synthetic(directory: str, wanted: SyntheticSet | None) -> None:
+    """Checks a synthetic set against its marker, and its marker against `wanted`."""
+    held = _read_marker(os.path.join(directory, SYNTHETIC_MARKER))
+    num_train, num_test = record_files.check_records(directory, CIFAR10_RECORD, NUM_CLASSES)
+    if (num_train, num_test) != (held.num_train, held.num_test):
+        raise UserError(
+            f'{directory}: found {num_train:,} training and {num_test:,} test images; '
+            f'{SYNTHETIC_MARKER} says {held.num_train:,} and {held.num_test:,}'
+        )
+    record_files.check_sums(directory)
+    if wanted is not None and wanted != held:
+        raise UserError(
+            f'{directory}: holds a set of {held.in_words()}; asked for {wanted.in_words()}; choose '
+            'another --data_dir, or move that directory away'
+        )
+
+
+def _read_marker(path: str) -> SyntheticSet:
+    expected = 'expected the marker of a synthetic set'
+    try:
+        held = SyntheticSet(**json.loads(read_text(path, expected)))
+    except (ValueError, TypeError, RecursionError) as error:
+        raise UserError(f'{path}: not the marker of a synthetic set: {error}') from error
+    if not all(type(value) is int for value in held):
+        raise UserError(f'{path}: not the marker of a synthetic set: {held.in_words()}')
+    return held
+
+
+def generate_synthetic(
+    directory: str, num_train: int = 50000, num_test: int = 10000, seed: int = 0
+) -> None:
+    """Writes a synthetic data set in CIFAR-10's files and format.
+
+    The classes are equally frequent, to within one image, in training and test
+    images. One seed gives the same bytes on each run; another machine or version
+    of NumPy may round a pixel value to its neighbour.
+
+    Args:
+      directory: made and filled: five training files, one test file,
+        batches.meta.txt, SHA256SUMS and synthetic.json. It must be missing or empty.
+      num_train: training images in all; a multiple of 5, at least 5.
+      num_test: test images, at least 1. They come from other random streams.
+      seed: at least 0.
+
+    Raises:
+      UserError: a number is out of range, or the directory cannot be written.
+    """
+    if num_train < 5 or num_train % 5:
+        raise UserError(f'--num_train must be a multiple of 5, at least 5, found {num_train}')
+    if num_test < 1 or seed < 0:
+        raise UserError(
+            f'--num_test must be at least 1 and --seed at least 0, found {num_test} and {seed}'
+        )
+    sizes = [num_train // 5] * 5 + [num_test]
+    with (
+        filled_directory(directory) as temporary,
+        tqdm(total=sum(sizes), desc='drawing', unit='images', disable=None) as bar,
+    ):
+        for stream, (name, size) in enumerate(zip(RECORD_FILES, sizes, strict=True)):
+            first = 0 if name in TEST_FILES else stream * size
+            rng = np.random.default_rng([seed, stream])
+            labels = rng.permutation((first + np.arange(size)) % NUM_CLASSES).astype(np.uint8)
+            with open(os.path.join(temporary, name), 'wb') as file:
+                for begin in range(0, size, _IMAGES_AT_ONCE):
+                    some = labels[begin : begin + _IMAGES_AT_ONCE]
+                    pixels = draw(some, rng).reshape(len(some), -1)
+                    file.write(np.column_stack([some, pixels]).tobytes())
+                    bar.update(len(some))
+        with open(os.path.join(temporary, CLASS_NAMES_FILE), 'w', encoding='utf-8') as names:
+            names.writelines(f'{name}\n' for name in SYNTHETIC_CLASS_NAMES)
+        with open(os.path.join(temporary, SYNTHETIC_MARKER), 'w', encoding='utf-8') as marker:
+            json.dump(SyntheticSet(num_train, num_test, seed)._asdict(), marker, indent=2)
+            marker.write('\n')
+        record_files.write_sums(temporary)
+
+
+def data_note(dataset: str | None) -> str:
+    """What every result on drawn images says of itself; nothing for CIFAR-10."""
+    return ' [synthetic images, not CIFAR-10]' if dataset == 'synthetic' else ''

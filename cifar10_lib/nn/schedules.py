@@ -1,0 +1,164 @@
+"""Learning-rate schedules and optimisers of a recipe."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Sequence
+
+import tensorflow.compat.v1 as tf
+
+from cifar10_input import NUM_EXAMPLES_PER_EPOCH_FOR_TRAIN
+from cifar10_lib.nn.recipes import TUTORIAL_RECIPE, Recipe, _examples_per_decay
+
+# The corners of a cycle, as (part of the cycle, part of the largest rate): up, down as long,
+# and then far below where it began. Smith, "A disciplined approach to neural network
+# hyper-parameters", 2018, sec. 4: a tenth of the largest rate at first, and a last phase, shorter
+# than the other two, down by several orders of magnitude.
+_ONE_CYCLE = ((0.0, 0.1), (0.45, 1.0), (0.9, 0.1), (1.0, 0.001))
+
+
+# By so much at least a precision is better than another: as Keras has it.
+_LEAST_GAIN = 0.0001
+
+
+def learning_rate_after(
+    examples_seen: tf.Variable,
+    num_examples_per_epoch: int = NUM_EXAMPLES_PER_EPOCH_FOR_TRAIN,
+    recipe: Recipe = TUTORIAL_RECIPE,
+) -> tf.Tensor:
+    """The rate of the step that follows.
+
+    Args:
+      examples_seen: int64 [], number of training examples so far.
+      num_examples_per_epoch: size of the training set.
+      recipe: whose schedule it is.
+
+    Returns:
+      float32 [], 0 to recipe.learning_rate.
+    """
+    examples_per_decay = _examples_per_decay(recipe, num_examples_per_epoch)
+    fraction = _FRACTIONS[recipe.schedule](examples_seen, examples_per_decay, recipe.decay_factor)
+    if recipe.warmup_epochs:
+        examples_of_warmup = max(int(recipe.warmup_epochs * num_examples_per_epoch), 1)
+        fraction *= _part(examples_seen, examples_of_warmup)
+    if recipe.plateau_evaluations:
+        fraction *= plateau_variable()
+    return recipe.learning_rate * fraction
+
+
+def plateau_variable() -> tf.Variable:
+    """The graph's `plateau_fraction`, float32 []: see the function of that name.
+
+    A local variable, which no checkpoint holds: the history of the run tells its value.
+    """
+    with tf.variable_scope(tf.get_variable_scope(), reuse=tf.AUTO_REUSE):
+        return tf.get_variable(
+            'plateau_fraction',
+            [],
+            initializer=tf.ones_initializer(),
+            trainable=False,
+            collections=[tf.GraphKeys.LOCAL_VARIABLES],
+        )
+
+
+def plateau_fraction(precisions: Sequence[float], recipe: Recipe) -> float:
+    """What the learning rate is multiplied by after evaluations without a better precision.
+
+    As Keras's ReduceLROnPlateau: a precision is better that exceeds the best by more than
+    0.0001, and after each reduction as many evaluations are waited for again.
+
+    Args:
+      precisions: of all evaluations so far, the earliest first.
+      recipe: says after how many, and how far.
+
+    Returns:
+      0 to 1.
+    """
+    least = min(recipe.plateau_learning_rate / (recipe.learning_rate or 1.0), 1.0)
+    best, num_waited, fraction = -1.0, 0, 1.0
+    for precision in precisions:
+        if precision > best + _LEAST_GAIN:
+            best, num_waited = precision, 0
+            continue
+        num_waited += 1
+        if num_waited == recipe.plateau_evaluations:
+            fraction, num_waited = max(fraction * recipe.plateau_factor, least), 0
+    return fraction
+
+
+def _times(examples: tf.Tensor, length: int) -> tf.Tensor:
+    """float32 [], how many times `length` goes into `examples`."""
+    # Divided in float64: the 24 bits of float32 are fewer than epochs of examples need.
+    return tf.cast(tf.cast(examples, tf.float64) / length, tf.float32)
+
+
+def _part(examples: tf.Tensor, total: int) -> tf.Tensor:
+    """float32 [], `examples` as a part of `total`, at most 1."""
+    return tf.minimum(_times(examples, total), 1.0)
+
+
+def _staircase(examples: tf.Tensor, length: int, factor: float) -> tf.Tensor:
+    # In integers: tf.train.exponential_decay divides in float32, whose 24 bits are
+    # fewer than 350 epochs of examples need.
+    return factor ** tf.cast(examples // length, tf.float32)
+
+
+def _exponential(examples: tf.Tensor, length: int, factor: float) -> tf.Tensor:
+    return factor ** _times(examples, length)
+
+
+def _inverse(examples: tf.Tensor, length: int, factor: float) -> tf.Tensor:
+    """As Keras's `decay` has it, which is then 1 / (number of steps in decay_epochs)."""
+    del factor
+    return 1.0 / (1.0 + _times(examples, length))
+
+
+def _linear(examples: tf.Tensor, length: int, factor: float) -> tf.Tensor:
+    del factor
+    return 1.0 - _part(examples, length)
+
+
+def _cosine(examples: tf.Tensor, length: int, factor: float) -> tf.Tensor:
+    """Loshchilov and Hutter, "SGDR", ICLR 2017, equation 5, without restarts."""
+    del factor
+    return 0.5 * (1.0 + tf.cos(math.pi * _part(examples, length)))
+
+
+def _one_cycle(examples: tf.Tensor, length: int, factor: float) -> tf.Tensor:
+    del factor
+    part = _part(examples, length)
+    pieces = []
+    for (start, low), (end, high) in itertools.pairwise(_ONE_CYCLE):
+        pieces.append(low + (high - low) * (part - start) / (end - start))
+    up, down, last = pieces
+    return tf.where_v2(
+        part < _ONE_CYCLE[1][0], up, tf.where_v2(part < _ONE_CYCLE[2][0], down, last)
+    )
+
+
+_FRACTIONS: dict[str, Callable[[tf.Tensor, int, float], tf.Tensor]] = {
+    'staircase': _staircase,
+    'exponential': _exponential,
+    'inverse': _inverse,
+    'linear': _linear,
+    'cosine': _cosine,
+    'one_cycle': _one_cycle,
+}
+
+
+def optimizer_of(recipe: Recipe, learning_rate: tf.Tensor) -> tf.train.Optimizer:
+    """The recipe's optimiser with a rate float32 [].
+
+    Adam's further values are those of Kingma and Ba, "Adam", ICLR 2015, algorithm 1; RMSprop's
+    are Keras's, a decay of 0.9 and an epsilon of 1e-7, which is added under the root.
+    """
+    if recipe.optimizer == 'sgd':
+        return tf.train.GradientDescentOptimizer(learning_rate)
+    if recipe.optimizer == 'adam':
+        return tf.train.AdamOptimizer(learning_rate)
+    if recipe.optimizer == 'rmsprop':
+        return tf.train.RMSPropOptimizer(learning_rate, decay=0.9, epsilon=1e-7)
+    return tf.train.MomentumOptimizer(
+        learning_rate, recipe.momentum, use_nesterov=recipe.optimizer == 'nesterov'
+    )

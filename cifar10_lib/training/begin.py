@@ -1,0 +1,284 @@
+"""What is a training run, and how does it begin?
+
+`begin` brings data, folder, settings and the other workers together, and says where the run
+starts. What then happens between the steps is in `cifar10_hooks.py`, and the steps themselves
+are in `cifar10_session.py`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import tensorflow
+import tensorflow.compat.v1 as tf
+
+import cifar10
+from cifar10_input import count_examples, train_files
+from cifar10_lib.base import files, flags, locks
+from cifar10_lib.base.errors import UserError
+from cifar10_lib.base.watch import Watch
+from cifar10_lib.data import prepare
+from cifar10_lib.data.prepare import data_note
+from cifar10_lib.nn.networks import MODELS
+from cifar10_lib.nn.recipes import TUTORIAL_RECIPE, last_step_of_schedule
+from cifar10_lib.runs import checkpoints, history, run_folder
+from cifar10_lib.runs.checkpoints import CheckpointFolder
+from cifar10_lib.training import mixed_precision
+from cifar10_lib.training.settings import TrainingData, TrainSettings
+from cifar10_lib.training.worker import Worker
+
+# What a run writes into its folder, and all that --start_over removes.
+_RUN_FILES = (
+    checkpoints.STATE_FILE,
+    f'{checkpoints.PREFIX}-*',
+    checkpoints.UNFINISHED,
+    'graph.pbtxt',
+    'events.out.tfevents.*',
+    run_folder.SETTINGS_FILE,
+    history.HISTORY_FILE,
+)
+
+
+class Run(NamedTuple):
+    """A run that is about to begin."""
+
+    settings: Any
+    """TrainSettings, with `dataset` decided."""
+    data: TrainingData
+    """What it is trained on."""
+    folder: CheckpointFolder | None
+    """Where its checkpoints lie; None on a worker that isn't the chief."""
+    start: checkpoints.Start
+    """Where it goes on from."""
+    watch: Watch
+    """Sees when the training files change."""
+    check_folder: Callable[[], None]
+    """Raises UserError if the train_dir isn't there any more."""
+    worker: Worker
+    """The process's part in it."""
+
+
+@contextlib.contextmanager
+def begin(
+    settings: TrainSettings, global_batch_size: int, worker: Worker | None = None
+) -> Iterator[Run]:
+    """Gets the data and the folder ready, and prints what is about to happen.
+
+    Until the end of `with`, no other run can begin in the folder.
+
+    Args:
+      settings: as the flags gave them.
+      global_batch_size: number of examples in a step, all towers and workers together.
+      worker: this process's part in the run; None: it is the only one.
+
+    Yields:
+      The run. The current graph is a new one, for it.
+
+    Raises:
+      UserError: data, folder and settings don't go together, or another run is under way
+        in the folder.
+    """
+    mixed_precision.check(settings.use_fp16, settings.use_bf16)
+    worker = worker or Worker()
+    goes_on = worker.is_chief and not settings.start_over
+    stored = run_folder.load(settings.train_dir) if goes_on else {}
+    prepared = _prepare_data(settings, stored.get('dataset'))
+    settings = dataclasses.replace(settings, dataset=prepared.dataset)
+    _check_plateau(settings, worker)
+    _check_model(settings, stored)
+    _check_preset(settings, stored)
+    _check_held_out(settings, stored)
+    data = _training_data(settings, prepared, global_batch_size)
+    print(f'Settings: {flags.describe(settings)}')
+    print(f'Data: {_in_words(settings, data)}{data_note(prepared.dataset)}')
+    _warn_of_steps_beyond_schedule(settings, data, global_batch_size)
+    _warn_of_unseen_colours(settings)
+    watch = Watch(train_files(prepared.directory))
+    with contextlib.ExitStack() as held:
+        folder, found, check_folder = None, None, _nothing_to_check
+        if worker.is_chief:
+            check_folder = held.enter_context(_hold_train_dir(settings))
+            folder = CheckpointFolder(settings.train_dir, settings.max_to_keep)
+            found = checkpoints.find_start(folder)
+            if found.step < settings.max_steps:
+                _store_settings(settings, stored, watch)
+        facts = {'training images': data.num_examples, 'training files': watch.digest()}
+        start = worker.join(settings, facts, found)
+        if start.checkpoint:
+            print(f'Going on from {start.checkpoint} at step {start.step}')
+        if settings.deterministic:
+            tensorflow.config.experimental.enable_op_determinism()
+        with tf.Graph().as_default():
+            # What tf.data asks for before it is deterministic; no operation here draws from it.
+            tf.set_random_seed(settings.seed)
+            yield Run(settings, data, folder, start, watch, check_folder, worker)
+
+
+def _nothing_to_check() -> None:
+    """Of a folder that is not used."""
+
+
+def _prepare_data(settings: TrainSettings, stored: str | None) -> prepare.Prepared:
+    """The data set, the one that the run in --train_dir began with."""
+    dataset = settings.dataset
+    prepare.refuse_unused_url(dataset, settings.data_url)
+    if dataset in (None, 'auto') and stored:
+        dataset = stored
+    if stored and dataset != stored:
+        raise UserError(
+            f'--dataset={dataset}: the run in {settings.train_dir} was trained on {stored}; '
+            f'name another --train_dir, or give --dataset={stored} or --start_over'
+        )
+    return cifar10.maybe_download_and_extract(settings.data_dir, dataset, settings.data_url)
+
+
+def _check_plateau(settings: TrainSettings, worker: Worker) -> None:
+    """Raises UserError where evaluations that the learning rate is to follow aren't known."""
+    if not settings.plateau_evaluations:
+        return
+    asked_for = f'--plateau_evaluations={settings.plateau_evaluations}'
+    if not settings.eval_every:
+        raise UserError(
+            f'{asked_for}: nothing is evaluated in the midst of training; expected an '
+            '--eval_every of 1 or more'
+        )
+    if worker.num_workers > 1:
+        raise UserError(
+            f'{asked_for}: found {worker.num_workers} workers, of which only one evaluates; '
+            'expected one, or --plateau_evaluations=0'
+        )
+
+
+def _check_model(settings: TrainSettings, stored: dict[str, Any]) -> None:
+    """Raises UserError where the run in --train_dir is one of another network."""
+    model = stored.get('model', TUTORIAL_RECIPE.model) if stored else settings.model
+    if model != settings.model:
+        raise UserError(
+            f'--model={settings.model}: the run in {settings.train_dir} trains the network '
+            f'{model}; name another --train_dir, or give --model={model} or --start_over'
+        )
+
+
+def _check_preset(settings: TrainSettings, stored: dict[str, Any]) -> None:
+    """Raises UserError where the run in --train_dir is one by another preset."""
+    preset = settings.preset or settings.model
+    held = (
+        (stored.get('preset') or stored.get('model', TUTORIAL_RECIPE.model)) if stored else preset
+    )
+    if preset != held:
+        raise UserError(
+            f'--preset={preset}: the run in {settings.train_dir} is trained by the preset {held}; '
+            f'name another --train_dir, or give --preset={held} or --start_over'
+        )
+
+
+def _check_held_out(settings: TrainSettings, stored: dict[str, Any]) -> None:
+    """Raises UserError where images that were trained on would count as held out."""
+    held_out = stored.get('num_held_out', settings.num_held_out if not stored else 0)
+    if held_out != settings.num_held_out:
+        raise UserError(
+            f'--num_held_out={settings.num_held_out}: the run in {settings.train_dir} was trained '
+            f'with {held_out}; name another --train_dir, or give --num_held_out={held_out} or '
+            '--start_over'
+        )
+
+
+def _warn_of_steps_beyond_schedule(
+    settings: TrainSettings, data: TrainingData, global_batch_size: int
+) -> None:
+    last_step = last_step_of_schedule(settings, data.num_examples, global_batch_size)
+    if last_step is not None and last_step < settings.max_steps:
+        print(
+            f'Warning: the learning rate is at its end after step {last_step:,}, by --schedule='
+            f'{settings.schedule} and --decay_epochs={settings.decay_epochs}, but --max_steps is '
+            f'{settings.max_steps:,}',
+            file=sys.stderr,
+        )
+
+
+def _warn_of_unseen_colours(settings: TrainSettings) -> None:
+    if MODELS[settings.model].view.depth == 1 and settings.dataset != 'own':
+        print(
+            f'Warning: the network {settings.model} is for grey images: of the colours in '
+            f'{settings.data_dir} it sees red alone',
+            file=sys.stderr,
+        )
+
+
+def _training_data(
+    settings: TrainSettings, prepared: prepare.Prepared, global_batch_size: int
+) -> TrainingData:
+    """Raises UserError where there is less than a batch of it."""
+    total = count_examples(train_files(prepared.directory))
+    num_examples = total - settings.num_held_out
+    if global_batch_size > total:
+        raise UserError(
+            f'--batch_size: a step takes {global_batch_size} examples, but {prepared.directory} '
+            f'holds only {total} training images'
+        )
+    if global_batch_size > num_examples:
+        raise UserError(
+            f'--num_held_out={settings.num_held_out}: {prepared.directory} holds {total} training '
+            f'images; expected at most {total - global_batch_size}, so that a batch of '
+            f'{global_batch_size} is left'
+        )
+    return TrainingData(prepared.directory, num_examples, prepared.num_classes)
+
+
+def _in_words(settings: TrainSettings, data: TrainingData) -> str:
+    """What is trained on, and what is not."""
+    held_out = f', {settings.num_held_out} more held out' if settings.num_held_out else ''
+    classes = f' of {data.num_classes} classes' if data.num_classes != cifar10.NUM_CLASSES else ''
+    return f'{data.num_examples} training images{classes} in {data.directory}{held_out}'
+
+
+@contextlib.contextmanager
+def _hold_train_dir(settings: TrainSettings) -> Iterator[Callable[[], None]]:
+    """Makes the folder, holds it, and empties it if asked to."""
+    with writing_to(settings.train_dir):
+        os.makedirs(settings.train_dir, exist_ok=True)
+    with locks.hold(settings.train_dir, '--train_dir') as check_folder:
+        if settings.start_over:
+            with writing_to(settings.train_dir):
+                _remove_run(settings.train_dir)
+        yield check_folder
+
+
+@contextlib.contextmanager
+def writing_to(train_dir: str) -> Iterator[None]:
+    """Makes an OSError the user's."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f'--train_dir={train_dir}: cannot be written: {error.strerror or error}'
+        ) from error
+
+
+def _store_settings(settings: TrainSettings, stored: dict[str, Any], watch: Watch) -> None:
+    """Writes the settings beside the checkpoints, and prints how they differ from `stored`."""
+    digest = watch.digest()
+    with writing_to(settings.train_dir):
+        run_folder.store(settings, settings.train_dir, training_files_sha256=digest)
+    for name, value in dataclasses.asdict(settings).items():
+        if name != 'start_over' and name in stored and stored[name] != value:
+            print(f'Changed since the last run: --{name} was {stored[name]}, is now {value}')
+    if stored.get('training_files_sha256', digest) != digest:
+        print('Warning: the training files are not those of the last run', file=sys.stderr)
+
+
+def _remove_run(train_dir: str) -> None:
+    """Removes the files that a run writes, and no others."""
+    for pattern in _RUN_FILES:
+        for path in files.matching(train_dir, pattern):
+            print(f'Removing {path}')
+            if os.path.isdir(path):
+                shutil.rmtree(path)
+            else:
+                os.remove(path)

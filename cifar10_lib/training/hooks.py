@@ -1,0 +1,183 @@
+"""What happens between the steps of a training run?"""
+
+from __future__ import annotations
+
+import time
+
+import tensorflow.compat.v1 as tf
+
+from cifar10_lib.base.errors import UserError
+from cifar10_lib.nn.schedules import plateau_fraction, plateau_variable
+from cifar10_lib.runs.checkpoints import CheckpointFolder
+from cifar10_lib.runs.history import Entry, History
+from cifar10_lib.training import nonfinite
+from cifar10_lib.training.begin import Run, writing_to
+from cifar10_lib.training.console import Taken
+from cifar10_lib.training.periodic_eval import InterimEvaluation
+from cifar10_lib.training.settings import TrainSettings
+
+
+class CheckpointHook(tf.train.SessionRunHook):
+    """Saves a checkpoint at first, now and then, and at the end; never a bad one.
+
+    A run that has just been restored isn't saved again, nor are steps that may have been
+    trained on changed files. Where an evaluation is due, it scores what was saved.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        folder: CheckpointFolder,
+        taken: Taken,
+        history: History,
+        evaluation: InterimEvaluation | None = None,
+    ) -> None:
+        """
+        Args:
+          run: whose settings say when.
+          folder: where to.
+          taken: tensors of a step.
+          history: on the disk before a checkpoint of its last step is.
+          evaluation: of checkpoints, if any.
+        """
+        self._run = run
+        self._folder = folder
+        self._taken = taken
+        self._history = history
+        self._evaluation = evaluation
+        self._saved_step = -1
+        self.unproven: str | None = None
+        """Path of the checkpoint after which no step has been taken yet."""
+        # Not the time of day, which may be set back.
+        self._saved_time = time.monotonic()
+
+    def begin(self) -> None:
+        # It drops no older checkpoint: the folder does.
+        self._saver = tf.train.Saver(max_to_keep=None)
+
+    def after_create_session(self, session: tf.Session, coord: tf.train.Coordinator) -> None:
+        start = self._run.start
+        if start.checkpoint:
+            self._saved_step = start.step
+            if self._evaluation and self._evaluation.is_missing(start.step):
+                self._evaluation.evaluate(start.checkpoint, start.examples)
+        else:
+            self._save(session, start.step)
+
+    def before_run(self, run_context: tf.train.SessionRunContext) -> tf.train.SessionRunArgs:
+        return tf.train.SessionRunArgs([self._taken.step, self._taken.examples])
+
+    def after_run(
+        self, run_context: tf.train.SessionRunContext, run_values: tf.train.SessionRunValues
+    ) -> None:
+        self.unproven = None
+        self._run.watch.check_now_and_then()
+        step, examples = map(int, run_values.results)
+        evaluation = self._evaluation
+        if self._is_due(step) or (evaluation and evaluation.is_due(step)):
+            checkpoint = self._save(run_context.session, step)
+            if evaluation and checkpoint and evaluation.is_due(step):
+                evaluation.evaluate(checkpoint, examples)
+
+    def _is_due(self, step: int) -> bool:
+        settings = self._run.settings
+        if settings.save_checkpoint_steps:
+            return step % settings.save_checkpoint_steps == 0
+        return time.monotonic() - self._saved_time >= settings.save_checkpoint_secs
+
+    def end(self, session: tf.Session) -> None:
+        self._save(session, int(session.run(tf.train.get_global_step())))
+
+    def _save(self, session: tf.Session, step: int) -> str | None:
+        """Saves a step that isn't saved yet.
+
+        Returns:
+          Path of its checkpoint, if it was not saved before.
+
+        Raises:
+          UserError: that would be wrong, or can't be done.
+        """
+        if step == self._saved_step:
+            return None
+        self._run.watch.check()
+        self._run.check_folder()
+        bad = nonfinite.first_not_finite_variable(session)
+        if bad:
+            raise UserError(
+                f'after step {step}: {bad.in_words()}; no checkpoint of it was written'
+                f'{newest_note(self._folder)}'
+            )
+        self._history.sync()
+        try:
+            self.unproven = self._folder.save(self._saver, session, step)
+        except UserError as error:
+            raise UserError(f'{error}{newest_note(self._folder)}') from error
+        self._saved_step, self._saved_time = step, time.monotonic()
+        return self.unproven
+
+    def pass_over_unproven(self) -> None:
+        """Where no step could be taken from the last checkpoint, names the one before."""
+        if self.unproven:
+            with writing_to(self._run.settings.train_dir):
+                self._folder.pass_over(self.unproven)
+
+
+def newest_note(folder: CheckpointFolder | None) -> str:
+    """For an error that ends a run: what there is to go on from."""
+    if folder is None:
+        return ''
+    try:
+        newest = folder.newest_whole()
+    except UserError:
+        newest = None
+    return f'; the last whole checkpoint is {newest}' if newest else '; there is no checkpoint'
+
+
+class PlateauHook(tf.train.SessionRunHook):
+    """Has the learning rate of each step follow the evaluations before it.
+
+    They are those in the history, so that a run in pieces has the rates of one in one go.
+    """
+
+    def __init__(self, settings: TrainSettings, history: History) -> None:
+        """
+        Args:
+          settings: whose recipe and whose evaluations they are.
+          history: has them.
+        """
+        self._settings = settings
+        self._history = history
+        self._num_seen = 0
+        self._precisions: list[float] = []
+
+    def begin(self) -> None:
+        self._fraction = tf.placeholder(tf.float32, [], name='plateau_fraction_after')
+        self._assign = plateau_variable().assign(self._fraction).op
+
+    def before_run(self, run_context: tf.train.SessionRunContext) -> None:
+        new = self._history.entries[self._num_seen :]
+        self._num_seen += len(new)
+        precisions = [e['precision'] for e in new if 'precision' in e and self._counts(e)]
+        if precisions:
+            self._precisions += precisions
+            fraction = plateau_fraction(self._precisions, self._settings)
+            run_context.session.run(self._assign, {self._fraction: fraction})
+
+    def _counts(self, entry: Entry) -> bool:
+        """Not that of a run's last step: one in one go has no evaluation there."""
+        return (
+            entry.get('eval_data') == self._settings.eval_data
+            and entry['step'] % self._settings.eval_every == 0
+        )
+
+
+class WatchDataHook(tf.train.SessionRunHook):
+    """Ends the run, with UserError, where the training files change."""
+
+    def __init__(self, run: Run) -> None:
+        self._watch = run.watch
+
+    def after_run(
+        self, run_context: tf.train.SessionRunContext, run_values: tf.train.SessionRunValues
+    ) -> None:
+        self._watch.check_now_and_then()

@@ -1,0 +1,105 @@
+"""How good is a run while it goes on? Scores its checkpoints as `cifar10_eval.py` does."""
+
+from __future__ import annotations
+
+import contextlib
+
+import tensorflow.compat.v1 as tf
+
+from cifar10_input import evaluation_files
+from cifar10_lib.base import watch
+from cifar10_lib.base.errors import UserError
+from cifar10_lib.evaluation.evaluator import Evaluator, evaluation_entry, report_precision, unseen
+from cifar10_lib.nn import networks
+from cifar10_lib.runs.history import History
+from cifar10_lib.training.console import LiveLine, Stopwatch
+from cifar10_lib.training.settings import TrainingData, TrainSettings
+
+
+class InterimEvaluation:
+    """Scores checkpoints in the midst of training, which goes on as if nothing had been.
+
+    It has a graph and a session of its own, so that training's batches and values stay the
+    same to the bit.
+    """
+
+    def __init__(
+        self,
+        settings: TrainSettings,
+        data: TrainingData,
+        history: History,
+        stopwatch: Stopwatch,
+        line: LiveLine | None,
+    ) -> None:
+        """Gets ready, so that what is missing is an error before training starts.
+
+        Args:
+          settings: with `dataset` decided.
+          data: what is trained on.
+          history: keeps the results.
+          stopwatch: of training; stands still meanwhile.
+          line: shows how far an evaluation is; None: nothing does.
+
+        Raises:
+          UserError: the images can't be read, or there are none.
+        """
+        if settings.eval_data == 'held_out' and not settings.num_held_out:
+            raise UserError(
+                '--eval_data=held_out: no training images are held out; expected a '
+                '--num_held_out of 1 or more'
+            )
+        self._settings = settings
+        self._history = history
+        self._stopwatch = stopwatch
+        self._line = line
+        self._watch = watch.Watch(evaluation_files(settings.eval_data, data.directory))
+        self._evaluator = Evaluator(
+            data.directory,
+            eval_data=settings.eval_data,
+            num_classes=data.num_classes,
+            num_held_out=settings.num_held_out,
+            model=networks.MODELS[settings.model],
+        )
+
+    def is_due(self, step: int) -> bool:
+        """Whether a step is to be saved and evaluated: every so many, and the run's last."""
+        settings = self._settings
+        return step > 0 and (step % settings.eval_every == 0 or step == settings.max_steps)
+
+    def is_missing(self, step: int) -> bool:
+        """Whether a step was to be evaluated, but the run was broken off before it was."""
+        return self.is_due(step) and not any(
+            entry['step'] == step and entry.get('eval_data') == self._settings.eval_data
+            for entry in self._history.entries
+        )
+
+    def evaluate(self, checkpoint: str, examples: int) -> None:
+        """Scores a checkpoint, prints the result, keeps it, and writes it as a summary.
+
+        Args:
+          checkpoint: its path.
+          examples: number of training examples that it has seen.
+
+        Raises:
+          UserError: the images have changed, or the history can't be written.
+        """
+        settings, line = self._settings, self._line
+        evaluator = self._evaluator
+        shown = line.evaluating(evaluator.num_examples) if line else contextlib.nullcontext(unseen)
+        with self._stopwatch.paused(), shown as show_scored:
+            self._watch.check()
+            result = evaluator.evaluate(checkpoint, show_scored)
+        if line:
+            line.show_precision(result.precision)
+        writer = tf.summary.FileWriterCache.get(settings.train_dir)
+        report_precision(
+            result, settings.dataset, settings.eval_data, average_views=False, writer=writer
+        )
+        self._history.add(
+            {
+                'step': result.step,
+                'examples': examples,
+                'seconds': round(self._stopwatch.seconds, 3),
+                **evaluation_entry(result, settings.eval_data, num_views=1),
+            }
+        )

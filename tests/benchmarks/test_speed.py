@@ -1,0 +1,501 @@
+"""Tests of the benchmark: its arithmetic, its turns, and its peers. None measures time."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+import cifar10
+from benchmarks import flops, keras_train, project, report, run, turns, tutorial_train
+from benchmarks.worker import (
+    CONSTANT,
+    EVALUATION,
+    INPUT,
+    TASKS,
+    TRAIN,
+    Ticker,
+    constant_batch,
+    parse_options,
+)
+from cifar10_lib.base.errors import UserError
+from cifar10_lib.nn import networks
+from cifar10_lib.nn.recipes import MODEL_NAMES
+from tests.helpers.scripts import REPOSITORY, script_environment
+
+NUM_PARAMETERS = 1_068_298
+
+# ------------------------------------------------------------------------- flops
+
+
+def test_flops_of_a_training_step() -> None:
+    forward = {
+        'conv1': 24 * 24 * 64 * 75,
+        'conv2': 12 * 12 * 64 * 1600,
+        'local3': 2304 * 384,
+        'local4': 384 * 192,
+        'softmax_linear': 1920,
+    }
+    assert {layer.name: layer.multiply_adds for layer in flops.layers()} == forward
+    assert flops.forward_flops() == 36_941_568
+    assert flops.training_flops() == 105_295_104
+
+
+def test_flops_of_other_networks() -> None:
+    logistic = networks.MODELS['logistic']
+    assert flops.forward_flops(logistic) == 2 * 32 * 32 * 3 * 10
+    # The forward pass and the gradient for the weights.
+    assert flops.training_flops(logistic) == 2 * flops.forward_flops(logistic)
+    small = networks.MODELS['small_cnn']
+    assert {layer.name: layer.multiply_adds for layer in flops.layers(small)} == {
+        'conv1': 30 * 30 * 32 * 27,
+        'conv2': 13 * 13 * 64 * 288,
+        'softmax_linear': 6 * 6 * 64 * 10,
+    }
+
+
+# ------------------------------------------------------------------------- report
+
+ROW = report.Row(
+    'training',
+    'examples/s',
+    {'tutorial': [100.0, 50.0, 200.0], 'this project': [300.0, 100.0, 500.0]},
+    ceiling=[400.0, 200.0, 1000.0],
+)
+
+
+def test_ratios_are_taken_within_a_round() -> None:
+    summary = report.summarize(ROW, 'this project')
+    assert summary == report.Summary(300.0, 100.0, 500.0, ratio=2.5, of_ceiling=0.5)
+    # Not 3.0, the ratio of the medians, which come from rounds of different noise.
+
+
+def test_ratios_are_to_the_first_variant_and_need_no_ceiling() -> None:
+    row = report.Row('input', 'examples/s', {'this project': [2.0], 'a peer': [1.0]})
+    assert report.summarize(row, 'this project')[3:] == (1.0, None)
+    assert report.table_lines(row) == [
+        ('input', 'this project', '2 examples/s', '2 to 2', '1.00', ''),
+        ('input', 'a peer', '1 examples/s', '1 to 1', '0.50', ''),
+    ]
+
+
+def test_the_ceiling_of_float32_is_none_of_bfloat16() -> None:
+    values = {'this project': [300.0], report.BF16: [500.0]}
+    row = report.Row('training', 'examples/s', values, ceiling=[400.0])
+    assert report.summarize(row, 'this project').of_ceiling == 0.75
+    assert report.summarize(row, report.BF16)[3:] == (500 / 300, None)
+
+
+def test_table() -> None:
+    lines = report.table_lines(ROW)
+    assert lines[0][1:] == ('tutorial', '100 examples/s', '50 to 200', '1.00', '25%')
+    assert lines[1][1:] == ('this project', '300 examples/s', '100 to 500', '2.50', '50%')
+    assert lines[2][1:] == ('ceiling', '400 examples/s', '200 to 1,000', '', '100%')
+    table = report.markdown_table(report.HEADER, lines).splitlines()
+    assert len(table) == 5
+    assert len({len(line) for line in table}) == 1
+
+
+def test_rows_of_starts() -> None:
+    starts = {
+        'tutorial': [turns.Start(6.0, 10**9), turns.Start(8.0, 10**9)],
+        'this project': [turns.Start(3.0, 5 * 10**8), turns.Start(2.0, 5 * 10**8)],
+    }
+    seconds, memory = (report.table_lines(row) for row in report.start_rows(starts))
+    assert seconds[1][1:5] == ('this project', '2.5 s', '2.0 to 3.0', '0.38')
+    assert memory[1][1:5] == ('this project', '500 MB', '500 to 500', '0.50')
+
+
+def test_sweep_table() -> None:
+    row = report.Row('batch 128', 'examples/s', {'float32': [12800.0], 'float16': [25600.0]})
+    line = report.sweep_table({128: row}).splitlines()[2]
+    assert line.split(' | ')[1:] == [
+        '10.00 ms (10.00 to 10.00)',
+        '5.00 ms (5.00 to 5.00)',
+        '2.00     |',
+    ]
+
+
+def test_figure(tmp_path: Path) -> None:
+    run.write_figure(
+        str(tmp_path / 'figure.svg'), [ROW._replace(title=run.TITLES[TRAIN])], 'a machine'
+    )
+    assert 'figure.svg' in os.listdir(tmp_path)
+    with pytest.raises(UserError, match=r'--output=.*cannot be written'):
+        run.write_figure(
+            str(tmp_path / 'none' / 'figure.svg'), [ROW._replace(title=run.TITLES[TRAIN])], ''
+        )
+
+
+# ------------------------------------------------------------------------- turns
+
+# Notes in a file when it takes each of its steps.
+WORKER = """
+    import datetime, sys, time
+    name, folder, rate, last = sys.argv[1:]
+    for step in range(1, int(last) + 1):
+        with open(f'{folder}/log', 'a') as log:
+            log.write(f'{name}\\n')
+        print(f'{datetime.datetime.now()}: step {step}, loss = 1.00 ({rate} examples/sec; '
+              '0.500 sec/batch)', flush=True)
+        time.sleep(0.02)
+    print('out of steps', flush=True)
+"""
+
+
+@pytest.fixture
+def command(tmp_path: Path):
+    """Gives the command of a fake worker: its name, its rate, and its number of steps."""
+    script = tmp_path / 'worker.py'
+    script.write_text(textwrap.dedent(WORKER))
+
+    def of(name: str, rate: float = 100.0, last: int = 10**9) -> list[str]:
+        return [sys.executable, str(script), name, str(tmp_path), str(rate), str(last)]
+
+    return of
+
+
+def runs_of(names: list[str]) -> list[tuple[str, int]]:
+    """The names without repetitions, each with its number of repetitions."""
+    runs: list[tuple[str, int]] = []
+    for name in names:
+        if runs and runs[-1][0] == name:
+            runs[-1] = name, runs[-1][1] + 1
+        else:
+            runs.append((name, 1))
+    return runs
+
+
+def running(folder: Path) -> list[str]:
+    """Command lines of processes that mention the folder, stopped ones too."""
+    found = []
+    for path in Path('/proc').glob('[0-9]*/cmdline'):
+        try:
+            line = path.read_text()
+        except OSError:
+            continue
+        if str(folder / 'worker.py') in line:
+            found.append(line)
+    return found
+
+
+def test_workers_take_turns(tmp_path: Path, command) -> None:
+    commands = {'a': command('a', 100.0), 'b': command('b', 200.0)}
+    rates = turns.take_turns(commands, os.environ, 3, {'a': 3, 'b': 3}, warm_up_lines=2)
+    assert rates == {'a': [pytest.approx(100.0)] * 3, 'b': [pytest.approx(200.0)] * 3}
+    # Warm-up of both, then the rounds: a b, b a, a b.
+    order = runs_of((tmp_path / 'log').read_text().split())
+    assert [name for name, _ in order] == ['a', 'b', 'a', 'b', 'a', 'b']
+    # A turn has a line more than it counts; two turns on end have eight.
+    assert min(steps for _, steps in order) >= 2
+    assert order[2][1] >= 4
+    assert order[3][1] >= 8
+    assert order[4][1] >= 8
+    assert running(tmp_path) == []
+
+
+def test_a_paused_worker_does_nothing(tmp_path: Path, command) -> None:
+    with turns.Worker('a', command('a'), os.environ) as worker:
+        worker.next_line()
+        worker.pause()
+        time.sleep(0.1)
+        before = (tmp_path / 'log').read_text()
+        time.sleep(0.2)
+        assert (tmp_path / 'log').read_text() == before
+    assert running(tmp_path) == []
+
+
+def test_the_rate_of_a_turn_is_examples_by_time(tmp_path: Path) -> None:
+    """Two lines of as many steps, at 100 and at 300 a second, are 150 a second."""
+    script = tmp_path / 'worker.py'
+    script.write_text(
+        textwrap.dedent(WORKER).replace('({rate} ex', '({100 + 200 * (step % 2)}.0 ex')
+    )
+    command = [sys.executable, str(script), 'a', str(tmp_path), '0', '1000000']
+    rates = turns.take_turns({'a': command}, os.environ, 1, {'a': 2}, warm_up_lines=1)
+    assert rates == {'a': [pytest.approx(150.0)]}
+
+
+def test_an_error_ends_every_worker(tmp_path: Path, command) -> None:
+    commands = {'a': command('a'), 'b': command('b', last=4)}
+    with pytest.raises(UserError, match='b: ended before its last turn: out of steps'):
+        turns.take_turns(commands, os.environ, 3, {'a': 3, 'b': 3}, warm_up_lines=1)
+    assert running(tmp_path) == []
+
+
+def test_an_interrupt_ends_every_worker(tmp_path: Path, command, monkeypatch) -> None:
+    def interrupted(worker: turns.Worker, num_lines: int) -> float:
+        assert len(running(tmp_path)) == 2
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(turns.Worker, 'take_turn', interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        turns.take_turns({'a': command('a'), 'b': command('b')}, os.environ, 1, {'a': 1, 'b': 1}, 1)
+    assert running(tmp_path) == []
+
+
+def test_a_hung_worker_is_an_error(tmp_path: Path) -> None:
+    command = [sys.executable, '-c', 'import time; time.sleep(60)']
+    with (
+        turns.Worker('a', command, os.environ, patience=0.1) as worker,
+        pytest.raises(UserError, match='a: no line in 0 seconds'),
+    ):
+        worker.next_line()
+
+
+def test_a_start_is_measured(command) -> None:
+    start = turns.measure_start('a', command('a'), os.environ, steps=3)
+    # From the process's start to the first line, whose step took half a second, it said.
+    assert -0.5 < start.first_step_seconds < 5
+    # The peak is no less than that of this process, of which the program began as a copy.
+    assert 10**6 < start.peak_bytes < 10**10
+
+
+def test_lines_that_are_none() -> None:
+    assert turns.parse_line('Data: 200 training images') is None
+    line = turns.parse_line(
+        '2026-11-22 02:05:22.276109: step 20 (250.1 GFLOP/sec; 0.069 sec/product)'
+    )
+    assert line is not None
+    assert (line.step, line.rate, line.seconds) == (20, 250.1, 0.069)
+
+
+def test_ticker(capsys: pytest.CaptureFixture[str]) -> None:
+    ticker = Ticker(128, log_frequency=2)
+    for _ in range(4):
+        ticker.tick(lambda: 1.0)
+    output = capsys.readouterr().out
+    lines = [turns.parse_line(text) for text in output.splitlines()]
+    assert [line.step for line in lines if line] == [2, 4]
+    assert finite_losses(output) == [1.0, 1.0]
+
+
+# -------------------------------------------------------------------------- script
+
+
+def test_wrong_rows() -> None:
+    assert run.chosen_rows('all') == run.ROWS
+    assert run.chosen_rows('input,train') == ('input', 'train')
+    with pytest.raises(UserError, match="--rows: .*train, constant.*found 'speed'"):
+        run.chosen_rows('train,speed')
+
+
+def run_benchmark(*options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, '-m', 'benchmarks.run', *options],
+        cwd=REPOSITORY,
+        env=script_environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_a_machine_without_gpu_is_told_so(synthetic_data: Path) -> None:
+    if tf.config.list_physical_devices('GPU'):
+        pytest.skip('there is a GPU')
+    done = run_benchmark('--device=gpu', f'--data_dir={synthetic_data}', '--dataset=synthetic')
+    assert done.returncode == 1
+    assert re.search(r'--device=gpu: TensorFlow \S+ finds no GPU, only /\S+CPU:0', done.stderr)
+
+
+def test_missing_torch_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run.find_torch('/no/python', run.child_environment('cpu')) is None
+    assert 'PyTorch: left out, /no/python' in capsys.readouterr().out
+
+
+@pytest.fixture
+def bench(synthetic_data: Path, tmp_path: Path) -> run.Bench:
+    """The shortest benchmark on synthetic images, without PyTorch."""
+    settings = run.BenchmarkSettings(
+        data_dir=str(synthetic_data),
+        dataset='synthetic',
+        batch_size=8,
+        rounds=1,
+        lines=1,
+        log_frequency=2,
+    )
+    directory = str(synthetic_data / 'synthetic-batches-bin')
+    found = {
+        'directory': directory,
+        'multiplies_bf16': True,
+        'training_flops': 10**8,
+        'forward_flops': 10**7,
+    }
+    return run.Bench(settings, found, run.child_environment('cpu'), None, str(tmp_path))
+
+
+def test_a_row_of_all_variants(bench: run.Bench) -> None:
+    row = run.measure_row(bench, TRAIN)
+    assert list(row.values) == ['tutorial', 'this project', report.BF16, 'Keras fit']
+    assert all(rate > 0 for rates in row.values.values() for rate in rates)
+    assert row.ceiling is not None
+    assert row.ceiling[0] > 0
+
+
+@pytest.mark.parametrize('multiplies_bf16', [True, False, None])
+def test_another_network_has_no_peers(bench: run.Bench, multiplies_bf16: bool | None) -> None:
+    bench.found['multiplies_bf16'] = multiplies_bf16
+    settings = dataclasses.replace(bench.settings, model='small_cnn')
+    for task in TASKS:
+        commands = run.commands_of(bench._replace(settings=settings), task, log_frequency=2)
+        has_bf16 = bool(multiplies_bf16) and task in (TRAIN, CONSTANT)
+        assert list(commands) == ['this project', *([report.BF16] if has_bf16 else [])]
+        assert all('--model=small_cnn' in command for command in commands.values())
+        train_dirs = [o for c in commands.values() for o in c if o.startswith('--train_dir')]
+        assert len(set(train_dirs)) == len(train_dirs)
+
+
+def test_a_network_that_there_is_none_of_is_named(synthetic_data: Path) -> None:
+    done = run_benchmark('--model=large', f'--data_dir={synthetic_data}', '--dataset=synthetic')
+    assert done.returncode == 1 and 'Traceback' not in done.stderr
+    assert '--model=large' in done.stderr and 'small_cnn' in done.stderr
+
+
+def test_a_sweep(bench: run.Bench) -> None:
+    rows = run.measure_sweep(bench, batch_sizes=[4])
+    assert list(rows) == [4]
+    assert 'float16' in report.sweep_table(rows)
+
+
+# --------------------------------------------------------------------------- peers
+
+
+def finite_losses(output: str) -> list[float]:
+    """The losses of console lines; fails where one is not finite."""
+    losses = [float(loss) for loss in re.findall(r'loss = (\S+) \(', output)]
+    assert np.isfinite(losses).all(), output
+    return losses
+
+
+def options_of(task: str, synthetic_data: Path, tmp_path: Path) -> list[str]:
+    return [
+        f'--task={task}',
+        f'--data_dir={synthetic_data / "synthetic-batches-bin"}',
+        f'--train_dir={tmp_path / "train"}',
+        '--batch_size=8',
+        '--log_frequency=2',
+        '--max_steps=4',
+    ]
+
+
+@pytest.mark.parametrize('task', TASKS)
+@pytest.mark.parametrize('module', [tutorial_train, keras_train])
+def test_peers_do_every_task(
+    module, task: str, synthetic_data: Path, tmp_path: Path, capsys
+) -> None:
+    options = parse_options(None, options_of(task, synthetic_data, tmp_path))
+    module.RUN[task](options)
+    output = capsys.readouterr().out
+    assert len(finite_losses(output)) == (2 if task in (TRAIN, CONSTANT) else 0)
+    lines = [turns.parse_line(text) for text in output.splitlines()]
+    assert [line.step for line in lines if line] == ([2, 3, 4] if task == EVALUATION else [2, 4])
+
+
+@pytest.mark.parametrize('task', [CONSTANT, INPUT, EVALUATION])
+def test_this_project_does_every_task(
+    task: str, synthetic_data: Path, tmp_path: Path, capsys
+) -> None:
+    project.RUN[task](parse_options(None, options_of(task, synthetic_data, tmp_path)))
+    output = capsys.readouterr().out
+    assert len(finite_losses(output)) == (2 if task == CONSTANT else 0)
+
+
+@pytest.mark.parametrize(
+    ('model', 'task'),
+    [
+        *((model, CONSTANT) for model in MODEL_NAMES),
+        ('mnist_deep', INPUT),
+        ('batch_norm_cnn', EVALUATION),
+    ],
+)
+def test_every_network_is_measured(
+    model: str, task: str, synthetic_data: Path, tmp_path: Path, capsys
+) -> None:
+    options = [*options_of(task, synthetic_data, tmp_path), f'--model={model}', '--use_bf16']
+    project.RUN[task](parse_options(None, options, models=MODEL_NAMES))
+    output = capsys.readouterr().out
+    assert len(finite_losses(output)) == (2 if task == CONSTANT else 0)
+    assert output.count('/sec') >= 2
+
+
+@pytest.mark.parametrize(
+    ('module', 'option'),
+    [(project, '--model=none'), (project, '--task=train'), (keras_train, '--model=deep_cnn')],
+)
+def test_an_option_that_a_program_does_not_have_is_refused(
+    module, option: str, monkeypatch: pytest.MonkeyPatch, capsys
+) -> None:
+    monkeypatch.setattr(sys, 'argv', ['program', '--data_dir=none', option])
+    with pytest.raises(SystemExit) as ended:
+        module.main()
+    assert ended.value.code == 2
+    name, _, value = option.partition('=')
+    assert f"argument {name}: invalid choice: '{value}' (choose from " in capsys.readouterr().err
+
+
+def test_tutorial_network() -> None:
+    with tf.Graph().as_default():
+        tutorial_train.inference(tf.zeros([2, 24, 24, 3]))
+        variables = tf.trainable_variables()
+    assert sum(variable.shape.num_elements() for variable in variables) == NUM_PARAMETERS
+
+
+def test_tutorial_computes_what_this_project_does() -> None:
+    """Same names and same weights give the same loss, to float32 rounding."""
+    images, labels = constant_batch(4)
+    losses = []
+    for module in (tutorial_train, cifar10):
+        with tf.Graph().as_default(), tf.Session() as session:
+            total_loss = module.loss(module.inference(tf.constant(images)), tf.constant(labels))
+            # Small enough that the loss is far from saturated, and never the same twice.
+            rng = np.random.default_rng(0)
+            variables = {v.op.name: v for v in tf.trainable_variables()}
+            for name in sorted(variables):
+                value = rng.normal(scale=0.05, size=variables[name].shape.as_list())
+                variables[name].load(value, session)
+            losses.append(session.run(total_loss))
+    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
+
+
+def test_keras_network() -> None:
+    assert keras_train.build_model().count_params() == NUM_PARAMETERS
+
+
+def torch_train():
+    """The PyTorch variant's module; skips where PyTorch is not installed."""
+    pytest.importorskip('torch', reason='PyTorch is not installed (benchmarks/requirements.txt)')
+    from benchmarks import torch_train
+
+    return torch_train
+
+
+def test_torch_network() -> None:
+    network = torch_train().build_network()
+    assert sum(parameter.numel() for parameter in network.parameters()) == NUM_PARAMETERS
+
+
+@pytest.mark.parametrize('task', TASKS)
+def test_torch_does_every_task(task: str, synthetic_data: Path, tmp_path: Path, capsys) -> None:
+    module = torch_train()
+    module.RUN[task](parse_options(None, options_of(task, synthetic_data, tmp_path)))
+    output = capsys.readouterr().out
+    assert len(finite_losses(output)) == (2 if task in (TRAIN, CONSTANT) else 0)
+    assert output.count('examples/sec') == (3 if task == EVALUATION else 2)
+
+
+def test_a_wrong_flag_is_one_clear_error() -> None:
+    done = run_benchmark('--rows=none')
+    assert done.returncode == 1
+    assert "--rows: expected names of train, constant, input, evaluation, start, found 'none'" in (
+        done.stderr
+    )

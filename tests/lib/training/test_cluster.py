@@ -1,0 +1,176 @@
+"""What a cluster is, and how its workers meet."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+from typing import Any
+
+import pytest
+import tensorflow.compat.v1 as tf
+
+from cifar10_lib.base.errors import UserError
+from cifar10_lib.training import cluster as cluster_module
+from cifar10_lib.training.cluster import Cluster, ClusterWorker
+
+TWO = {'worker': ['host0:2222', 'host1:2223']}
+
+
+def tf_config(monkeypatch: pytest.MonkeyPatch, cluster: Any, kind: Any, index: Any) -> None:
+    config = {'cluster': cluster, 'task': {'type': kind, 'index': index}}
+    monkeypatch.setenv('TF_CONFIG', json.dumps(config))
+
+
+@pytest.mark.parametrize(
+    ('cluster', 'kind', 'index', 'place'),
+    [
+        (TWO, 'worker', 0, 0),
+        (TWO, 'worker', 1, 1),
+        ({'worker': ['host1:2223'], 'chief': ['host0:2222']}, 'chief', 0, 0),
+        ({'worker': ['host1:2223'], 'chief': ['host0:2222']}, 'worker', 0, 1),
+    ],
+)
+def test_workers_are_numbered_through_and_the_chief_is_the_first(
+    monkeypatch: pytest.MonkeyPatch, cluster: Any, kind: str, index: int, place: int
+) -> None:
+    tf_config(monkeypatch, cluster, kind, index)
+    expected = Cluster(('host0:2222', 'host1:2223'), place)
+    assert cluster_module.from_environment() == expected
+
+
+@pytest.mark.parametrize(
+    ('cluster', 'kind', 'index', 'message'),
+    [
+        (None, 'worker', 0, "expected an object 'cluster'"),
+        ({}, 'worker', 0, 'cluster: names no worker'),
+        ({'ps': ['a:1'], **TWO}, 'worker', 0, 'cluster: ps: .* no parameter servers'),
+        ({'worker': []}, 'worker', 0, 'worker: expected a list of addresses, found'),
+        ({'worker': 'a:1'}, 'worker', 0, "worker: expected a list of addresses, found 'a:1'"),
+        ({'worker': ['a']}, 'worker', 0, "expected host:port, found 'a'"),
+        ({'worker': ['a:65536']}, 'worker', 0, "expected host:port, found 'a:65536'"),
+        ({'worker': [7]}, 'worker', 0, 'expected host:port, found 7'),
+        ({'chief': ['a:1', 'b:1']}, 'chief', 0, 'chief: expected one address'),
+        ({'worker': ['a:1', 'b:1', 'a:1']}, 'worker', 0, 'a:1 is there more than once'),
+        ({'chief': ['a:1'], 'worker': ['a:1']}, 'worker', 0, 'a:1 is there more than once'),
+        (TWO, 'evaluator', 0, "task: type: expected one of worker, .* found 'evaluator'"),
+        (TWO, 'worker', 2, 'task: index: expected 0 to 1, .* found 2'),
+        (TWO, 'worker', -1, 'task: index: expected 0 to 1, .* found -1'),
+        (TWO, 'worker', True, 'task: index: .* found True'),
+        (TWO, 'worker', '0', "task: index: .* found '0'"),
+    ],
+)
+def test_a_wrong_tf_config_is_refused(
+    monkeypatch: pytest.MonkeyPatch, cluster: Any, kind: Any, index: Any, message: str
+) -> None:
+    tf_config(monkeypatch, cluster, kind, index)
+    with pytest.raises(UserError, match=f'^TF_CONFIG: .*{message}'):
+        cluster_module.from_environment()
+
+
+@pytest.mark.parametrize(
+    ('text', 'message'),
+    [
+        ('', 'is not set: .*"cluster"'),
+        ('{"cluster"', ': not JSON'),
+        ('[1]', ": expected an object 'cluster'"),
+        ('{"cluster": {"worker": ["a:1"]}}', ": expected an object 'task'"),
+    ],
+)
+def test_a_tf_config_that_is_no_such_json_is_refused(
+    monkeypatch: pytest.MonkeyPatch, text: str, message: str
+) -> None:
+    monkeypatch.setenv('TF_CONFIG', text)
+    with pytest.raises(UserError, match=f'^TF_CONFIG{" " if text == "" else ""}{message}'):
+        cluster_module.from_environment()
+
+
+# ------------------------------------------------------------------------- meeting
+
+
+@pytest.fixture
+def taken() -> Any:
+    """The address of an open port of this process."""
+    with socket.create_server(('127.0.0.1', 0)) as server:
+        yield f'127.0.0.1:{server.getsockname()[1]}'
+
+
+@pytest.fixture
+def closed() -> str:
+    with socket.create_server(('127.0.0.1', 0)) as server:
+        return f'127.0.0.1:{server.getsockname()[1]}'
+
+
+def test_a_worker_that_never_comes_is_named_after_a_bounded_wait(taken: str, closed: str) -> None:
+    cluster = Cluster(('127.0.0.1:1', taken, closed), 0)
+    with pytest.raises(UserError, match=f'^worker 2 at {closed}: not reached within .*secs=1'):
+        cluster_module.wait_for_others(cluster, wait_secs=1)
+
+
+def test_no_one_waits_for_workers_that_are_there(taken: str, closed: str) -> None:
+    cluster_module.wait_for_others(Cluster((closed, taken), 0), wait_secs=0)
+
+
+def test_a_port_in_use_is_refused(taken: str) -> None:
+    with pytest.raises(UserError, match=f'^worker 0 at {taken}: the port cannot be opened'):
+        cluster_module.start_server(Cluster((taken,), 0), tf.ConfigProto())
+
+
+def test_every_setting_that_differs_is_named_with_its_worker_and_both_values() -> None:
+    cluster = Cluster(('a:1', 'b:1', 'c:1'), 0)
+    facts = [{'--seed': 0, 'x': 'y'}, {'--seed': 0, 'x': 'z'}, {'--seed': 5, 'x': 'y'}]
+    with pytest.raises(UserError) as error:
+        cluster_module.refuse_mismatch(cluster, facts)
+    assert str(error.value) == (
+        'the workers must agree: x is z on worker 1 at b:1, and y on worker 0 at a:1; '
+        '--seed is 5 on worker 2 at c:1, and 0 on worker 0 at a:1'
+    )
+    cluster_module.refuse_mismatch(cluster, facts[:1] * 3)
+
+
+# ------------------------------------------------------------------- a lost worker
+
+
+@pytest.fixture
+def worker(monkeypatch: pytest.MonkeyPatch) -> ClusterWorker:
+    monkeypatch.delenv('CIFAR10_CLUSTER_RESTARTS', raising=False)
+    return ClusterWorker(Cluster(('a:1', 'b:1'), 1), tf.ConfigProto(), wait_secs=1)
+
+
+def lose(worker: ClusterWorker) -> None:
+    with worker.together():
+        raise tf.errors.UnavailableError(None, None, 'recvmsg: connection reset')
+
+
+def test_a_worker_starts_again_so_often_and_no_more(
+    worker: ClusterWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands: list[list[str]] = []
+    monkeypatch.setattr(os, 'execv', lambda path, command: commands.append(command))
+    for _ in range(cluster_module.MAX_RESTARTS):
+        lose(worker)
+    with pytest.raises(UserError, match='for the 11th time since the last checkpoint'):
+        lose(worker)
+    assert len(commands) == cluster_module.MAX_RESTARTS
+    assert commands[0] == [sys.executable, *sys.orig_argv[1:], '--nostart_over']
+
+    # A checkpoint later it counts anew.
+    worker._start_step = 7
+    lose(worker)
+    assert os.environ['CIFAR10_CLUSTER_RESTARTS'] == '1 7'
+
+
+def test_a_worker_that_was_asked_to_stop_does_not_start_again(worker: ClusterWorker) -> None:
+    with tf.Graph().as_default():
+        gradients = [(tf.zeros([3]), None)]
+        worker.mean_over_workers(tf.zeros([]), gradients)
+    worker.stop_hook().received = signal.SIGTERM
+    with pytest.raises(UserError, match='SIGTERM came as another worker was lost'):
+        lose(worker)
+
+
+def test_other_errors_pass_through(worker: ClusterWorker) -> None:
+    with pytest.raises(tf.errors.InvalidArgumentError), worker.together():
+        raise tf.errors.InvalidArgumentError(None, None, 'not finite')

@@ -1,0 +1,267 @@
+"""What a run tells of itself as it goes on: its history, and evaluations in its midst."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import tensorflow.compat.v1 as tf
+
+import cifar10_eval
+from cifar10_eval import EvalSettings
+from cifar10_lib.base.errors import UserError
+from cifar10_lib.evaluation.evaluator import Evaluator, Result
+from cifar10_lib.runs import history as history_module
+from cifar10_lib.runs.checkpoints import CheckpointFolder
+from cifar10_lib.runs.history import Entry, History
+from cifar10_lib.training import console, periodic_eval
+from cifar10_lib.training.begin import begin
+from cifar10_lib.training.worker import Worker
+from tests.helpers.runs import checkpoint_values, settings_for, train
+from tests.helpers.samples import full_disk, unix
+
+LINE = r': precision @ 1 = (\d\.\d{3}) \(step (\d+), 60 images\) \[synthetic images, not CIFAR-10\]'
+
+
+def history(folder: Path) -> list[Entry]:
+    return history_module.read(str(folder))
+
+
+def steps(entries: list[Entry], kind: str) -> list[int]:
+    return [entry['step'] for entry in entries if kind in entry]
+
+
+def without_seconds(entries: list[Entry]) -> list[Entry]:
+    return [{name: value for name, value in e.items() if name != 'seconds'} for e in entries]
+
+
+# ------------------------------------------------------------------------- history
+
+
+def test_a_run_that_goes_back_to_an_older_checkpoint_repeats_no_step(
+    synthetic_data: Path, tmp_path: Path
+) -> None:
+    """As after a kill: what was noted after the checkpoint is taken again."""
+    train(synthetic_data, tmp_path, max_steps=4, log_frequency=1, save_checkpoint_steps=2)
+    for path in tmp_path.glob('model.ckpt-4*'):
+        path.unlink()
+    before = history(tmp_path)
+    train(synthetic_data, tmp_path, max_steps=5, log_frequency=1)
+    after = history(tmp_path)
+    assert [entry['step'] for entry in after] == [1, 2, 3, 4, 5]
+    assert after[:2] == before[:2] and after[2]['seconds'] != before[2]['seconds']
+    assert after[2]['loss'] == pytest.approx(before[2]['loss'], abs=1e-4)
+
+
+def test_the_history_is_on_the_disk_before_a_checkpoint_is(
+    synthetic_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+    sync, save = History.sync, CheckpointFolder.save
+
+    def remember(self: History) -> None:
+        sync(self)
+        synced[:] = steps(history(tmp_path), 'loss')
+
+    def check(self: CheckpointFolder, saver: tf.train.Saver, session: tf.Session, step: int) -> str:
+        assert synced == list(range(1, step + 1))
+        return save(self, saver, session, step)
+
+    monkeypatch.setattr(History, 'sync', remember)
+    monkeypatch.setattr(CheckpointFolder, 'save', check)
+    train(synthetic_data, tmp_path, max_steps=3, log_frequency=1, save_checkpoint_steps=2)
+
+
+def test_a_damaged_history_is_an_error_before_training(
+    synthetic_data: Path, tmp_path: Path
+) -> None:
+    train(synthetic_data, tmp_path, max_steps=1)
+    (tmp_path / 'history.jsonl').write_text('{"step": 1}\nnothing\n')
+    with pytest.raises(UserError, match=r"history\.jsonl: line 2: found 'nothing'"):
+        train(synthetic_data, tmp_path, max_steps=2)
+    assert checkpoint_values(tmp_path)['global_step'] == 1
+    train(synthetic_data, tmp_path, max_steps=1, start_over=True, log_frequency=1)
+    assert steps(history(tmp_path), 'loss') == [1]
+
+
+@unix
+def test_a_disk_too_full_for_the_history_ends_the_run(synthetic_data: Path, tmp_path: Path) -> None:
+    train(synthetic_data, tmp_path, max_steps=1)
+    # Larger than any checkpoint, and all but as large as files may be.
+    line = f'{{"step": 0, "note": "{"x" * 20_000_000}"}}\n'
+    (tmp_path / 'history.jsonl').write_text(line)
+    pattern = (
+        r'history\.jsonl: cannot be written: File too large; the last whole checkpoint is '
+        r'.*/model\.ckpt-1$'
+    )
+    with full_disk(len(line) + 150), pytest.raises(UserError, match=pattern):
+        train(synthetic_data, tmp_path, max_steps=9, log_frequency=1)
+    assert checkpoint_values(tmp_path)['global_step'] == 1
+
+
+# ---------------------------------------------------------------- evaluation in between
+
+
+def test_evaluation_in_between_tells_what_the_script_does(
+    synthetic_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(synthetic_data, tmp_path / 'run', max_steps=5, log_frequency=5, eval_every=2)
+    printed = re.findall(LINE, capsys.readouterr().out)
+    assert [int(step) for _, step in printed] == [2, 4, 5]
+    entries = history(tmp_path / 'run')
+    assert [entry['step'] for entry in entries] == [2, 4, 5, 5]
+    in_between = [entry for entry in entries if 'precision' in entry]
+    assert [f'{entry["precision"]:.3f}' for entry in in_between] == [value for value, _ in printed]
+
+    (events,) = (tmp_path / 'run').glob('events.out.tfevents.*')
+    written = {
+        event.step: value.simple_value
+        for event in tf.train.summary_iterator(str(events))
+        for value in event.summary.value
+        if value.tag == 'precision/test'
+    }
+    assert written == {e['step']: pytest.approx(e['precision']) for e in in_between}
+
+    settings = EvalSettings(
+        checkpoint_dir=str(tmp_path / 'run'),
+        eval_dir=str(tmp_path / 'eval'),
+        data_dir=str(synthetic_data),
+        num_examples=60,
+        run_once=True,
+    )
+    for _ in range(2):
+        cifar10_eval.evaluate(settings)
+    assert re.findall(LINE, capsys.readouterr().out) == [printed[-1]] * 2
+    # The same evaluation is there once.
+    last = {name: v for name, v in in_between[-1].items() if name not in ('examples', 'seconds')}
+    assert history(tmp_path / 'eval') == [last]
+    assert last == {
+        'step': 5,
+        'precision': last['precision'],
+        'eval_data': 'test',
+        'num_examples': 60,
+        'views': 1,
+    }
+    assert in_between[-1]['examples'] == 40
+
+
+def test_an_evaluation_that_was_broken_off_is_made_up_for(
+    synthetic_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def break_off(*arguments: object) -> Result:
+        raise KeyboardInterrupt
+
+    def train_until_it_is_broken_off(max_steps: int) -> None:
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(Evaluator, 'evaluate', break_off)
+            train(synthetic_data, tmp_path, max_steps=max_steps, eval_every=2)
+
+    def evaluated() -> list[tuple[int, int]]:
+        return [(e['step'], e['examples']) for e in history(tmp_path) if 'precision' in e]
+
+    train_until_it_is_broken_off(max_steps=2)
+    assert checkpoint_values(tmp_path)['global_step'] == 2 and evaluated() == []
+    for _ in range(2):
+        train(synthetic_data, tmp_path, max_steps=2, eval_every=2)
+        assert evaluated() == [(2, 16)]
+    train_until_it_is_broken_off(max_steps=9)
+    assert checkpoint_values(tmp_path)['global_step'] == 4 and evaluated() == [(2, 16)]
+    train(synthetic_data, tmp_path, max_steps=5, eval_every=2)
+    assert evaluated() == [(2, 16), (4, 32), (5, 40)]
+
+
+def test_the_time_of_an_evaluation_is_not_that_of_training(
+    synthetic_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = itertools.count()
+    evaluate = Evaluator.evaluate
+
+    def take_long(*arguments: object) -> Result:
+        for _ in range(10_000):
+            next(now)
+        return evaluate(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(console.time, 'perf_counter', lambda: next(now))
+    monkeypatch.setattr(Evaluator, 'evaluate', take_long)
+    train(synthetic_data, tmp_path, max_steps=5, log_frequency=1, eval_every=2)
+    seconds = [entry['seconds'] for entry in history(tmp_path)]
+    assert len(seconds) == 8 and seconds == sorted(seconds) and seconds[-1] < 100
+
+
+@pytest.mark.parametrize(
+    ('damage', 'message'),
+    [
+        (lambda path: path.write_bytes(b'\x0b' + bytes(3072)), 'changed while it was read'),
+        (lambda path: path.unlink(), 'cannot be read any more'),
+    ],
+)
+def test_test_images_that_change_end_the_run(
+    synthetic_data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    damage: Callable[[Path], object],
+    message: str,
+) -> None:
+    directory = synthetic_data / 'synthetic-batches-bin'
+    copy = tmp_path / 'data' / directory.name
+    copy.mkdir(parents=True)
+    for path in directory.iterdir():
+        (copy / path.name).write_bytes(path.read_bytes())
+    evaluate = periodic_eval.InterimEvaluation.evaluate
+
+    def damage_and_evaluate(*arguments: object) -> None:
+        damage(copy / 'test_batch.bin')
+        evaluate(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(periodic_eval.InterimEvaluation, 'evaluate', damage_and_evaluate)
+    with pytest.raises(UserError, match=rf'test_batch\.bin: {message}'):
+        train(tmp_path / 'data', tmp_path / 'run', max_steps=9, eval_every=1)
+    assert checkpoint_values(tmp_path / 'run')['global_step'] == 1
+
+
+# ----------------------------------------------------------------------- the learning rate
+
+
+def test_the_learning_rate_follows_the_evaluations_in_one_go_and_in_pieces(
+    synthetic_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # At 5 and 9, where a run ends, it is evaluated too, but no rate follows from that.
+    precisions = {2: 30, 4: 20, 5: 60, 6: 40, 8: 40, 9: 0}
+
+    def evaluate(self: Evaluator, checkpoint: str, *_: object) -> Result:
+        step = int(checkpoint.rpartition('-')[2])
+        return Result(step, precisions[step], 100)
+
+    monkeypatch.setattr(Evaluator, 'evaluate', evaluate)
+    options = {
+        'log_frequency': 1,
+        'eval_every': 2,
+        'learning_rate': 0.08,
+        'plateau_evaluations': 1,
+        'plateau_learning_rate': 0.03,
+    }
+    train(synthetic_data, tmp_path / 'whole', max_steps=9, **options)
+    for max_steps in (4, 5, 9):
+        train(synthetic_data, tmp_path / 'pieces', max_steps=max_steps, **options)
+    for name in ('whole', 'pieces'):
+        rates = [e['learning_rate'] for e in history(tmp_path / name) if 'loss' in e]
+        assert rates == pytest.approx([0.08] * 4 + [0.04] * 4 + [0.03])
+    assert 'plateau_fraction' not in checkpoint_values(tmp_path / 'whole')
+
+
+def test_a_learning_rate_that_is_to_follow_no_evaluation_is_an_error(
+    synthetic_data: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match='--plateau_evaluations=3: .* expected an --eval_every of'):
+        train(synthetic_data, tmp_path / 'run', plateau_evaluations=3)
+    assert not (tmp_path / 'run').exists()
+    worker = Worker()
+    worker.num_workers = 2
+    settings = settings_for(synthetic_data, tmp_path / 'run', plateau_evaluations=3, eval_every=1)
+    pattern = '--plateau_evaluations=3: found 2 workers, of which only one evaluates'
+    with pytest.raises(UserError, match=pattern), begin(settings, 8, worker):
+        pass
+    assert not (tmp_path / 'run').exists()

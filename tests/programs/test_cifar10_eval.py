@@ -1,0 +1,132 @@
+"""The best checkpoint and the history, kept; the other tests of evaluation run the script."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import tensorflow.compat.v1 as tf
+
+import cifar10_eval
+from cifar10_eval import Best, EvalSettings
+from cifar10_lib.base.errors import UserError
+from cifar10_lib.evaluation.evaluator import Result
+from cifar10_lib.runs import checkpoints, history
+from tests.helpers.runs import save
+
+
+@pytest.fixture
+def trained(tmp_path: Path) -> Path:
+    """A folder of the checkpoints of a run."""
+    directory = tmp_path / 'train'
+    directory.mkdir()
+    save(directory, [1, 2, 3])
+    (directory / 'settings.json').write_text('{"dataset": "synthetic"}')
+    return directory
+
+
+def settings_for(trained: Path, **more: object) -> EvalSettings:
+    values = {
+        'checkpoint_dir': str(trained),
+        'eval_dir': str(trained.with_name('eval')),
+        'num_examples': 10,
+        **more,
+    }
+    return EvalSettings(**values)  # type: ignore[arg-type]
+
+
+def offer(trained: Path, num_correct: dict[int, int]) -> None:
+    best = Best(settings_for(trained))
+    for step, correct in num_correct.items():
+        best.offer(str(trained / f'model.ckpt-{step}'), Result(step, correct, 10))
+
+
+def kept(trained: Path) -> tuple[int, dict]:
+    """The step of the checkpoint that is kept, and what its JSON file says."""
+    directory = trained.with_name('eval') / 'best'
+    steps = {path.name.split('.')[1] for path in directory.glob('model.ckpt-*')}
+    checkpoint = tf.train.latest_checkpoint(str(directory))
+    assert steps == {checkpoint.rpartition('.')[2]}
+    return checkpoints.step_of(checkpoint), json.loads((directory / 'best.json').read_text())
+
+
+def test_the_best_is_kept_alone(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    offer(trained, {1: 5, 2: 7, 3: 7})
+    step, why = kept(trained)
+    assert step == 2
+    chosen_on = {'eval_data': 'test', 'num_examples': 10, 'average_views': False}
+    assert why == {**chosen_on, 'precision': 0.7, 'step': 2}
+    best = trained.with_name('eval') / 'best'
+    assert f'Best so far: kept as {best}/model.ckpt-2' in capsys.readouterr().out
+    assert (best / 'settings.json').read_text() == '{"dataset": "synthetic"}'
+
+
+def test_the_best_is_remembered(trained: Path) -> None:
+    offer(trained, {2: 7})
+    offer(trained, {1: 6, 3: 7})
+    assert kept(trained)[0] == 2
+    offer(trained, {3: 8})
+    assert kept(trained)[0] == 3
+
+
+def test_a_best_that_was_chosen_on_other_images_is_refused(trained: Path) -> None:
+    offer(trained, {2: 7})
+    with pytest.raises(UserError, match="was chosen by .*'test'.*, not by .*'train_eval'"):
+        Best(settings_for(trained, eval_data='train_eval'))
+    assert kept(trained)[0] == 2
+
+
+@pytest.mark.parametrize('text', ['', '[]', '{"precision": 0.5}', '{"precision": "high"}'])
+def test_a_damaged_record_of_the_best_is_named(trained: Path, text: str) -> None:
+    offer(trained, {2: 7})
+    (trained.with_name('eval') / 'best' / 'best.json').write_text(text)
+    with pytest.raises(UserError, match=r'best/best\.json: not what --keep_best writes'):
+        offer(trained, {3: 9})
+
+
+# ------------------------------------------------------------------------ history
+
+
+def test_the_same_evaluation_is_noted_once(trained: Path) -> None:
+    (trained.with_name('eval')).mkdir()
+    for correct, num_examples, more in (
+        (5, 10, {}),
+        (5, 10, {'average_views': True}),
+        (5, 20, {}),
+        (5, 10, {'eval_data': 'train_eval'}),
+        (6, 10, {}),
+    ):
+        settings = settings_for(trained, num_examples=num_examples, **more)
+        cifar10_eval._note(Result(3, correct, num_examples), settings)
+    names = ['step', 'precision', 'eval_data', 'num_examples', 'views']
+    assert history.read(str(trained.with_name('eval'))) == [
+        dict(zip(names, values, strict=True))
+        for values in (
+            (3, 0.5, 'test', 10, 10),
+            (3, 0.25, 'test', 20, 1),
+            (3, 0.5, 'train_eval', 10, 1),
+            (3, 0.6, 'test', 10, 1),
+        )
+    ]
+
+
+@pytest.mark.parametrize('eval_dir', ['train', 'other'])
+def test_an_evaluation_keeps_out_of_the_history_of_a_training(trained: Path, eval_dir: str) -> None:
+    directory = trained.with_name(eval_dir)
+    directory.mkdir(exist_ok=True)
+    if eval_dir == 'other':
+        (directory / 'history.jsonl').write_text('{"step": 1, "loss": 2.5}\n')
+    before = sorted(directory.iterdir()), history.read(str(directory))
+    settings = settings_for(trained, eval_dir=str(directory), run_once=True)
+    with pytest.raises(UserError, match='--eval_dir=.*: (is the folder of|holds the history of)'):
+        cifar10_eval.evaluate(settings)
+    assert (sorted(directory.iterdir()), history.read(str(directory))) == before
+
+
+def test_a_damaged_history_is_an_error_before_an_image_is_scored(trained: Path) -> None:
+    directory = trained.with_name('eval')
+    directory.mkdir()
+    (directory / 'history.jsonl').write_text('{"step": 1}\nnothing\n')
+    with pytest.raises(UserError, match=r"history\.jsonl: line 2: found 'nothing'"):
+        cifar10_eval.evaluate(settings_for(trained, run_once=True))

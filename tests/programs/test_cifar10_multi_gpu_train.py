@@ -1,0 +1,285 @@
+"""Training on several devices: towers take the steps of one device with the whole batch."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+import cifar10
+import cifar10_multi_gpu_train
+import cifar10_train
+from cifar10_lib.base.errors import UserError
+from cifar10_lib.runs.checkpoints import Start
+from cifar10_lib.training.nonfinite import Training
+from cifar10_lib.training.settings import OneDeviceTrainSettings, TrainingData
+from cifar10_multi_gpu_train import CPU, FIRST, MIRRORED, MultiGpuTrainSettings
+from tests.helpers import faults
+from tests.helpers.runs import checkpoint_values
+
+HOMES = (CPU, FIRST, MIRRORED)
+
+# Divisible among one, two, three and four towers.
+BATCH_SIZE = 12
+
+Values = dict[str, np.ndarray]
+
+
+def options(data_dir: Path, train_dir: Path) -> dict[str, Any]:
+    return {
+        'data_dir': str(data_dir),
+        'dataset': 'synthetic',
+        'train_dir': str(train_dir),
+        'max_steps': 100,
+        'log_frequency': 50,
+        'save_summaries_steps': 1000,
+        'save_histograms_steps': 1000,
+    }
+
+
+def train_on_one_device(data_dir: Path, train_dir: Path, splits: int, **more: Any) -> Values:
+    settings = {**options(data_dir, train_dir), 'batch_size': BATCH_SIZE, **more}
+    cifar10_train.train(OneDeviceTrainSettings(batch_splits=splits, **settings))
+    return checkpoint_values(train_dir)
+
+
+def train_on_towers(
+    data_dir: Path, train_dir: Path, num_towers: int, variables: str, **more: Any
+) -> Values:
+    settings: dict[str, Any] = {
+        **options(data_dir, train_dir),
+        'batch_size': BATCH_SIZE // num_towers,
+        'num_gpus': num_towers,
+        'tower_device': 'cpu',
+        'variables': variables,
+        **more,
+    }
+    cifar10_multi_gpu_train.train(MultiGpuTrainSettings(**settings))
+    return checkpoint_values(train_dir)
+
+
+def graph_of_towers(records: Path, num_towers: int, variables: str) -> Training:
+    """A training graph in the current graph."""
+    settings = MultiGpuTrainSettings(
+        batch_size=6 // num_towers, num_gpus=num_towers, tower_device='cpu', variables=variables
+    )
+    devices = cifar10_multi_gpu_train.tower_devices('cpu', num_towers)
+    with tf.device('/cpu:0'):
+        return cifar10_multi_gpu_train.build(
+            settings, devices, TrainingData(str(records), 60, 10), Start(None, 0, 0)
+        )
+
+
+def session_of(num_towers: int) -> tf.Session:
+    config = tf.ConfigProto(device_count={'CPU': num_towers}, allow_soft_placement=True)
+    session = tf.Session(config=config)
+    session.run(tf.global_variables_initializer())
+    session.run(tf.local_variables_initializer())
+    return session
+
+
+# ------------------------------------------------------------------------- equality
+
+
+@pytest.mark.parametrize('num_towers', [1, 2, 3, 4])
+def test_100_steps_are_those_of_one_device_bit_by_bit(
+    synthetic_data: Path, tmp_path: Path, num_towers: int
+) -> None:
+    """Against one device that adds up its batch in as many parts as there are towers."""
+    one_device = ['cifar10_train.py', f'--batch_size={BATCH_SIZE}', f'--batch_splits={num_towers}']
+    towers = [
+        'cifar10_multi_gpu_train.py',
+        f'--batch_size={BATCH_SIZE // num_towers}',
+        f'--num_gpus={num_towers}',
+        '--tower_device=cpu',
+    ]
+    for name, trainer in (('one', one_device), ('towers', towers)):
+        faults.finish(
+            faults.train_command(synthetic_data, tmp_path / name, *trainer, '--max_steps=100')
+        )
+    assert checkpoint_values(tmp_path / 'one')['examples_seen'] == 100 * BATCH_SIZE
+    faults.assert_bit_identical(tmp_path / 'one', tmp_path / 'towers')
+
+
+@pytest.mark.parametrize('variables', HOMES)
+@pytest.mark.parametrize('num_towers', [2, 3, 4])
+def test_100_steps_are_those_of_one_device_to_rounding(
+    synthetic_data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    num_towers: int,
+    variables: str,
+) -> None:
+    """Against one device that adds up its batch in one go.
+
+    At the tutorial's rate of 0.1 and so small a batch, training itself makes every
+    difference in a last bit grow, to a fiftieth of a weight's unit, between one device with
+    two parts and one with one too. At a hundredth of the rate, differences stay those of
+    float32 sums in another order: 1.5e-8 was seen, of weights of about 0.04.
+    """
+    rate = {'learning_rate': 0.001}
+    one = train_on_one_device(synthetic_data, tmp_path / 'one', splits=1, **rate)
+    towers = train_on_towers(synthetic_data, tmp_path / 'towers', num_towers, variables, **rate)
+    assert set(one) == set(towers)
+    for name, value in one.items():
+        np.testing.assert_allclose(towers[name], value, rtol=1e-5, atol=2e-7, err_msg=name)
+    # The weights have moved by far more than that.
+    start = train_on_one_device(synthetic_data, tmp_path / 'start', splits=1, max_steps=1, **rate)
+    moved = np.abs(one['local4/weights'] - start['local4/weights']).max()
+    assert moved > 5e-5
+
+
+@pytest.mark.parametrize('variables', HOMES)
+def test_the_first_update_is_that_of_one_device(records: Path, variables: str) -> None:
+    """Gradients and loss, each at its own scale: float32 sums in another order."""
+    results = []
+    for num_towers in (1, 3):
+        with tf.Graph().as_default():
+            images, labels = cifar10.distorted_inputs(str(records), BATCH_SIZE)
+            devices = cifar10_multi_gpu_train.tower_devices('cpu', num_towers)
+            with tf.device('/cpu:0'):
+                loss, _, reduced = cifar10_multi_gpu_train.tower_gradients(
+                    images, labels, devices, variables
+                )
+            with session_of(num_towers) as session:
+                results.append(session.run([loss, [[g for g, _ in pairs] for pairs in reduced]]))
+    (loss, (expected,)), (tower_loss, reduced) = results
+    np.testing.assert_allclose(tower_loss, loss, rtol=1e-6)
+    assert len(reduced) == (3 if variables == MIRRORED else 1)
+    for gradients in reduced:
+        for found, gradient in zip(gradients, expected, strict=True):
+            difference = np.linalg.norm(found - gradient) / np.linalg.norm(gradient)
+            assert difference < 1e-5
+
+
+def test_copies_keep_the_bits_of_the_first_towers_variables(records: Path) -> None:
+    with tf.Graph().as_default():
+        training = graph_of_towers(records, 3, MIRRORED)
+        copies = tf.local_variables()
+        assert len(copies) == 2 * len(tf.trainable_variables())
+        with session_of(3) as session:
+            before = session.run(tf.trainable_variables())
+            for _ in range(5):
+                session.run(training.train_op)
+            first, others = session.run([tf.trainable_variables(), copies])
+    for i, value in enumerate(first):
+        assert not np.array_equal(before[i], value)
+        assert value.tobytes() == others[i].tobytes() == others[i + len(first)].tobytes()
+
+
+# --------------------------------------------------------------------------- graph
+
+
+@pytest.mark.parametrize('variables', HOMES)
+def test_names_and_tags_are_those_of_one_tower(records: Path, variables: str) -> None:
+    found = []
+    for num_towers in (1, 3):
+        with tf.Graph().as_default():
+            training = graph_of_towers(records, num_towers, variables)
+            summaries = [tf.summary.merge_all(), tf.summary.merge_all(cifar10.HISTOGRAMS)]
+            with session_of(num_towers) as session:
+                tags = [
+                    value.tag
+                    for summary in session.run([summaries, training.train_op])[0]
+                    for value in tf.Summary.FromString(summary).value
+                ]
+            found.append((sorted(v.op.name for v in tf.global_variables()), sorted(tags)))
+    assert found[0] == found[1]
+    names, tags = found[0]
+    assert len(tags) > 30 and len(names) > 20
+    assert not any('tower' in name or 'copy' in name for name in [*names, *tags])
+
+
+@pytest.mark.parametrize(
+    ('variables', 'home'), [(CPU, 'CPU:0'), (FIRST, 'GPU:0'), (MIRRORED, 'GPU:0')]
+)
+def test_variables_and_what_is_done_with_them_are_at_home(
+    records: Path, variables: str, home: str
+) -> None:
+    """The devices that the graph asks for; a graph can be built without them."""
+    settings = MultiGpuTrainSettings(batch_size=2, num_gpus=2, variables=variables)
+    with tf.Graph().as_default() as graph, tf.device('/cpu:0'):
+        devices = ['/gpu:0', '/gpu:1']
+        cifar10_multi_gpu_train.build(
+            settings, devices, TrainingData(str(records), 60, 10), Start(None, 0, 0)
+        )
+        assert {v.device for v in tf.trainable_variables()} == {f'/device:{home}'}
+        averages = tf.moving_average_variables()
+        assert {v.device for v in averages} == {f'/device:{home}'}
+        assert {v.device for v in tf.local_variables()} <= {'/device:GPU:1'}
+        kinds = {
+            kind: {op.device for op in graph.get_operations() if op.type == kind}
+            for kind in ('Conv2D', 'CheckNumerics', 'CollectiveReduceV2', 'Split')
+        }
+    towers = {'/device:GPU:0', '/device:GPU:1'}
+    assert kinds == {
+        'Conv2D': towers,
+        'CheckNumerics': {f'/device:{home}'},
+        'CollectiveReduceV2': towers if variables == MIRRORED else set(),
+        'Split': {'/device:CPU:0'},
+    }
+
+
+# -------------------------------------------------------------------------- whole runs
+
+
+@pytest.mark.parametrize('variables', HOMES)
+def test_a_run_goes_on_with_other_towers_and_another_home(
+    synthetic_data: Path, tmp_path: Path, variables: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = train_on_towers(synthetic_data, tmp_path / 'whole', 2, variables, max_steps=4)
+    train_on_towers(synthetic_data, tmp_path / 'pieces', 3, FIRST, max_steps=2)
+    pieces = train_on_towers(synthetic_data, tmp_path / 'pieces', 2, variables, max_steps=4)
+    assert 'Going on from' in capsys.readouterr().out
+    assert set(whole) == set(pieces)
+    for name, value in whole.items():
+        np.testing.assert_allclose(pieces[name], value, atol=1e-4, err_msg=name)
+
+
+def test_the_line_tells_the_speed_of_all_and_of_each(
+    synthetic_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train_on_towers(synthetic_data, tmp_path, 3, FIRST, max_steps=4, log_frequency=2)
+    line = re.search(
+        r'step 4, loss = \d+\.\d\d \((\d+\.\d) examples/sec; \d+\.\d{3} sec/batch\), '
+        r'(\d+\.\d) examples/sec on each of 3 towers\n',
+        capsys.readouterr().out,
+    )
+    assert line
+    assert float(line[1]) == pytest.approx(3 * float(line[2]), abs=0.3)
+
+
+@pytest.mark.parametrize('variables', HOMES)
+def test_a_step_that_is_not_finite_is_not_taken(
+    synthetic_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variables: str
+) -> None:
+    """The failed step is looked into tensor by tensor, and none waits for another tower."""
+    with pytest.raises(UserError, match=r'step \d: tower_\d/.* infinite; the step was not taken'):
+        train_on_towers(synthetic_data, tmp_path, 2, variables, learning_rate=1e30)
+
+
+def test_a_batch_of_all_towers_larger_than_the_data_is_refused(
+    synthetic_data: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match='takes 202 examples, .* holds only 200 training images'):
+        train_on_towers(synthetic_data, tmp_path / 'run', 2, FIRST, batch_size=101)
+
+
+@pytest.mark.parametrize('variables', HOMES)
+def test_an_optimizer_with_a_memory_takes_the_steps_of_one_device(
+    synthetic_data: Path, tmp_path: Path, variables: str
+) -> None:
+    """In two runs: what the optimiser remembers is in the checkpoint, and there once."""
+    recipe = {'optimizer': 'momentum', 'learning_rate': 0.001, 'conv_weight_decay': 0.01}
+    one = train_on_one_device(synthetic_data, tmp_path / 'one', splits=2, max_steps=8, **recipe)
+    for steps in (5, 8):
+        towers = train_on_towers(
+            synthetic_data, tmp_path / 'towers', 2, variables, max_steps=steps, **recipe
+        )
+    assert set(one) == set(towers) and 'conv1/weights/Momentum' in one
+    for name, value in one.items():
+        np.testing.assert_allclose(towers[name], value, rtol=1e-5, atol=2e-7, err_msg=name)

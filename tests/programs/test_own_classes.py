@@ -1,0 +1,150 @@
+"""Any number of classes, from training to export, and training images that are held out."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow.compat.v1 as tf
+
+import cifar10_eval
+import cifar10_export
+import cifar10_plot
+import cifar10_predict
+import cifar10_train
+from cifar10_eval import EvalSettings
+from cifar10_input import TEST_FILES, TRAIN_FILES
+from cifar10_lib.base.errors import UserError
+from cifar10_lib.evaluation.evaluator import data_dir_of
+from cifar10_train import OneDeviceTrainSettings
+
+NAMES = ('cat', 'polar bear', 'Zürich')
+
+
+@pytest.fixture(scope='module')
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """60 training and 25 test records of three classes."""
+    directory = tmp_path_factory.mktemp('own')
+    rng = np.random.default_rng(0)
+    data = rng.integers(0, 256, [85, 3073], dtype=np.uint8)
+    data[:, 0] = rng.permutation(85) % len(NAMES)
+    for i, name in enumerate((*TRAIN_FILES, *TEST_FILES)):
+        data[12 * i : 12 * (i + 1) if i < 5 else 85].tofile(directory / name)
+    (directory / 'batches.meta.txt').write_text('\n'.join(NAMES), encoding='utf-8')
+    return str(directory)
+
+
+@pytest.fixture(scope='module')
+def settings(data_dir: str, tmp_path_factory: pytest.TempPathFactory) -> OneDeviceTrainSettings:
+    """Those of a run that was taken to step 2 with 20 images held out."""
+    settings = OneDeviceTrainSettings(
+        train_dir=str(tmp_path_factory.mktemp('train')),
+        data_dir=data_dir,
+        batch_size=8,
+        max_steps=2,
+        num_held_out=20,
+        max_shift=2,
+        flip=False,
+    )
+    cifar10_train.train(settings)
+    return settings
+
+
+def eval_settings(settings: OneDeviceTrainSettings, tmp_path: Path, **more: object) -> EvalSettings:
+    values = EvalSettings(
+        checkpoint_dir=settings.train_dir,
+        eval_dir=str(tmp_path / 'eval'),
+        run_once=True,
+    )
+    return dataclasses.replace(values, **more)  # type: ignore[arg-type]
+
+
+def test_training_takes_the_classes_from_their_names(settings: OneDeviceTrainSettings) -> None:
+    shapes = dict(tf.train.list_variables(settings.train_dir))
+    assert shapes['softmax_linear/biases'] == [3]
+    with open(Path(settings.train_dir) / 'settings.json', encoding='utf-8') as file:
+        stored = json.load(file)
+    assert (stored['dataset'], stored['num_held_out'], stored['flip']) == ('own', 20, False)
+
+
+@pytest.mark.parametrize(('eval_data', 'count'), [('test', 25), ('held_out', 20)])
+def test_evaluation_scores_all_images_of_own_classes(
+    settings: OneDeviceTrainSettings,
+    tmp_path: Path,
+    eval_data: str,
+    count: int,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    cifar10_eval.evaluate(eval_settings(settings, tmp_path, eval_data=eval_data))
+    assert f'(step 2, {count} images)' in capsys.readouterr().out
+
+
+def test_held_out_images_stay_so(settings: OneDeviceTrainSettings, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match='--num_held_out=10: the run in .* with 20; .*--start_over'):
+        cifar10_train.train(dataclasses.replace(settings, num_held_out=10))
+    with pytest.raises(UserError, match='--num_held_out=53: .* holds 60 training images; expected'):
+        cifar10_train.train(
+            dataclasses.replace(settings, train_dir=str(tmp_path / 'other'), num_held_out=53)
+        )
+
+
+def test_without_held_out_images_none_are_scored(data_dir: str, tmp_path: Path) -> None:
+    settings = OneDeviceTrainSettings(
+        train_dir=str(tmp_path / 'train'), data_dir=data_dir, batch_size=8, max_steps=1
+    )
+    cifar10_train.train(settings)
+    with pytest.raises(UserError, match='--eval_data=held_out: the run in .* held no training'):
+        cifar10_eval.evaluate(eval_settings(settings, tmp_path, eval_data='held_out'))
+
+
+def test_prediction_and_export_name_own_classes(
+    settings: OneDeviceTrainSettings,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    picture = tmp_path / 'a.png'
+    image = np.random.default_rng(1).integers(0, 256, [40, 50, 3], dtype=np.uint8)
+    with tf.Session() as session:
+        picture.write_bytes(session.run(tf.image.encode_png(tf.constant(image))))
+    cifar10_predict.predict(
+        cifar10_predict.PredictSettings((str(picture),), checkpoint_dir=settings.train_dir)
+    )
+    line = capsys.readouterr().out
+    assert all(name in line for name in NAMES)
+    output = tmp_path / 'export'
+    cifar10_export.export(
+        cifar10_export.ExportSettings(
+            output=str(output), checkpoint_dir=settings.train_dir, eval=True
+        )
+    )
+    metadata = json.loads((output / 'metadata.json').read_text(encoding='utf-8'))
+    assert metadata['class_names'] == list(NAMES)
+    assert (metadata['dataset'], metadata['num_test_images']) == ('own', 25)
+
+
+@pytest.mark.parametrize('kind', ['classes', 'distortions'])
+def test_plots_name_own_classes(
+    settings: OneDeviceTrainSettings, tmp_path: Path, kind: str
+) -> None:
+    output = tmp_path / 'plot.svg'
+    cifar10_plot.plot(
+        cifar10_plot.PlotSettings(
+            plot=kind,
+            train_dir=settings.train_dir,
+            output=str(output),
+        )
+    )
+    assert all(f'<!-- {name} -->' in output.read_text(encoding='utf-8') for name in NAMES)
+
+
+def test_data_is_looked_for_where_the_run_found_it(
+    settings: OneDeviceTrainSettings, tmp_path: Path
+) -> None:
+    assert data_dir_of(settings.train_dir, None) == settings.data_dir
+    assert data_dir_of(settings.train_dir, 'given') == 'given'
+    (tmp_path / 'settings.json').write_text('{"data_dir": "gone"}')
+    assert data_dir_of(str(tmp_path), None) == 'cifar10_data'
+    assert data_dir_of('no run', None) == 'cifar10_data'
