@@ -1,15 +1,15 @@
-"""How does a batch become logits, a loss and an update?
+"""A batch becomes logits, a loss and an update.
 
-The network, loss, learning-rate schedule and moving averages of the classic
-CIFAR-10 tutorial, in graph mode:
+The network, loss, learning rate and moving averages of the classic CIFAR-10 tutorial, in graph
+mode:
 
-    images, labels = distorted_inputs(data_dir, batch_size)
+    images, labels = distorted_inputs()
     logits = inference(images)
     total_loss = loss(logits, labels)
     train_op = train(total_loss, tf.train.get_or_create_global_step())
 
-Several towers use the same parts: `compute_gradients` for each tower,
-`average_gradients` over them, and one `apply_gradients`.
+`cifar10_train.py` takes these steps. The trainers of several devices take `compute_gradients`
+and `apply_gradients`, the two halves of `train`, one by one.
 
 Variable names are the contract between the scripts: conv1/weights, conv1/biases,
 conv2/..., local3/..., local4/..., softmax_linear/..., each with its
@@ -18,28 +18,23 @@ conv2/..., local3/..., local4/..., softmax_linear/..., each with its
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow.compat.v1 as tf
 
+import cifar10_input
 from cifar10_input import (
     IMAGE_SIZE,
     NUM_CLASSES,
     NUM_EXAMPLES_PER_EPOCH_FOR_EVAL,
     NUM_EXAMPLES_PER_EPOCH_FOR_TRAIN,
-    TUTORIAL_DISTORTIONS,
-    Distortions,
-    batch_size_of,
-    distorted_inputs,
-    inputs,
 )
-from cifar10_lib.data import prepare
-from cifar10_lib.data.download import DATA_URL
+from cifar10_lib.data.record_files import DATA_DIR, find_records
 from cifar10_lib.nn import layers, summaries
-from cifar10_lib.nn.layers import HISTOGRAMS, Model, Pass
+from cifar10_lib.nn.layers import Network, Options, weights
+from cifar10_lib.nn.lrn import local_response_normalization
+from cifar10_lib.nn.networks import NETWORKS as OTHER_NETWORKS
 from cifar10_lib.nn.recipes import (
     BATCH_SIZE,
     INITIAL_LEARNING_RATE,
@@ -50,208 +45,152 @@ from cifar10_lib.nn.recipes import (
     WEIGHT_DECAY,
     Recipe,
 )
-from cifar10_lib.nn.schedules import learning_rate_after, optimizer_of
+from cifar10_lib.nn.schedules import create_examples_seen, create_optimizer, learning_rate
+from cifar10_lib.nn.towers import (
+    TOWER_NAME,
+    GradientsAndVariables,
+    average_gradients,
+    compute_gradients,
+)
 
 __all__ = [
     'BATCH_SIZE',
-    'DATA_URL',
-    'Distortions',
-    'HISTOGRAMS',
     'IMAGE_SIZE',
     'INITIAL_LEARNING_RATE',
     'LEARNING_RATE_DECAY_FACTOR',
-    'LOSS_SCALE',
     'MOVING_AVERAGE_DECAY',
+    'NETWORKS',
     'NUM_CLASSES',
     'NUM_EPOCHS_PER_DECAY',
     'NUM_EXAMPLES_PER_EPOCH_FOR_EVAL',
     'NUM_EXAMPLES_PER_EPOCH_FOR_TRAIN',
-    'Network',
+    'Options',
     'TOWER_NAME',
-    'TUTORIAL_DISTORTIONS',
-    'TUTORIAL_MODEL',
-    'TUTORIAL_NETWORK',
-    'all_reduce',
-    'all_reduce_gradients',
+    'WEIGHT_DECAY',
     'apply_gradients',
     'average_gradients',
     'compute_gradients',
-    'create_examples_seen',
-    'create_global_step',
+    'create_counters',
     'cross_entropy',
     'distorted_inputs',
     'inference',
     'inputs',
-    'learning_rate_after',
     'loss',
     'maybe_download_and_extract',
-    'mirrored_tower_gradients',
-    'tower_gradients',
     'train',
-    'variable_averages',
 ]
 
-# Of the average that the loss summaries show beside the raw loss.
+# Of the averages that the loss summaries show beside the losses.
 LOSS_AVERAGE_DECAY = 0.9
 
-# Name scope of a tower, followed by its number.
-TOWER_NAME = 'tower'
 
-# float16 gradients below 6e-8 vanish. The loss is scaled by this before the
-# backward pass and the float32 gradients of the master variables by its inverse
-# after it (Micikevicius et al., "Mixed precision training", ICLR 2018, sec. 3.2).
-# A power of two changes no bit of a float32 gradient.
-LOSS_SCALE = 128.0
+def maybe_download_and_extract(data_dir: str = DATA_DIR) -> None:
+    """Makes sure that CIFAR-10's files are in a folder, complete: see `cifar10_data.py`."""
+    from cifar10_lib.data.prepare import prepare  # It loads an HTTP client.
+
+    prepare(data_dir)
 
 
-def maybe_download_and_extract(
-    data_dir: str, dataset: str | None = None, data_url: str = DATA_URL
-) -> prepare.Prepared:
-    """Makes sure that the record files are there and sound: `cifar10_data.prepare`."""
-    return prepare.prepare(data_dir, dataset, data_url)
+def distorted_inputs(
+    data_dir: str = DATA_DIR, batch_size: int = BATCH_SIZE
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Training batches, distorted, without end: `cifar10_input.distorted_inputs`.
+
+    Args:
+      data_dir: holds the record files, or a folder cifar-10-batches-bin that does.
+      batch_size: number of images in a batch.
+
+    Returns:
+      images: float32 [batch_size, 24, 24, 3], standardised.
+      labels: int32 [batch_size].
+    """
+    return cifar10_input.distorted_inputs(find_records(data_dir), batch_size)
+
+
+def inputs(
+    eval_data: str | bool, data_dir: str = DATA_DIR, batch_size: int = BATCH_SIZE
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Evaluation batches, undistorted, without end: `cifar10_input.inputs`.
+
+    Args:
+      eval_data: 'test' or True: the test images; 'train_eval' or False: the training images.
+      data_dir, batch_size: as of `distorted_inputs`, which has what is returned.
+    """
+    if isinstance(eval_data, bool):
+        eval_data = 'test' if eval_data else 'train_eval'
+    return cifar10_input.inputs(eval_data, find_records(data_dir), batch_size, repeat=True)
 
 
 # ----------------------------------------------------------------------- network
 
 
-def _weights(
-    shape: Sequence[int], stddev: float, seed: int, weight_decay: float = 0.0
-) -> tf.Variable:
-    """The current scope's float32 `weights`, truncated normal."""
-    return layers.weights(
-        shape, lambda name: layers.truncated_normal(seed, name, stddev), weight_decay
-    )
-
-
-def _normalize(activation: tf.Tensor, name: str) -> tf.Tensor:
-    """Local response normalisation in the tutorial's setting, over 9 channels in all."""
-    return layers.local_response_normalization(
-        name, activation, depth_radius=4, bias=1.0, alpha=0.001 / 9.0
-    )
-
-
-def _pool(activation: tf.Tensor, name: str) -> tf.Tensor:
-    """Maximum over 3 x 3 with stride 2: halves height and width, rounding up."""
-    return tf.nn.max_pool(
-        activation, ksize=[1, 3, 3, 1], strides=[1, 2, 2, 1], padding='SAME', name=name
-    )
-
-
-def _convolution(activation: tf.Tensor, num_filters: int, stddev: float, given: Pass) -> tf.Tensor:
-    """5 x 5 convolution with stride 1, with the current scope's weights."""
-    depth = activation.shape.as_list()[-1]
-    weights = _weights([5, 5, depth, num_filters], stddev, given.seed, given.conv_weight_decay)
-    return tf.nn.conv2d(
-        activation, tf.cast(weights, activation.dtype), strides=[1, 1, 1, 1], padding='SAME'
-    )
-
-
-def _bias_and_relu(activation: tf.Tensor, biases: tf.Variable) -> tf.Tensor:
-    return tf.nn.relu(tf.nn.bias_add(activation, tf.cast(biases, activation.dtype)))
-
-
-def _convolutional_layers(images: tf.Tensor, given: Pass) -> tf.Tensor:
-    """conv1 to pool2: [batch, 24, 24, depth] -> [batch, 6, 6, 64]."""
-    with tf.variable_scope('conv1'):
-        convolved = _convolution(images, 64, 0.05, given)
-        biases = layers.biases(64, 0.0)
-        # Computed when it is summarised, and only then.
-        conv1 = _bias_and_relu(convolved, biases)
-    layers.summarize('conv1', conv1, given)
-    with tf.name_scope('pool1'):
-        # Bias and ReLU keep the order of values, so the largest comes out the same when
-        # they follow the pooling, on a quarter of the elements.
-        pool1 = _bias_and_relu(_pool(convolved, name='largest'), biases)
-    norm1 = _normalize(pool1, name='norm1')
-
-    with tf.variable_scope('conv2'):
-        convolved = _convolution(norm1, 64, 0.05, given)
-        conv2 = _bias_and_relu(convolved, layers.biases(64, 0.1))
-    layers.summarize('conv2', conv2, given)
-    return _pool(_normalize(conv2, name='norm2'), name='pool2')
-
-
-def _dense_layers(features: tf.Tensor, given: Pass) -> tf.Tensor:
-    """local3 to softmax_linear: [batch, ...] -> float32 [batch, num_classes]."""
-    local3 = layers.hidden('local3', features, 384, given, stddev=0.04, bias=0.1)
-    local4 = layers.hidden('local4', local3, 192, given, stddev=0.04, bias=0.1)
-    return layers.logits(local4, given, stddev=1 / 192.0)
-
-
-def _tutorial(images: tf.Tensor, given: Pass) -> tf.Tensor:
-    """The network of `inference`."""
-    return _dense_layers(_convolutional_layers(images, given), given)
-
-
-TUTORIAL_MODEL = Model('tutorial', _tutorial)
-
-
 def inference(
     images: tf.Tensor,
-    num_classes: int = NUM_CLASSES,
-    seed: int = 0,
-    use_fp16: bool = False,
-    summaries: bool = True,
-    weight_decay: float = WEIGHT_DECAY,
-    conv_weight_decay: float = 0.0,
+    options: Options = Options(),  # noqa: B008 (it is frozen)
+    training: bool = False,
+    position: Any = 0,
 ) -> tf.Tensor:
-    """The network, from images to unscaled log probabilities.
+    """The tutorial's network, from images to logits.
 
-    Two convolutions with pooling and local response normalisation, two dense
-    layers and the linear one that gives the logits. A softmax would be one more
-    exponential for nothing: the loss takes logits.
+    Two convolutions with pooling and local response normalisation, two dense layers with ReLU,
+    and the linear one that gives the logits. The softmax is part of the loss.
 
     Args:
       images: float32 [batch, 24, 24, depth], standardised; any batch, also unknown.
-      num_classes: size of the last layer.
-      seed: int; the first weights derive from it and the variables' names.
-      use_fp16: compute in float16. The variables stay float32, and so do the
-        gradients that reach them.
-      summaries: summarise the activations; of several towers, one is enough.
-      weight_decay: of the two hidden dense layers.
-      conv_weight_decay: of the convolutions.
+      options: what the network is built with.
+      training: drop the values that `options.dropout` asks for.
+      position: int64 [], position of the first image in the stream; dropout derives from it.
 
     Returns:
       logits: float32 [batch, num_classes].
     """
-    given = Pass(
-        num_classes,
-        seed,
-        use_fp16,
-        summaries,
-        weight_decay=weight_decay,
-        conv_weight_decay=conv_weight_decay,
-    )
-    return TUTORIAL_MODEL.logits(images, given)
+    if options.num_parts > 1:
+        return layers.in_parts(inference, images, options, training, position)
+    images = tf.cast(images, options.dtype)
+
+    # [batch, 24, 24, depth] -> [batch, 12, 12, 64]
+    with tf.variable_scope('conv1'):
+        shape = [5, 5, images.shape.as_list()[-1], 64]
+        kernel = weights(shape, 0.05, options, options.conv_weight_decay)
+        convolved = tf.nn.conv2d(images, kernel, strides=1, padding='SAME')
+        biases = layers.biases(64, 0.0, options)
+        # Computed when it is summarised, and only then.
+        conv1 = tf.nn.relu(tf.nn.bias_add(convolved, biases))
+    layers.summarize('conv1', conv1, options)
+    with tf.name_scope('pool1'):
+        # Bias and ReLU keep the order of values: after the pooling they give the same maximum,
+        # from a quarter of the elements.
+        largest = layers.max_pool('largest', convolved, side=3, padding='SAME')
+        pool1 = tf.nn.relu(tf.nn.bias_add(largest, biases))
+    norm1 = local_response_normalization(pool1, 4, bias=1.0, alpha=0.001 / 9.0, name='norm1')
+
+    # [batch, 12, 12, 64] -> [batch, 6, 6, 64]
+    with tf.variable_scope('conv2'):
+        kernel = weights([5, 5, 64, 64], 0.05, options, options.conv_weight_decay)
+        convolved = tf.nn.conv2d(norm1, kernel, strides=1, padding='SAME')
+        conv2 = tf.nn.relu(tf.nn.bias_add(convolved, layers.biases(64, 0.1, options)))
+    layers.summarize('conv2', conv2, options)
+    norm2 = local_response_normalization(conv2, 4, bias=1.0, alpha=0.001 / 9.0, name='norm2')
+    pool2 = layers.max_pool('pool2', norm2, side=3, padding='SAME')
+
+    # [batch, 6, 6, 64] -> [batch, 384] -> [batch, 192]
+    hidden = pool2
+    for name, size in (('local3', 384), ('local4', 192)):
+        rate = options.dropout
+        hidden = layers.dropout(f'{name}_inputs', hidden, rate, options, training, position)
+        with tf.variable_scope(name):
+            num_inputs = hidden.shape[1:].num_elements()
+            matrix = weights([num_inputs, size], 0.04, options, options.weight_decay)
+            product = tf.matmul(tf.reshape(hidden, [-1, num_inputs]), matrix)
+            hidden = tf.nn.relu(tf.nn.bias_add(product, layers.biases(size, 0.1, options)))
+        layers.summarize(name, hidden, options)
+
+    # [batch, 192] -> [batch, num_classes]
+    return layers.logits(hidden, options, stddev=1 / 192.0)
 
 
-@dataclasses.dataclass(frozen=True)
-class Network(Pass):
-    """Which network towers train, and how: what all their passes have in common."""
-
-    weight_decay: float = WEIGHT_DECAY
-    training: bool = True
-    model: Model = TUTORIAL_MODEL
-
-    def logits(
-        self, images: tf.Tensor, summaries: bool = True, position: Any = 0, offset: int = 0
-    ) -> tf.Tensor:
-        """The logits of training.
-
-        Args:
-          images: float32 [batch, size, size, depth], as the model sees them.
-          summaries: summarise the activations; of several towers, one is enough.
-          position: int64 [], place in the stream of the first example of all towers.
-          offset: number of examples between that one and the first of `images`.
-
-        Returns:
-          float32 [batch, num_classes].
-        """
-        given = dataclasses.replace(self, summaries=summaries, position=position, offset=offset)
-        return self.model.logits(images, given)
-
-
-TUTORIAL_NETWORK = Network()
+# The networks by the names of --model.
+NETWORKS = {'tutorial': Network(inference), **OTHER_NETWORKS}
 
 
 def cross_entropy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
@@ -265,310 +204,166 @@ def cross_entropy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
       float32 [], in nats.
     """
     with tf.name_scope('cross_entropy'):
-        of_image = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
-        return tf.reduce_mean(of_image, name='mean')
+        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
+        return tf.reduce_mean(losses, name='mean')
 
 
-def loss(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+def loss(logits: tf.Tensor, labels: tf.Tensor, decay_factor: float = 1.0) -> tf.Tensor:
     """Mean cross entropy of the batch plus the weight decay.
+
+    Each of its terms is added to the collection 'losses', under the current name scope.
 
     Args:
       logits: float32 [batch, num_classes].
       labels: int32 [batch], 0 to num_classes - 1.
+      decay_factor: of the weight decay; 0 leaves it out.
 
     Returns:
       total_loss: float32 [], in nats.
     """
-    terms = [cross_entropy(logits, labels), *tf.losses.get_regularization_losses()]
+    terms = [cross_entropy(logits, labels)]
+    if decay_factor:
+        terms += [
+            tf.multiply(weight_loss, decay_factor, name='weight_decay')
+            for weight_loss in tf.losses.get_regularization_losses()
+        ]
+    for term in terms:
+        tf.add_to_collection('losses', term)
     return tf.add_n(terms, name='total_loss')
 
 
 # ------------------------------------------------------------------------ update
 
 
-def create_global_step(value: int = 0) -> tf.Variable:
-    """The graph's global_step, int64 []: number of updates, `value` at first."""
-    return tf.get_variable(
+def create_counters(step: int = 0, examples: int = 0) -> tuple[tf.Variable, tf.Variable]:
+    """The counters of updates and of training examples, int64 [] each.
+
+    The number of examples, not of updates, drives the learning rate and the position in the
+    input stream: so both stay right when the batch or the number of towers changes between one
+    run and the next.
+
+    Args:
+      step: first value of global_step.
+      examples: first value of examples_seen.
+
+    Returns:
+      global_step, examples_seen.
+    """
+    global_step = tf.get_variable(
         'global_step',
-        initializer=tf.constant(value, tf.int64),
+        initializer=tf.constant(step, tf.int64),
         trainable=False,
         collections=[tf.GraphKeys.GLOBAL_VARIABLES, tf.GraphKeys.GLOBAL_STEP],
     )
+    return global_step, create_examples_seen(examples)
 
 
-def create_examples_seen(value: int = 0) -> tf.Variable:
-    """examples_seen, int64 []: number of training examples, `value` at first.
+def train(
+    total_loss: tf.Tensor,
+    global_step: tf.Variable,
+    examples_seen: tf.Variable | None = None,
+    batch_size: int = BATCH_SIZE,
+    num_examples_per_epoch: int = NUM_EXAMPLES_PER_EPOCH_FOR_TRAIN,
+    recipe: Recipe = TUTORIAL_RECIPE,
+    use_fp16: bool = False,
+) -> tf.Operation:
+    """The update of a network on one device.
 
-    It, not global_step, drives the learning rate and the position in the input
-    stream, so both stay right when the batch or the number of towers changes
-    between one run and the next.
+    Args:
+      total_loss: float32 [], as `loss` gives it.
+      use_fp16: the network computes in float16.
+      The others are as of `apply_gradients`.
+
+    Returns:
+      The operation that takes one training step.
     """
-    return tf.get_variable(
-        'examples_seen', initializer=tf.constant(value, tf.int64), trainable=False
+    return apply_gradients(
+        compute_gradients(total_loss, use_fp16),
+        total_loss,
+        global_step,
+        examples_seen,
+        batch_size,
+        num_examples_per_epoch,
+        recipe,
     )
 
 
-def variable_averages(
-    global_step: tf.Variable | None = None, decay: float = MOVING_AVERAGE_DECAY
-) -> tf.train.ExponentialMovingAverage:
-    """The moving averages of the weights, as training keeps and evaluation restores them.
+def apply_gradients(
+    gradients: GradientsAndVariables,
+    total_loss: tf.Tensor,
+    global_step: tf.Variable,
+    examples_seen: tf.Variable | None = None,
+    batch_size: int = BATCH_SIZE,
+    num_examples_per_epoch: int = NUM_EXAMPLES_PER_EPOCH_FOR_TRAIN,
+    recipe: Recipe = TUTORIAL_RECIPE,
+    copies: GradientsAndVariables = (),
+) -> tf.Operation:
+    """One step of the optimiser, then the moving averages of the new weights.
 
-    With `global_step` the decay ramps up as min(decay, (1 + step) / (10 + step)).
-    """
-    return tf.train.ExponentialMovingAverage(decay, global_step)
-
-
-# What tf.device takes.
-Device = str | Callable[[tf.Operation], str] | None
-
-GradientsAndVariables = Sequence[tuple[tf.Tensor, tf.Variable]]
-
-# From a loss and its gradients to their means over several processes.
-Reduction = Callable[[tf.Tensor, GradientsAndVariables], tuple[tf.Tensor, GradientsAndVariables]]
-
-
-def compute_gradients(
-    total_loss: tf.Tensor, use_fp16: bool = False, variables: Sequence[tf.Variable] | None = None
-) -> GradientsAndVariables:
-    """Gradients of the loss for every trainable variable.
+    Where the network normalises batches, its moving statistics take a step as well.
 
     Args:
-      total_loss: float32 [].
-      use_fp16: the network computes in float16: keep small gradients from vanishing.
-      variables: for these instead.
+      gradients: (gradient, variable) pairs, over the complete batch.
+      total_loss: float32 [], over the complete batch; for the summaries.
+      global_step: integer [], grows by 1.
+      examples_seen: int64 [], grows by `batch_size`; None creates it at 0.
+      batch_size: number of examples in the complete batch, all towers and workers together.
+      num_examples_per_epoch: size of the training set.
+      recipe: its optimiser, learning rate and averages are used.
+      copies: (gradient, variable) pairs of the other towers' copies, which take the same
+        step and have no averages.
 
     Returns:
-      (gradient float32, variable) for each variable.
+      The operation that does it all. Where loss or gradients are not finite it changes
+      no weight, and fails with tf.errors.InvalidArgumentError.
     """
-    variables = variables or tf.trainable_variables()
-    if use_fp16:
-        scaled = tf.gradients(total_loss * LOSS_SCALE, variables)
-        gradients = [gradient / LOSS_SCALE for gradient in scaled]
-    else:
-        gradients = tf.gradients(total_loss, variables)
-    return list(zip(gradients, variables, strict=True))
-
-
-def average_gradients(tower_gradients: Sequence[GradientsAndVariables]) -> GradientsAndVariables:
-    """Mean over the towers of each variable's gradient.
-
-    Args:
-      tower_gradients: what `compute_gradients` gave for each tower; the towers
-        share their variables.
-
-    Returns:
-      (mean gradient float32, variable) for each variable.
-    """
-    scale = 1.0 / len(tower_gradients)
-    averages = []
-    with tf.name_scope('mean_over_towers'):
-        for of_variable in zip(*tower_gradients, strict=True):
-            gradients = [gradient for gradient, _ in of_variable]
-            averages.append((tf.add_n(gradients) * scale, of_variable[0][1]))
-    return averages
-
-
-def all_reduce_gradients(
-    tower_gradients: Sequence[GradientsAndVariables],
-) -> list[GradientsAndVariables]:
-    """Sum over the towers of each variable's gradient, on every tower's device.
-
-    Each variable's sum begins when the towers have its gradient, while they still compute
-    those of earlier layers. On GPUs NCCL adds, on CPUs a ring of copies; either leaves the
-    same bits on all devices. Each sum waits for all towers, so whoever fetches one tower's
-    must have the others' computed in the same run, as a training step does.
-
-    Args:
-      tower_gradients: of each tower, for its own copies of the variables.
-
-    Returns:
-      For each tower: (summed gradient float32, variable) for each of its variables.
-    """
-    with tf.name_scope('all_reduce'):
-        return [
-            [
-                (_sum_on_its_device(gradient, number, len(tower_gradients)), variable)
-                for number, (gradient, variable) in enumerate(gradients)
-            ]
-            for gradients in tower_gradients
-        ]
-
-
-def _sum_on_its_device(tensor: tf.Tensor, number: int, num_towers: int) -> tf.Tensor:
-    with tf.device(tensor.device):
-        return all_reduce(tensor, number, num_towers)
-
-
-def all_reduce(tensor: tf.Tensor, key: int, group_size: int) -> tf.Tensor:
-    """The sum of the tensors that the members of a group give, with the same bits for each.
-
-    Args:
-      tensor: this member's, on its device; of one shape and type for all.
-      key: of this sum; the members take part in those of a key in the same order.
-      group_size: number of members, towers of a process or processes.
-
-    Returns:
-      The sum, of the shape and type of `tensor`.
-    """
-    return tf.raw_ops.CollectiveReduceV2(
-        input=tensor,
-        group_size=group_size,
-        group_key=1,
-        instance_key=key,
-        ordering_token=[],
-        merge_op='Add',
-        final_op='Id',
-    )
-
-
-def tower_gradients(
-    images: tf.Tensor,
-    labels: tf.Tensor,
-    devices: Sequence[Device],
-    network: Network = TUTORIAL_NETWORK,
-    reduction: Reduction | None = None,
-    position: Any = 0,
-) -> tuple[tf.Tensor, GradientsAndVariables]:
-    """Loss and gradients of a batch, computed by one tower for each device.
-
-    Each tower takes an equal share of the batch; all share one set of variables. So
-    the result is that of one device with the whole batch, to rounding, unless the network
-    normalises batches. Several towers on one CPU pay too: operations of one run while
-    another's wait.
-
-    Args:
-      images: float32 [batch, size, size, depth], one batch for all towers.
-      labels: int32 [batch].
-      devices: of each tower, as tf.device takes it; their number divides the batch.
-      network: what each of them computes.
-      reduction: where other processes compute the rest of the batch, gives the means over
-        all of them.
-      position: int64 [], the first image's place in the stream, which decides what dropout
-        drops.
-
-    Returns:
-      total_loss: float32 [], mean cross entropy over the towers plus the weight decay.
-      gradients: of that loss; (mean gradient float32, variable) for each trainable variable.
-    """
-    losses, gradients = _towers(images, labels, devices, network, position, mirrored=False)
-    mean_loss, mean_gradients = _mean(losses), average_gradients(gradients)
-    if reduction:
-        statistics = layers.mean_statistics()
-        mean_loss, means = reduction(mean_loss, [*mean_gradients, *statistics])
-        mean_gradients = means[: len(mean_gradients)]
-        layers.set_mean_statistics(means[len(mean_gradients) :])
-    return _total_loss(mean_loss), _add_weight_decay(mean_gradients)
-
-
-def mirrored_tower_gradients(
-    images: tf.Tensor,
-    labels: tf.Tensor,
-    devices: Sequence[Device],
-    network: Network = TUTORIAL_NETWORK,
-    position: Any = 0,
-) -> tuple[tf.Tensor, list[GradientsAndVariables]]:
-    """As `tower_gradients`, but each tower has its own copy of the variables on its device.
-
-    The copies are local variables: they start from the first tower's variables, once those
-    have their values, and no checkpoint holds them.
-
-    Returns:
-      total_loss: float32 [], mean cross entropy over the towers plus the weight decay.
-      gradients: for each tower, (gradient float32, variable) for each of its variables;
-        their sum over the towers is the gradient of that loss.
-    """
-    losses, gradients = _towers(images, labels, devices, network, position, mirrored=True)
-    scale = 1.0 / len(devices)
-    for i, device in enumerate(devices):
-        with tf.device(device), tf.name_scope(f'share_of_{TOWER_NAME}_{i}'):
-            gradients[i] = [(gradient * scale, variable) for gradient, variable in gradients[i]]
-            if i == 0:
-                gradients[0] = _add_weight_decay(gradients[0])
-    return _total_loss(_mean(losses)), gradients
-
-
-def _towers(
-    images: tf.Tensor,
-    labels: tf.Tensor,
-    devices: Sequence[Device],
-    network: Network,
-    position: Any,
-    mirrored: bool,
-) -> tuple[list[tf.Tensor], list[GradientsAndVariables]]:
-    """Cross entropy of each tower, and its gradients, without the weight decay."""
-    losses, gradients = [], []
-    # Where the batch is, so that a tower is sent its share and nothing else.
-    with tf.device(images.device), tf.name_scope('split'):
-        parts = tf.split(images, len(devices)), tf.split(labels, len(devices))
-    for i, (device, tower_images, tower_labels) in enumerate(zip(devices, *parts, strict=True)):
-        copies: list[tf.Variable] = []
-        getter = _copying_getter(copies) if mirrored and i > 0 else None
-        with (
-            tf.device(device),
-            tf.variable_scope(tf.get_variable_scope(), reuse=i > 0, custom_getter=getter),
-            tf.name_scope(f'{TOWER_NAME}_{i}'),
-        ):
-            offset = i * batch_size_of(tower_images)
-            logits = network.logits(tower_images, i == 0, position, offset)
-            losses.append(cross_entropy(logits, tower_labels))
-            gradients.append(compute_gradients(losses[-1], network.use_fp16, copies))
-    return losses, gradients
-
-
-def _copying_getter(copies: list[tf.Variable]) -> Callable[..., tf.Variable]:
-    """Has tf.get_variable give a copy of each variable, which is added to `copies`.
-
-    What is not trained, as moving statistics are, the towers share.
-    """
-
-    def get(getter: Callable[..., tf.Variable], name: str, *args: Any, **kwargs: Any):
-        variable = getter(name, *args, **kwargs)
-        if not variable.trainable:
-            return variable
-        copy = tf.Variable(
-            variable.read_value(),
-            trainable=False,
-            collections=[tf.GraphKeys.LOCAL_VARIABLES],
-            name=f'{variable.op.name}/copy',
+    if examples_seen is None:
+        examples_seen = create_examples_seen()
+    with tf.name_scope('learning_rate'):
+        rate = learning_rate(examples_seen, num_examples_per_epoch, recipe)
+    summaries.scalar('train/learning_rate', rate)
+    for gradient, variable in gradients:
+        summaries.histogram(f'{variable.op.name}/values', variable)
+        summaries.histogram(f'{variable.op.name}/gradients', gradient)
+    optimizer = create_optimizer(recipe, rate)
+    statistics = layers.mean_statistics()
+    with tf.name_scope('train'):
+        with tf.control_dependencies([_check_finite([*gradients, *statistics], total_loss)]):
+            update_loss_averages = _summarize_losses(total_loss)
+            update_statistics = layers.update_statistics(statistics)
+            update_weights = _update_weights(optimizer, gradients, copies, global_step)
+        with tf.control_dependencies([update_weights]), tf.name_scope('averages'):
+            update_averages = tf.no_op()
+            if recipe.moving_average_decay:
+                # The decay ramps up as min(decay, (1 + step) / (10 + step)).
+                averages = tf.train.ExponentialMovingAverage(
+                    recipe.moving_average_decay, global_step
+                )
+                update_averages = averages.apply([variable for _, variable in gradients])
+            count_examples = examples_seen.assign_add(batch_size)
+        return tf.group(
+            update_averages,
+            count_examples,
+            update_loss_averages,
+            *update_statistics,
+            name='step',
         )
-        copies.append(copy)
-        return copy
-
-    return get
 
 
-def _mean(losses: Sequence[tf.Tensor]) -> tf.Tensor:
-    with tf.name_scope('loss/'):
-        return tf.reduce_mean(tf.stack(losses))
+def _check_finite(gradients: GradientsAndVariables, total_loss: tf.Tensor) -> tf.Operation:
+    """Fails where the loss or a gradient is not finite.
 
-
-def _total_loss(mean_cross_entropy: tf.Tensor) -> tf.Tensor:
-    """The mean cross entropy plus the weight decay."""
-    weight_losses = tf.losses.get_regularization_losses()
-    with tf.name_scope('loss/'):
-        return tf.add_n([mean_cross_entropy, *weight_losses], name='total_loss')
-
-
-def _add_weight_decay(gradients: GradientsAndVariables) -> GradientsAndVariables:
-    """Adds the gradients of the weight losses, once for however many towers.
-
-    After their mean, so that the order of the sums, and with it every bit, is the same on
-    one device as on several.
+    One sum of squares takes 0.1 ms, a tenth of a look at each of a million gradients. It
+    is finite too where none of them exceeds 1e16.
     """
-    weight_losses = tf.losses.get_regularization_losses()
-    if not weight_losses:
-        return gradients
-    variables = [variable for _, variable in gradients]
-    with tf.name_scope('weight_decay'):
-        decays = tf.gradients(weight_losses, variables)
-        return [
-            (gradient if decay is None else gradient + decay, variable)
-            for (gradient, variable), decay in zip(gradients, decays, strict=True)
-        ]
+    squares = [tf.nn.l2_loss(gradient) for gradient, _ in gradients]
+    return tf.debugging.check_numerics(
+        tf.add_n([total_loss, *squares]), 'loss or gradients are not finite', name='check_finite'
+    ).op
 
 
-def _loss_summaries(total_loss: tf.Tensor) -> tf.Operation:
-    """Summaries of each loss, raw and averaged; returns the averages' update."""
+def _summarize_losses(total_loss: tf.Tensor) -> tf.Operation:
+    """Summaries of each loss and of its average; returns the averages' update."""
     weight_losses = tf.losses.get_regularization_losses()
     cross_entropy = total_loss - tf.add_n([tf.zeros([]), *weight_losses])
     terms = {'total': total_loss, 'cross_entropy': cross_entropy}
@@ -587,73 +382,6 @@ def _loss_summaries(total_loss: tf.Tensor) -> tf.Operation:
     return update
 
 
-def _check_finite(gradients: GradientsAndVariables, total_loss: tf.Tensor) -> tf.Operation:
-    """Fails where the loss or a gradient is not finite.
-
-    One sum of squares takes 0.1 ms, a tenth of looking at each of a million gradients. It
-    is finite too where none of them exceeds 1e16.
-    """
-    squares = [tf.nn.l2_loss(gradient) for gradient, _ in gradients]
-    return tf.debugging.check_numerics(
-        tf.add_n([total_loss, *squares]), 'loss or gradients are not finite'
-    ).op
-
-
-def apply_gradients(
-    gradients: GradientsAndVariables,
-    total_loss: tf.Tensor,
-    global_step: tf.Variable,
-    examples_seen: tf.Variable,
-    batch_size: int,
-    num_examples_per_epoch: int = NUM_EXAMPLES_PER_EPOCH_FOR_TRAIN,
-    copies: GradientsAndVariables = (),
-    recipe: Recipe = TUTORIAL_RECIPE,
-) -> tf.Operation:
-    """One step of gradient descent, then the moving averages of the new weights.
-
-    Where the network normalises batches, its moving statistics take a step as well.
-
-    Args:
-      gradients: (gradient, variable) pairs, over the whole batch.
-      total_loss: float32 [], over the whole batch; for the summaries.
-      global_step: int64 [], grows by 1.
-      examples_seen: int64 [], grows by `batch_size`.
-      batch_size: number of examples in the whole batch, all towers together.
-      num_examples_per_epoch: size of the training set.
-      copies: (gradient, variable) pairs of the other towers' copies, which take the same
-        step and have no averages.
-      recipe: its optimiser, learning rate and averages are used.
-
-    Returns:
-      The operation that does it all. Where loss or gradients are not finite it changes
-      no weight, and fails with tf.errors.InvalidArgumentError.
-    """
-    with tf.name_scope('learning_rate'):
-        learning_rate = learning_rate_after(examples_seen, num_examples_per_epoch, recipe)
-    summaries.scalar('train/learning_rate', learning_rate)
-    for gradient, variable in gradients:
-        name = variable.op.name
-        summaries.histogram(f'{name}/values', variable, HISTOGRAMS)
-        summaries.histogram(f'{name}/gradients', gradient, HISTOGRAMS)
-    optimizer = optimizer_of(recipe, learning_rate)
-    statistics = layers.mean_statistics()
-    with tf.name_scope('train'):
-        with tf.control_dependencies([_check_finite([*gradients, *statistics], total_loss)]):
-            update_loss_averages = _loss_summaries(total_loss)
-            update_statistics = layers.update_statistics(statistics)
-            update_weights = _update_weights(optimizer, gradients, copies, global_step)
-        with tf.control_dependencies([update_weights]):
-            update_averages = _update_averages(gradients, global_step, recipe)
-            count_examples = examples_seen.assign_add(batch_size)
-        return tf.group(
-            update_averages,
-            count_examples,
-            update_loss_averages,
-            *update_statistics,
-            name='step',
-        )
-
-
 def _update_weights(
     optimizer: tf.train.Optimizer,
     gradients: GradientsAndVariables,
@@ -663,8 +391,8 @@ def _update_weights(
     """The step of all variables and of their copies."""
     if type(optimizer) is tf.train.GradientDescentOptimizer or not copies:
         return optimizer.apply_gradients([*gradients, *copies], global_step)
-    # What an optimiser notes of a variable must be in checkpoints, and once: so the copies take
-    # the result. Their gradients are computed all the same, which the all-reduce waits for.
+    # What an optimiser remembers of a variable must be in checkpoints, and once: so the copies
+    # take the result. Their gradients are computed all the same: the all-reduce waits for them.
     with tf.control_dependencies([gradient for gradient, _ in copies]):
         update = optimizer.apply_gradients(gradients, global_step)
     originals = itertools.cycle(variable for _, variable in gradients)
@@ -675,45 +403,3 @@ def _update_weights(
                 for (_, copy), original in zip(copies, originals, strict=False)
             )
         )
-
-
-def _update_averages(
-    gradients: GradientsAndVariables, global_step: tf.Variable, recipe: Recipe
-) -> tf.Operation:
-    """The moving averages of the variables, where the recipe keeps any."""
-    with tf.name_scope('averages'):
-        if not recipe.moving_average_decay:
-            return tf.no_op()
-        averages = variable_averages(global_step, recipe.moving_average_decay)
-        return averages.apply([variable for _, variable in gradients])
-
-
-def train(
-    total_loss: tf.Tensor,
-    global_step: tf.Variable,
-    examples_seen: tf.Variable | None = None,
-    batch_size: int = BATCH_SIZE,
-    num_examples_per_epoch: int = NUM_EXAMPLES_PER_EPOCH_FOR_TRAIN,
-    use_fp16: bool = False,
-) -> tf.Operation:
-    """The update of a network on one device.
-
-    Args:
-      total_loss: float32 [], as `loss` gives it.
-      global_step: int64 [], number of updates so far.
-      examples_seen: int64 [], number of examples so far; None creates it at 0.
-      batch_size: number of examples in a batch.
-      num_examples_per_epoch: size of the training set.
-      use_fp16: the network computes in float16.
-
-    Returns:
-      The operation that takes one training step.
-    """
-    return apply_gradients(
-        compute_gradients(total_loss, use_fp16),
-        total_loss,
-        global_step,
-        create_examples_seen() if examples_seen is None else examples_seen,
-        batch_size,
-        num_examples_per_epoch,
-    )

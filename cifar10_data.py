@@ -37,7 +37,6 @@ from cifar10_lib.base.errors import UserError
 from cifar10_lib.base.flags import LARGEST_SEED, arguments, run_script, setting
 from cifar10_lib.data.download import DATA_URL
 from cifar10_lib.data.prepare import (
-    DATA_DIR,
     DATASET_HELP,
     DATASETS,
     MAX_IMAGES,
@@ -45,6 +44,7 @@ from cifar10_lib.data.prepare import (
     prepare,
     refuse_unused_url,
 )
+from cifar10_lib.data.record_files import DATA_DIR
 
 
 @dataclasses.dataclass(frozen=True)

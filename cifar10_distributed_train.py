@@ -22,17 +22,10 @@ import tensorflow.compat.v1 as tf
 
 import cifar10
 from cifar10_lib.base.flags import run_script, setting
-from cifar10_lib.nn import summaries
-from cifar10_lib.training import begin, session
-from cifar10_lib.training.begin import Run
+from cifar10_lib.training.begin import begin, network_options, training_batches
 from cifar10_lib.training.cluster import ClusterWorker, configure, from_environment
-from cifar10_lib.training.nonfinite import Training
-from cifar10_lib.training.settings import (
-    OneDeviceTrainSettings,
-    network,
-    num_splits,
-    training_batches,
-)
+from cifar10_lib.training.session import session_config, training_session
+from cifar10_lib.training.settings import OneDeviceTrainSettings, num_parts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,66 +44,41 @@ class DistributedTrainSettings(OneDeviceTrainSettings):
     )
 
 
-def build(settings: DistributedTrainSettings, run: Run, worker: ClusterWorker) -> Training:
-    """Builds the worker's training graph.
-
-    Args:
-      settings: what was asked for.
-      run: as `cifar10_run.begin` gave it.
-      worker: whose graph it is.
-
-    Returns:
-      Its parts; images and labels are the worker's own.
-    """
-    global_batch_size = settings.batch_size * worker.num_workers
-    global_step = cifar10.create_global_step(run.start.step)
-    examples_seen = cifar10.create_examples_seen(run.start.examples)
-
-    # The input stays on the CPU, so that a GPU has nothing to do but the network.
-    with tf.device('/cpu:0'), tf.name_scope('input'):
-        images, labels = training_batches(
-            settings,
-            run.data,
-            settings.batch_size,
-            run.start.examples,
-            share=worker.index,
-            num_shares=worker.num_workers,
-        )
-        summaries.images(images)
-        position = examples_seen + worker.index * settings.batch_size
-
-    total_loss, gradients = cifar10.tower_gradients(
-        images,
-        labels,
-        [None] * num_splits(settings),
-        network(settings, run.data),
-        worker.mean_over_workers,
-        position,
-    )
-    train_op = cifar10.apply_gradients(
-        gradients,
-        total_loss,
-        global_step,
-        examples_seen,
-        global_batch_size,
-        run.data.num_examples,
-        recipe=settings,
-    )
-    return Training(images, labels, total_loss, gradients, examples_seen, train_op)
-
-
 def train(settings: DistributedTrainSettings) -> None:
     """Trains until `settings.max_steps`, or until the user stops any worker."""
+    # cifar10.inference, unless --model names another network.
+    network = cifar10.NETWORKS[settings.model]
     cluster = from_environment()
-    config = configure(session.session_config(settings), cluster, settings.wait_secs)
+    config = configure(session_config(settings), cluster, settings.wait_secs)
     worker = ClusterWorker(cluster, config, settings.wait_secs)
-    global_batch_size = settings.batch_size * worker.num_workers
-    with (
-        begin.begin(settings, global_batch_size, worker) as run,
-        tf.device(worker.device),
-    ):
-        training = build(settings, run, worker)
-        session.run(run, training, global_batch_size, config)
+    batch_size = settings.batch_size * worker.num_workers
+    with begin(settings, network, batch_size, worker) as run, tf.device(worker.device):
+        global_step, examples_seen = cifar10.create_counters(run.start.step, run.start.examples)
+        images, labels = training_batches(run, settings.batch_size)
+
+        # Of the first image of this worker, in the stream of all.
+        position = examples_seen + worker.index * settings.batch_size
+        options = network_options(run, num_parts(settings, network))
+        logits = network.inference(images, options, training=True, position=position)
+        # The weight decay counts once for all workers.
+        decay_factor = worker.num_workers if worker.is_chief else 0
+        own_loss = cifar10.loss(logits, labels, decay_factor)
+        own_gradients = cifar10.compute_gradients(own_loss, settings.use_fp16)
+        total_loss, gradients = worker.mean_over_workers(own_loss, own_gradients)
+        train_op = cifar10.apply_gradients(
+            gradients,
+            total_loss,
+            global_step,
+            examples_seen,
+            run.batch_size,
+            run.data.num_examples,
+            recipe=settings,
+        )
+
+        # Restores the newest checkpoint, saves and reports, and explains what fails.
+        with training_session(run, images, labels, total_loss, train_op, config) as session:
+            while not session.should_stop():
+                session.run(train_op)
 
 
 if __name__ == '__main__':

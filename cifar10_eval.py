@@ -33,6 +33,7 @@ from cifar10_lib.base import files, watch
 from cifar10_lib.base.console import image_bar, on_terminal, timestamp
 from cifar10_lib.base.errors import UserError
 from cifar10_lib.base.flags import run_script, setting
+from cifar10_lib.data import prepare
 from cifar10_lib.evaluation import report
 from cifar10_lib.evaluation.evaluator import (
     Evaluator,
@@ -40,11 +41,12 @@ from cifar10_lib.evaluation.evaluator import (
     Scored,
     data_dir_of,
     evaluation_entry,
+    model_setting,
+    network_name,
     newest_checkpoint,
     num_held_out,
     report_precision,
 )
-from cifar10_lib.nn import networks
 from cifar10_lib.runs import checkpoints, history, run_folder, tensorboard
 from cifar10_lib.runs.checkpoints import CheckpointFolder, reason_of
 
@@ -55,7 +57,7 @@ class EvalSettings:
 
     eval_dir: str = setting('cifar10_eval', 'Folder for the summaries and history.jsonl.')
     checkpoint_dir: str = setting('cifar10_train', 'Folder of the checkpoints.')
-    model: str = networks.model_setting()
+    model: str = model_setting()
     eval_data: str = setting(
         'test',
         'The images: test; train_eval, the training images; or held_out, those that '
@@ -212,8 +214,8 @@ class _Evaluation:
         if settings.report:
             report.check_folder(settings.report)
         stored = run_folder.load(settings.checkpoint_dir)
-        self._model = networks.of_run(settings.checkpoint_dir, settings.model)
-        prepared = cifar10.maybe_download_and_extract(
+        self._model = cifar10.NETWORKS[network_name(settings.checkpoint_dir, settings.model)]
+        prepared = prepare.prepare(
             data_dir_of(settings.checkpoint_dir, settings.data_dir), _dataset(settings, stored)
         )
         self._prepared = prepared
@@ -221,12 +223,12 @@ class _Evaluation:
         self._num_held_out = num_held_out(settings.checkpoint_dir, settings.eval_data)
         self._evaluator = Evaluator(
             prepared.directory,
+            self._model,
             settings.num_examples,
             settings.eval_data,
             settings.average_views,
             prepared.num_classes,
             self._num_held_out,
-            self._model,
         )
         scored = dataclasses.replace(settings, num_examples=self._evaluator.num_examples)
         self._best = Best(scored) if settings.keep_best else None

@@ -39,6 +39,7 @@ from cifar10_input import (
 from cifar10_lib.base.errors import UserError
 from cifar10_lib.base.files import filled_directory
 from cifar10_lib.base.flags import run_script, setting
+from cifar10_lib.data import prepare
 from cifar10_lib.data.prepare import data_note
 from cifar10_lib.evaluation import analysis
 from cifar10_lib.evaluation.evaluator import (
@@ -47,12 +48,13 @@ from cifar10_lib.evaluation.evaluator import (
     Restorer,
     class_names,
     data_dir_of,
+    model_setting,
+    network_name,
     newest_checkpoint,
     num_classes_of,
     picture_placeholder,
 )
-from cifar10_lib.nn import networks
-from cifar10_lib.nn.layers import Model, Pass
+from cifar10_lib.nn.layers import Network, evaluation_options
 from cifar10_lib.runs import checkpoints, run_folder
 from cifar10_lib.runs.checkpoints import CheckpointFolder, reason_of
 
@@ -77,7 +79,7 @@ class ExportSettings:
 
     output: str = setting('cifar10_export', 'Folder to make; it must be missing or empty.')
     checkpoint_dir: str = setting('cifar10_train', 'Folder of the checkpoints.')
-    model: str = networks.model_setting()
+    model: str = model_setting()
     eval: bool = setting(
         False, 'Measure the precision on the test images, and compare the models on all of them.'
     )
@@ -98,7 +100,7 @@ class Measured(NamedTuple):
     num_images: int
 
 
-def save_model(checkpoint: str, names: Sequence[str], model: Model, directory: str) -> None:
+def save_model(checkpoint: str, names: Sequence[str], model: Network, directory: str) -> None:
     """Writes the checkpoint's network as a SavedModel.
 
     Args:
@@ -113,7 +115,9 @@ def save_model(checkpoint: str, names: Sequence[str], model: Model, directory: s
     """
     with tf.Graph().as_default(), tf.Session() as session:
         images = picture_placeholder()
-        logits = model.logits(evaluation_crop(images, model.view), Pass(len(names)))
+        logits = model.inference(
+            evaluation_crop(images, model.view), evaluation_options(len(names))
+        )
         outputs = {
             'logits': logits,
             'probabilities': tf.nn.softmax(logits),
@@ -187,7 +191,9 @@ def measure(settings: ExportSettings, checkpoint: str, models: dict[str, Exporte
     else:
         rng = np.random.default_rng(0)
         images = rng.integers(0, 256, [_NUM_NOISE, *_image_shape()], dtype=np.uint8)
-        expected = Predictor(checkpoint, asked_for=settings.model).probabilities(images)
+        expected = Predictor(
+            checkpoint, cifar10.NETWORKS[network_name(settings.checkpoint_dir, settings.model)]
+        ).probabilities(images)
     differences = {
         name: largest_difference(model, images, expected) for name, model in models.items()
     }
@@ -212,11 +218,11 @@ def _test_images(
     """The test images, their probabilities by evaluation, and their labels."""
     stored = run_folder.load(settings.checkpoint_dir)
     data_dir = data_dir_of(settings.checkpoint_dir, settings.data_dir)
-    prepared = cifar10.maybe_download_and_extract(data_dir, stored.get('dataset'))
+    prepared = prepare.prepare(data_dir, stored.get('dataset'))
     evaluator = Evaluator(
         prepared.directory,
         num_classes=prepared.num_classes,
-        model=networks.of_run(settings.checkpoint_dir, settings.model),
+        network=cifar10.NETWORKS[network_name(settings.checkpoint_dir, settings.model)],
     )
     places = np.arange(evaluator.num_examples)
     images = analysis.read_images(test_files(prepared.directory), places)
@@ -227,7 +233,7 @@ def metadata(
     settings: ExportSettings,
     checkpoint: str,
     names: Sequence[str],
-    model: Model,
+    model: Network,
     measured: Measured,
 ) -> dict[str, Any]:
     """What a user of the models wants to know of them; it can be written as JSON."""
@@ -237,7 +243,7 @@ def metadata(
     return {
         'checkpoint': os.path.basename(checkpoint),
         'step': checkpoints.step_of(checkpoint),
-        'model': model.name,
+        'model': network_name(settings.checkpoint_dir, settings.model),
         'weights': 'moving averages' if averages else 'as trained',
         'dataset': run_folder.load(settings.checkpoint_dir).get('dataset', 'cifar10'),
         'class_names': list(names),
@@ -302,7 +308,7 @@ def export(settings: ExportSettings) -> None:
     # TensorFlow's loader notes through absl that it finds no fingerprint, and goes on.
     logging.set_verbosity(logging.WARNING)
     checkpoint = newest_checkpoint(CheckpointFolder(settings.checkpoint_dir))
-    model = networks.of_run(settings.checkpoint_dir, settings.model)
+    model = cifar10.NETWORKS[network_name(settings.checkpoint_dir, settings.model)]
     num_classes = num_classes_of(checkpoint)
     names = class_names(settings.checkpoint_dir, settings.data_dir, num_classes)
     with (

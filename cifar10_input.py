@@ -354,14 +354,14 @@ def distort_at(
     Returns:
       float32 [batch, size, size, depth], as the view wants them.
     """
-    count = batch_size_of(images)
+    count = get_batch_size(images)
     if distortions.warps:
         numbers = random_numbers(seed, position, count, stream=_WARP_STREAM)
         images = warp(images, numbers, distortions, view.size)
     return distort(images, random_numbers(seed, position, count), distortions, view)
 
 
-def batch_size_of(images: tf.Tensor) -> int | tf.Tensor:
+def get_batch_size(images: tf.Tensor) -> int | tf.Tensor:
     """Number of images: an int, or int64 [] where the graph doesn't know it."""
     size = images.shape.as_list()[0]
     return tf.shape(images, tf.int64)[0] if size is None else size
@@ -528,6 +528,7 @@ def inputs(
     crop: Callable[[tf.Tensor, View], tf.Tensor] = evaluation_crop,
     num_held_out: int = 0,
     view: View = TUTORIAL_VIEW,
+    repeat: bool = False,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Evaluation batches: each image once, in the order of the files, undistorted.
 
@@ -544,6 +545,7 @@ def inputs(
       crop: `evaluation_crop`, or `evaluation_views` for all views of each image.
       num_held_out: how many of the last training images were held out of training.
       view: what the network sees of them.
+      repeat: start again after the last image, without end, in batches of one size.
 
     Returns:
       images: float32 [batch, size, size, depth], as the view wants them; of
@@ -559,12 +561,14 @@ def inputs(
         first, count = evaluation_range(eval_data, data_dir, num_held_out, record)
         records = records.skip(first).take(count)
     records = records.take(num_examples)
+    if repeat:
+        records = records.repeat()
 
     def decode_and_crop(records: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         images, labels = decode_records(records, record)
         return crop(images, view), labels
 
-    return _next_batch(records.batch(batch_size).map(decode_and_crop))
+    return _next_batch(records.batch(batch_size, drop_remainder=repeat).map(decode_and_crop))
 
 
 def evaluation_files(eval_data: str, data_dir: str) -> list[str]:

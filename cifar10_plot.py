@@ -35,9 +35,15 @@ from cifar10_lib.data import prepare
 from cifar10_lib.data.prepare import data_note
 from cifar10_lib.evaluation import analysis, figures, layer_table
 from cifar10_lib.evaluation.analysis import IMAGES_IN_WORDS
-from cifar10_lib.evaluation.evaluator import Evaluator, data_dir_of, num_classes_of, num_held_out
-from cifar10_lib.nn import networks
-from cifar10_lib.nn.layers import Model
+from cifar10_lib.evaluation.evaluator import (
+    Evaluator,
+    data_dir_of,
+    model_setting,
+    network_name,
+    num_classes_of,
+    num_held_out,
+)
+from cifar10_lib.nn.layers import Network
 from cifar10_lib.nn.recipes import recipe_of
 from cifar10_lib.runs import checkpoints, run_folder
 from cifar10_lib.runs.checkpoints import CheckpointFolder
@@ -77,7 +83,7 @@ class PlotSettings:
         'The images of confusion and mistakes: test, train_eval or held_out.',
         choices=EVAL_DATA,
     )
-    model: str = networks.model_setting()
+    model: str = model_setting()
     data_dir: str = setting(None, 'Folder of the data set; by default the one that training used.')
     seed: int = setting(0, 'Decides the distortions.', at_least=0, at_most=LARGEST_SEED)
 
@@ -206,13 +212,13 @@ def _evaluate(
         eval_data=settings.eval_data,
         num_classes=prepared.num_classes,
         num_held_out=_held_out(settings),
-        model=_model(settings),
+        network=_model(settings),
     )
     return evaluator.probabilities(checkpoint)
 
 
-def _model(settings: PlotSettings) -> Model:
-    return networks.of_run(_run(settings), settings.model)
+def _model(settings: PlotSettings) -> Network:
+    return cifar10.NETWORKS[network_name(_run(settings), settings.model)]
 
 
 def _held_out(settings: PlotSettings) -> int:
@@ -293,7 +299,7 @@ def _dataset(run: str) -> str | None:
 
 def _data(settings: PlotSettings) -> prepare.Prepared:
     run = _run(settings)
-    return cifar10.maybe_download_and_extract(data_dir_of(run, settings.data_dir), _dataset(run))
+    return prepare.prepare(data_dir_of(run, settings.data_dir), _dataset(run))
 
 
 PLOTS = {

@@ -25,6 +25,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+import cifar10
 from cifar10_input import CIFAR10_RECORD, IMAGE_SIZE
 from cifar10_lib.base.errors import UserError
 from cifar10_lib.base.flags import arguments, run_script, setting
@@ -36,9 +37,10 @@ from cifar10_lib.evaluation.evaluator import (
     VIEWS_NOTE,
     Predictor,
     class_names,
+    model_setting,
+    network_name,
     newest_checkpoint,
 )
-from cifar10_lib.nn import networks
 from cifar10_lib.runs import run_folder
 from cifar10_lib.runs.checkpoints import CheckpointFolder
 
@@ -57,7 +59,7 @@ class PredictSettings:
 
     pictures: tuple[str, ...] = arguments()
     checkpoint_dir: str = setting('cifar10_train', 'Folder of the checkpoints.')
-    model: str = networks.model_setting()
+    model: str = model_setting()
     data_dir: str = setting(
         None,
         'Folder of the data set, for the names of its classes; by default the one that training '
@@ -209,7 +211,11 @@ def predict(settings: PredictSettings) -> None:
     """
     _check(settings)
     checkpoint = newest_checkpoint(CheckpointFolder(settings.checkpoint_dir))
-    predictor = Predictor(checkpoint, settings.average_views, settings.model)
+    predictor = Predictor(
+        checkpoint,
+        cifar10.NETWORKS[network_name(settings.checkpoint_dir, settings.model)],
+        settings.average_views,
+    )
     names = class_names(settings.checkpoint_dir, settings.data_dir, predictor.num_classes)
     dataset = run_folder.load(settings.checkpoint_dir).get('dataset')
     note = (VIEWS_NOTE if settings.average_views else '') + data_note(dataset)
@@ -223,7 +229,7 @@ def predict(settings: PredictSettings) -> None:
             drawn.append(prediction)
     if drawn:
         # Ten views are of all of it.
-        seen = CIFAR10_RECORD.height if settings.average_views else predictor.model.view.size
+        seen = CIFAR10_RECORD.height if settings.average_views else predictor.network.view.size
         figures.write(draw(drawn, names, f'{checkpoint}{note}', seen), settings.output)
         print(f'Wrote {settings.output}', file=sys.stderr)
     if unreadable:

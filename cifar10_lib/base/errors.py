@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator
 
 
@@ -17,3 +18,15 @@ def os_errors_named(path: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(f'{error.filename or path}: {error.strerror or error}') from error
+
+
+def error_message(error: Exception) -> str:
+    """The reason of an error in one line, without the node of the graph that it names.
+
+    Of an OSError its strerror; of a TensorFlow error its message.
+    """
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    message = str(getattr(error, 'message', error))
+    node = re.search(r"^Node: '.*'\n(.+)", message, re.MULTILINE)
+    return node[1] if node else message.partition('\n')[0]

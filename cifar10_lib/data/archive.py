@@ -20,13 +20,12 @@ from typing import Any, BinaryIO, cast
 from cifar10_lib.base.errors import UserError, os_errors_named
 from cifar10_lib.base.files import filled_directory, regular_size
 from cifar10_lib.data.record_files import (
+    CIFAR10_DIRECTORY,
     CLASS_NAMES_FILE,
     RECORD_FILES,
     check_directory,
     write_sums,
 )
-
-CIFAR10_DIRECTORY = 'cifar-10-batches-bin'
 
 # A file of the published set has 30,730,000 bytes. Ten times that leaves room for
 # a larger set in the same format, and still keeps an archive from filling the disk.

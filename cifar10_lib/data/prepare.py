@@ -15,9 +15,14 @@ from cifar10_input import CIFAR10_RECORD, NUM_CLASSES, TEST_FILES
 from cifar10_lib.base.errors import UserError, os_errors_named
 from cifar10_lib.base.files import filled_directory, read_text
 from cifar10_lib.data import download, record_files
-from cifar10_lib.data.archive import CIFAR10_DIRECTORY, FETCH_ANEW, unpack
+from cifar10_lib.data.archive import FETCH_ANEW, unpack
 from cifar10_lib.data.download import CIFAR10_FINGERPRINT, DATA_URL, UnreachableError
-from cifar10_lib.data.record_files import CIFAR10_CLASS_NAMES, CLASS_NAMES_FILE, RECORD_FILES
+from cifar10_lib.data.record_files import (
+    CIFAR10_CLASS_NAMES,
+    CIFAR10_DIRECTORY,
+    CLASS_NAMES_FILE,
+    RECORD_FILES,
+)
 from cifar10_lib.data.synthetic import CLASS_NAMES as SYNTHETIC_CLASS_NAMES
 from cifar10_lib.data.synthetic import draw
 
@@ -25,10 +30,6 @@ try:
     import fcntl
 except ImportError:  # Windows: two processes that prepare one directory don't wait there.
     fcntl = None  # type: ignore[assignment]
-
-
-# Where data is looked for and put, unless something else is said.
-DATA_DIR = 'cifar10_data'
 
 
 DATASETS = ('cifar10', 'synthetic', 'own', 'auto')

@@ -19,6 +19,11 @@ from cifar10_lib.base.files import read_text, regular_size
 
 RECORD_FILES = TRAIN_FILES + TEST_FILES
 
+# Where data is looked for and put by default, and the folder below it that the published
+# archive unpacks to.
+DATA_DIR = 'cifar10_data'
+CIFAR10_DIRECTORY = 'cifar-10-batches-bin'
+
 CLASS_NAMES_FILE = 'batches.meta.txt'
 
 # As many as a label's byte can tell apart.
@@ -53,6 +58,21 @@ _FIRST_BYTES = {
     b'<': 'a web page',
 }
 _RECORD_BYTES = {CIFAR10_RECORD.record_bytes: 'CIFAR-10', 3074: 'CIFAR-100'}
+
+
+def find_records(data_dir: str) -> str:
+    """The folder that directly holds CIFAR-10's record files: below `data_dir`, or itself.
+
+    Raises:
+      UserError: there is none.
+    """
+    for directory in (os.path.join(data_dir, CIFAR10_DIRECTORY), data_dir):
+        if os.path.exists(os.path.join(directory, RECORD_FILES[0])):
+            return directory
+    raise UserError(
+        f'{data_dir}: found no {RECORD_FILES[0]}, nor {CIFAR10_DIRECTORY}{os.sep}'
+        f'{RECORD_FILES[0]}; cifar10.maybe_download_and_extract() or cifar10_data.py gets CIFAR-10'
+    )
 
 
 def check_directory(

@@ -10,12 +10,11 @@ import functools
 import os
 import sys
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-import cifar10
 from cifar10_input import (
     CIFAR10_RECORD,
     NUM_CLASSES,
@@ -23,15 +22,17 @@ from cifar10_input import (
     evaluation_crop,
     evaluation_range,
     evaluation_views,
+    inputs,
 )
 from cifar10_lib.base.console import timestamp
 from cifar10_lib.base.errors import UserError
+from cifar10_lib.base.flags import setting
 from cifar10_lib.data import prepare, record_files
 from cifar10_lib.data.archive import CIFAR10_DIRECTORY
-from cifar10_lib.data.prepare import DATA_DIR, data_note
-from cifar10_lib.data.record_files import CIFAR10_CLASS_NAMES, CLASS_NAMES_FILE
-from cifar10_lib.nn import networks
-from cifar10_lib.nn.layers import Model, Pass
+from cifar10_lib.data.prepare import data_note
+from cifar10_lib.data.record_files import CIFAR10_CLASS_NAMES, CLASS_NAMES_FILE, DATA_DIR
+from cifar10_lib.nn.layers import Network, evaluation_options
+from cifar10_lib.nn.recipes import MODEL_NAMES, MOVING_AVERAGE_DECAY
 from cifar10_lib.runs import checkpoints, run_folder, tensorboard
 from cifar10_lib.runs.checkpoints import CheckpointFolder
 from cifar10_lib.runs.history import Entry
@@ -114,7 +115,9 @@ class Restorer:
 
     def __init__(self) -> None:
         self._weights = checkpoints.weights_by_name()
-        self._averages = cifar10.variable_averages().variables_to_restore(tf.trainable_variables())
+        self._averages = tf.train.ExponentialMovingAverage(
+            MOVING_AVERAGE_DECAY
+        ).variables_to_restore(tf.trainable_variables())
         self._weights_saver = tf.train.Saver(self._weights)
         self._averages_saver = tf.train.Saver(self._averages)
 
@@ -166,12 +169,12 @@ class Evaluator:
     def __init__(
         self,
         data_dir: str,
+        network: Network,
         num_examples: int = 0,
         eval_data: str = 'test',
         average_views: bool = False,
         num_classes: int = NUM_CLASSES,
         num_held_out: int = 0,
-        model: Model = cifar10.TUTORIAL_MODEL,
     ) -> None:
         """
         Args:
@@ -181,7 +184,7 @@ class Evaluator:
           average_views: average the probabilities over ten views of each image.
           num_classes: size of the network's last layer.
           num_held_out: how many of the last training images were held out of training.
-          model: the network.
+          network: of the checkpoints.
 
         Raises:
           UserError: there are fewer images than asked for, or none.
@@ -197,16 +200,16 @@ class Evaluator:
         with self.graph.as_default():
             # What tf.data asks for where a deterministic run evaluates; nothing here is drawn.
             tf.set_random_seed(0)
-            images, self._labels = cifar10.inputs(
+            images, self._labels = inputs(
                 eval_data,
                 data_dir,
                 BATCH_SIZE // NUM_VIEWS if average_views else BATCH_SIZE,
                 self.num_examples,
                 crop=evaluation_views if average_views else evaluation_crop,
                 num_held_out=num_held_out,
-                view=model.view,
+                view=network.view,
             )
-            logits = model.logits(images, Pass(num_classes))
+            logits = network.inference(images, evaluation_options(num_classes))
             self._probabilities = class_probabilities(logits, average_views)
             scores = self._probabilities if average_views else logits
             self._hits = tf.nn.in_top_k(scores, self._labels, k=1)
@@ -263,26 +266,24 @@ def _until_the_end(session: tf.Session, *tensors: tf.Tensor) -> Iterator[list[np
 class Predictor:
     """The network with the weights of one checkpoint, ready for pictures."""
 
-    def __init__(
-        self, checkpoint: str, average_views: bool = False, asked_for: str | None = None
-    ) -> None:
+    def __init__(self, checkpoint: str, network: Network, average_views: bool = False) -> None:
         """
         Args:
           checkpoint: its path.
           average_views: average the probabilities over ten views of each picture.
-          asked_for: the network's name; None: see `cifar10_models.of_run`.
+          network: of the checkpoint.
 
         Raises:
           UserError: it can't be read, or is of another network.
         """
-        self.model = networks.of_run(os.path.dirname(checkpoint), asked_for)
+        self.network = network
         self.num_classes = num_classes_of(checkpoint)
         self._batch_size = BATCH_SIZE // NUM_VIEWS if average_views else BATCH_SIZE
         with tf.Graph().as_default():
             self._pictures = picture_placeholder()
             crop = evaluation_views if average_views else evaluation_crop
-            images = crop(self._pictures, self.model.view)
-            logits = self.model.logits(images, Pass(self.num_classes))
+            images = crop(self._pictures, network.view)
+            logits = network.inference(images, evaluation_options(self.num_classes))
             self._probabilities = class_probabilities(logits, average_views)
             self._session = tf.Session()
             Restorer().restore(self._session, checkpoint)
@@ -397,3 +398,34 @@ def evaluation_entry(result: Result, eval_data: str, num_views: int) -> Entry:
         'num_examples': result.num_examples,
         'views': num_views,
     }
+
+
+def model_setting() -> Any:
+    """The flag --model of a script that opens checkpoints."""
+    return setting(
+        None,
+        'The network of the checkpoints; by default the one that the settings beside them name, '
+        'else tutorial.',
+        choices=MODEL_NAMES,
+    )
+
+
+def network_name(directory: str, asked_for: str | None = None) -> str:
+    """The network of the checkpoints in a folder.
+
+    Args:
+      directory: of the checkpoints.
+      asked_for: its name, for a folder without settings; None: the tutorial's there.
+
+    Raises:
+      UserError: the settings can't be read, name a network that isn't there, or another one
+        than is asked for.
+    """
+    stored = run_folder.load(directory)
+    named = run_folder.stored_choice(stored, directory, 'model', MODEL_NAMES)
+    name = named or (None if stored else asked_for) or 'tutorial'
+    if asked_for not in (None, name):
+        raise UserError(
+            f'--model={asked_for}: the checkpoints in {directory} are of the network {name}'
+        )
+    return name

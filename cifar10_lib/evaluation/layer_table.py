@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import tensorflow.compat.v1 as tf
 
-from cifar10_lib.nn.layers import Model, Pass
+from cifar10_lib.nn.layers import Network, evaluation_options
 
 _HEADINGS = ('Layer', 'Output shape', 'Weights', 'Share')
 
@@ -48,12 +48,12 @@ def layers(images: tf.Tensor, logits: tf.Tensor) -> list[Layer]:
     return [Layer(name, shapes.get(name), count) for name, count in num_weights.items()]
 
 
-def layers_of(model: Model, num_classes: int) -> list[Layer]:
+def layers_of(network: Network, num_classes: int) -> list[Layer]:
     """The layers of a network that scripts know by name, in the current graph."""
-    view = model.view
+    view = network.view
     shape = [None, view.size, view.size, view.depth]
     images = tf.placeholder(tf.float32, shape, name='images')
-    return layers(images, model.logits(images, Pass(num_classes)))
+    return layers(images, network.inference(images, evaluation_options(num_classes)))
 
 
 def _outermost(op: tf.Operation) -> str:

@@ -22,7 +22,6 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 from PIL import Image
 
-import cifar10
 from cifar10_input import NUM_VIEWS
 from cifar10_lib.base import files
 from cifar10_lib.base.errors import UserError, os_errors_named
@@ -31,7 +30,7 @@ from cifar10_lib.data.prepare import Prepared, data_note
 from cifar10_lib.evaluation import analysis, figures, layer_table
 from cifar10_lib.evaluation.analysis import Curves, Series
 from cifar10_lib.evaluation.evaluator import Result
-from cifar10_lib.nn.layers import Model
+from cifar10_lib.nn.layers import Network
 from cifar10_lib.nn.recipes import recipe_of
 from cifar10_lib.runs import run_folder
 
@@ -80,7 +79,7 @@ class Evaluated(NamedTuple):
     average_views: bool
     eval_dir: str
     """Where evaluation writes its history."""
-    model: Model = cifar10.TUTORIAL_MODEL
+    network: Network
 
 
 def write(folder: str, evaluated: Evaluated) -> str:
@@ -250,7 +249,7 @@ def _network(evaluated: Evaluated) -> dict[str, Any]:
         pictures = figures.filter_pictures(weights)
         filters = _png(_tiled(pictures, columns=16))
     with tf.Graph().as_default():
-        layers = layer_table.layers_of(evaluated.model, len(evaluated.data.class_names))
+        layers = layer_table.layers_of(evaluated.network, len(evaluated.data.class_names))
     return {
         'layers': [(name, _in_words(shape), count) for name, shape, count in layers],
         'num_weights': sum(layer.num_weights for layer in layers),
@@ -292,9 +291,9 @@ def _distortions(evaluated: Evaluated) -> list[dict[str, Any]]:
         evaluated.data.directory,
         seed=0,
         distortions=recipe_of(stored).distortions,
-        view=evaluated.model.view,
+        view=evaluated.network.view,
     )
-    versions = figures.distorted_pictures(distorted.versions, evaluated.model.view)
+    versions = figures.distorted_pictures(distorted.versions, evaluated.network.view)
     return [
         {
             'name': evaluated.data.class_names[label],

@@ -1,12 +1,7 @@
-"""Of what are networks made? Layers that they share, and what each needs to know of a pass.
+"""Layers that networks are made of, and the options that a network is built with.
 
-A network is a function of images and a `Pass`, made of these layers, whose variables go by
-the layer's name: conv1/weights, conv1/biases, ... A `Model` is such a function with its name
-and what it sees of an image.
-
-Weights start as glorot-uniform values (Glorot and Bengio, "Understanding the difficulty of
-training deep feedforward neural networks", AISTATS 2010, equation 16), which derive from the
-seed and the variable's name alone, and biases as zeros, as Keras has them.
+A network is a function of images, options, `training` and `position`, made of these layers. Its
+variables go by the layer's name: conv1/weights, conv1/biases, ...
 """
 
 from __future__ import annotations
@@ -14,27 +9,22 @@ from __future__ import annotations
 import dataclasses
 import zlib
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow.compat.v1 as tf
 
-from cifar10_input import NUM_CLASSES, TUTORIAL_VIEW, View, random_numbers
-from cifar10_lib.nn import lrn, summaries
-
-# Collection of the histogram summaries, which cost far more than the scalars of
-# tf.GraphKeys.SUMMARIES.
-HISTOGRAMS = 'histograms'
+from cifar10_input import NUM_CLASSES, TUTORIAL_VIEW, View, get_batch_size, random_numbers
+from cifar10_lib.nn import summaries
+from cifar10_lib.nn.recipes import WEIGHT_DECAY, Recipe
 
 # Collection of (statistic of a batch, variable that averages it) pairs, of all towers.
 BATCH_STATISTICS = 'batch_statistics'
 
-# Of batch normalisation: of the moving statistics, and what is added to a variance. Both are
-# those of Keras.
+# Of batch normalisation: decay of the moving statistics, and what is added to a variance. Both
+# are Keras's.
 STATISTICS_DECAY = 0.99
 _EPSILON = 0.001
 
-# (shape, dtype, ...) -> values, as tf.get_variable takes it.
-Initializer = Callable[..., tf.Tensor]
 Activation = Callable[[tf.Tensor], tf.Tensor]
 
 # Paddings of a convolution.
@@ -42,129 +32,141 @@ SAME, VALID = 'SAME', 'VALID'
 
 
 @dataclasses.dataclass(frozen=True)
-class Pass:
-    """What a forward pass is for; the defaults are those of evaluation."""
+class Options:
+    """What a network is built with; the defaults are the tutorial's."""
 
     num_classes: int = NUM_CLASSES
     """Size of the last layer."""
     seed: int = 0
-    """The first weights derive from it and their names, dropout from it and the position."""
+    """The initial weights derive from it and their names, dropout from it and the position."""
     use_fp16: bool = False
     """Compute in float16; the variables and the logits stay float32."""
-    summaries: bool = False
-    """Summarise the activations; of several towers, one is enough."""
-    weight_decay: float = 0.0
+    weight_decay: float = WEIGHT_DECAY
     """Of the hidden dense layers."""
     conv_weight_decay: float = 0.0
     """Of the convolutions."""
     dropout: float = 0.0
-    """Part of what hidden dense layers take in that training drops, besides what the network
-    itself has dropped."""
-    training: bool = False
-    """Drop values, and normalise by the statistics of the batch."""
-    position: Any = 0
-    """int64 []: of the whole batch's first example, its place in the stream."""
-    offset: Any = 0
-    """Number of the batch's examples before the first one of this pass."""
+    """Dropout rate of the inputs of the hidden dense layers, besides the network's own dropout."""
+    summaries: bool = True
+    """Summarise the activations."""
+    num_parts: int = 1
+    """Parts of the batch that the forward pass is computed in: see `in_parts`."""
 
     @property
     def dtype(self) -> tf.DType:
-        """What is computed in."""
+        """Type of the computation."""
         return tf.float16 if self.use_fp16 else tf.float32
 
 
-@dataclasses.dataclass(frozen=True)
-class Model:
-    """A network that scripts know by name."""
+def training_options(recipe: Recipe, **options: Any) -> Options:
+    """The options of a network that is trained by `recipe`; `options` are the others by name."""
+    return Options(
+        weight_decay=recipe.weight_decay,
+        conv_weight_decay=recipe.conv_weight_decay,
+        dropout=recipe.dropout,
+        **options,
+    )
 
-    name: str
-    function: Callable[[tf.Tensor, Pass], tf.Tensor]
-    """Logits float32 [batch, classes] of images [batch, size, size, depth]."""
+
+def evaluation_options(num_classes: int) -> Options:
+    """The options of a network that isn't trained."""
+    return Options(num_classes, weight_decay=0.0, summaries=False)
+
+
+class Network(NamedTuple):
+    """A network that --model names."""
+
+    inference: Callable[..., tf.Tensor]
+    """Of (images, options, training=False, position=0): see `cifar10.inference`."""
     view: View = TUTORIAL_VIEW
-    """What it sees of an image."""
+    """The part of an image that it sees."""
     normalizes_batches: bool = False
-    """Whether the parts into which a batch is split change what is computed."""
+    """Whether splitting a batch into parts changes the result."""
 
-    def logits(self, images: tf.Tensor, given: Pass) -> tf.Tensor:
-        """float32 [batch, classes] of images float32 [batch, size, size, depth]."""
-        return self.function(tf.cast(images, given.dtype), given)
+
+def in_parts(
+    inference: Callable[..., tf.Tensor],
+    images: tf.Tensor,
+    options: Options,
+    training: bool,
+    position: Any,
+) -> tf.Tensor:
+    """The logits of a batch, computed in `options.num_parts` parts that share all variables.
+
+    On a CPU, operations of one part fill the cores while those of another wait for each other.
+    The parts' gradients are added up by `tf.gradients`. Where their number is a power of two,
+    the gradients have the bits of as many towers: the two differ by a factor of that number,
+    which changes no bit of the sums.
+
+    Args:
+      inference: a network.
+      images: [batch, height, width, depth]; the number of parts divides the batch.
+      options: of the network; activations are summarised for the first part alone.
+      training, position: as of `inference`.
+
+    Returns:
+      float32 [batch, classes].
+    """
+    part_size = get_batch_size(images) // options.num_parts
+    logits = []
+    for i, part in enumerate(tf.split(images, options.num_parts)):
+        part_options = dataclasses.replace(
+            options, num_parts=1, summaries=options.summaries and i == 0
+        )
+        scope = tf.variable_scope(tf.get_variable_scope(), reuse=i > 0, auxiliary_name_scope=False)
+        with scope, tf.name_scope(f'part_{i}'):
+            logits.append(inference(part, part_options, training, position + i * part_size))
+    return tf.concat(logits, axis=0, name='logits')
 
 
 # --------------------------------------------------------------------- variables
 
 
-def truncated_normal(seed: int, name: str, stddev: float) -> Initializer:
-    """An initializer whose values depend on `seed` and the variable's name alone.
+def weights(
+    shape: Sequence[int], stddev: float | None, options: Options, weight_decay: float = 0.0
+) -> tf.Tensor:
+    """The current scope's float32 variable `weights`, in the type of the computation.
 
-    So neither the order in which a graph is built nor its number of towers
-    changes the first weights.
+    The initial values depend on the seed and the variable's name alone, so neither the order in
+    which a graph is built nor its number of towers changes them.
+
+    Args:
+      shape: [inputs, outputs] or [height, width, inputs, outputs].
+      stddev: of the truncated normal distribution of the initial values; None: uniform, as wide
+        as Glorot and Bengio, "Understanding the difficulty of training deep feedforward neural
+        networks", AISTATS 2010, equation 16, has it.
+      options: of the network.
+      weight_decay: weight_decay * l2_loss(weights) is added to
+        tf.GraphKeys.REGULARIZATION_LOSSES, once for all parts and towers that share them.
     """
-    seeds = _seeds(seed, name)
+    scope = tf.get_variable_scope()
+    seed = tf.constant([options.seed, zlib.crc32(f'{scope.name}/weights'.encode())], tf.int64)
 
-    def initializer(shape, dtype=tf.float32, partition_info=None):
+    def initialize(shape, dtype=tf.float32, partition_info=None):
         del partition_info
-        return tf.random.stateless_truncated_normal(shape, seed=seeds, stddev=stddev, dtype=dtype)
-
-    return initializer
-
-
-def glorot_uniform(seed: int, name: str) -> Initializer:
-    """As `truncated_normal`, but uniform, as wide as the sizes of the layers want it.
-
-    Of weights [inputs, outputs] or [height, width, inputs, outputs].
-    """
-    seeds = _seeds(seed, name)
-
-    def initializer(shape, dtype=tf.float32, partition_info=None):
-        del partition_info
+        if stddev is not None:
+            return tf.random.stateless_truncated_normal(shape, seed, stddev=stddev, dtype=dtype)
         *field, num_inputs, num_outputs = shape
         fans = tf.TensorShape(field).num_elements() * (num_inputs + num_outputs)
         limit = (6.0 / fans) ** 0.5
-        return tf.random.stateless_uniform(shape, seeds, minval=-limit, maxval=limit, dtype=dtype)
+        return tf.random.stateless_uniform(shape, seed, minval=-limit, maxval=limit, dtype=dtype)
 
-    return initializer
-
-
-def _seeds(seed: int, name: str) -> tf.Tensor:
-    return tf.constant([seed, zlib.crc32(name.encode())], tf.int64)
-
-
-def weights(
-    shape: Sequence[int], make_initializer: Callable[[str], Initializer], weight_decay: float = 0.0
-) -> tf.Variable:
-    """The current scope's float32 `weights`.
-
-    A weight decay adds weight_decay * l2_loss(weights) to
-    tf.GraphKeys.REGULARIZATION_LOSSES, once for however many towers share them.
-
-    Args:
-      shape: of the weights.
-      make_initializer: gives their first values by their name.
-      weight_decay: 0 or more.
-    """
-    scope = tf.get_variable_scope()
-    initializer = make_initializer(f'{scope.name}/weights')
-    values = tf.get_variable('weights', shape, initializer=initializer)
+    variable = tf.get_variable('weights', shape, initializer=initialize)
     if weight_decay and not scope.reuse:
-        # Not as get_variable's regularizer: whoever asks for that gets another computation
-        # of it, which may read the weights before or after their update.
-        weight_loss = tf.multiply(tf.nn.l2_loss(values), weight_decay, name='weight_loss')
+        # Not as get_variable's regularizer: each reader of that gets another computation of it,
+        # which may read the weights before or after their update.
+        weight_loss = tf.multiply(tf.nn.l2_loss(variable), weight_decay, name='weight_loss')
         tf.add_to_collection(tf.GraphKeys.REGULARIZATION_LOSSES, weight_loss)
-    return values
+    return tf.cast(variable, options.dtype)
 
 
-def biases(size: int, value: float = 0.0) -> tf.Variable:
-    """The current scope's float32 `biases` [size], all `value` at first."""
-    return tf.get_variable('biases', [size], initializer=tf.constant_initializer(value))
+def biases(size: int, value: float, options: Options) -> tf.Tensor:
+    """The current scope's float32 variable `biases` [size], all `value` at first.
 
-
-def _weights(
-    shape: Sequence[int], given: Pass, weight_decay: float, stddev: float | None
-) -> tf.Variable:
-    """Truncated normal of that standard deviation, or without one glorot-uniform."""
-    if stddev is None:
-        return weights(shape, lambda name: glorot_uniform(given.seed, name), weight_decay)
-    return weights(shape, lambda name: truncated_normal(given.seed, name, stddev), weight_decay)
+    In the type of the computation.
+    """
+    variable = tf.get_variable('biases', [size], initializer=tf.constant_initializer(value))
+    return tf.cast(variable, options.dtype)
 
 
 # ------------------------------------------------------------------------ layers
@@ -175,7 +177,7 @@ def convolution(
     images: tf.Tensor,
     num_filters: int,
     side: int,
-    given: Pass,
+    options: Options,
     padding: str = SAME,
     activation: Activation = tf.nn.relu,
     stddev: float | None = None,
@@ -185,28 +187,27 @@ def convolution(
     Args:
       name: of the layer.
       images: [batch, height, width, depth].
-      num_filters: how many.
+      num_filters: number of filters.
       side: of a filter, in pixels.
-      given: what the pass is for.
+      options: of the network.
       padding: SAME keeps height and width; VALID takes side - 1 from each.
       activation: of each value.
-      stddev: of the first weights, which are then truncated normal.
+      stddev: of the initial weights: see `weights`.
 
     Returns:
       [batch, height, width, num_filters].
     """
     with tf.variable_scope(name):
-        depth = images.shape.as_list()[-1]
-        shape = [side, side, depth, num_filters]
-        filters = _weights(shape, given, given.conv_weight_decay, stddev)
-        convolved = tf.nn.conv2d(images, tf.cast(filters, images.dtype), strides=1, padding=padding)
-        result = activation(_add_biases(convolved))
-    summarize(name, result, given)
+        shape = [side, side, images.shape.as_list()[-1], num_filters]
+        kernel = weights(shape, stddev, options, options.conv_weight_decay)
+        convolved = tf.nn.conv2d(images, kernel, strides=1, padding=padding)
+        result = activation(tf.nn.bias_add(convolved, biases(num_filters, 0.0, options)))
+    summarize(name, result, options)
     return result
 
 
 def max_pool(name: str, images: tf.Tensor, side: int = 2, padding: str = VALID) -> tf.Tensor:
-    """Largest of each square, at every second place both ways.
+    """Maximum over squares, with stride 2.
 
     VALID halves height and width, rounding down where squares have a side of 2; SAME does
     so rounding up, for any side.
@@ -214,79 +215,50 @@ def max_pool(name: str, images: tf.Tensor, side: int = 2, padding: str = VALID) 
     return tf.nn.max_pool(images, ksize=side, strides=2, padding=padding, name=name)
 
 
-def local_response_normalization(
-    name: str, images: tf.Tensor, depth_radius: int, bias: float, alpha: float
-) -> tf.Tensor:
-    """Local response normalisation across channels, with beta 0.75.
-
-    Krizhevsky et al., "ImageNet classification with deep convolutional neural
-    networks", NIPS 2012, sec. 3.3: x / (bias + alpha * sum(x^2))^beta, the sum
-    over the channel itself and `depth_radius` on either side.
-    """
-    with tf.name_scope(name):
-        if images.dtype == tf.float32 and not _gpu_at_hand():
-            return lrn.local_response_normalization(images, depth_radius, bias, alpha)
-        return tf.nn.local_response_normalization(images, depth_radius, bias, alpha, beta=0.75)
-
-
-def _gpu_at_hand() -> bool:
-    """On GPUs TensorFlow's own normalisation stays: the products are chosen for CPUs."""
-    return bool(tf.config.list_physical_devices('GPU'))
-
-
 def dense(
     name: str,
     values: tf.Tensor,
     size: int,
-    given: Pass,
+    options: Options,
     activation: Activation = tf.nn.relu,
-    weight_decay: float = 0.0,
     stddev: float | None = None,
     bias: float = 0.0,
+    weight_decay: float = 0.0,
 ) -> tf.Tensor:
-    """[batch, ...] -> [batch, size]: activation(all values of an example x weights + biases)."""
+    """[batch, ...] -> [batch, size]: activation(values of an example x weights + biases).
+
+    Args:
+      name: of the layer.
+      values: [batch, ...], flattened.
+      size: number of outputs.
+      options: of the network.
+      activation: of each value.
+      stddev: of the initial weights: see `weights`.
+      bias: initial value of the biases.
+      weight_decay: of the weights.
+    """
     with tf.variable_scope(name):
-        flat = tf.reshape(values, [-1, values.shape[1:].num_elements()])
-        matrix = _weights([flat.shape.as_list()[-1], size], given, weight_decay, stddev)
-        result = activation(_add_biases(tf.matmul(flat, tf.cast(matrix, flat.dtype)), bias))
-    summarize(name, result, given)
+        num_inputs = values.shape[1:].num_elements()
+        matrix = weights([num_inputs, size], stddev, options, weight_decay)
+        product = tf.matmul(tf.reshape(values, [-1, num_inputs]), matrix)
+        result = activation(tf.nn.bias_add(product, biases(size, bias, options)))
+    summarize(name, result, options)
     return result
 
 
-def hidden(
-    name: str,
-    values: tf.Tensor,
-    size: int,
-    given: Pass,
-    activation: Activation = tf.nn.relu,
-    stddev: float | None = None,
-    bias: float = 0.0,
-) -> tf.Tensor:
-    """A dense layer before the last, with the pass's weight decay and dropout."""
-    kept = drop_inputs(name, values, given)
-    return dense(name, kept, size, given, activation, given.weight_decay, stddev, bias)
-
-
-def logits(values: tf.Tensor, given: Pass, stddev: float | None = None) -> tf.Tensor:
-    """The last layer, which every network has by the name softmax_linear.
-
-    Returns:
-      float32 [batch, classes].
-    """
-    last = dense('softmax_linear', values, given.num_classes, given, tf.identity, stddev=stddev)
+def logits(values: tf.Tensor, options: Options, stddev: float | None = None) -> tf.Tensor:
+    """The last layer, `softmax_linear` in every network: float32 [batch, classes]."""
+    last = dense('softmax_linear', values, options.num_classes, options, tf.identity, stddev)
     return tf.cast(last, tf.float32)
 
 
-def _add_biases(values: tf.Tensor, first: float = 0.0) -> tf.Tensor:
-    num_values = values.shape.as_list()[-1]
-    return tf.nn.bias_add(values, tf.cast(biases(num_values, first), values.dtype))
-
-
-def dropout(name: str, values: tf.Tensor, rate: float, given: Pass) -> tf.Tensor:
-    """In training sets a part of the values to 0, and makes up for it with the others.
+def dropout(
+    name: str, values: tf.Tensor, rate: float, options: Options, training: bool, position: Any
+) -> tf.Tensor:
+    """Sets a share of the values to 0 in training, and scales up the others.
 
     Srivastava et al., "Dropout: a simple way to prevent neural networks from overfitting",
-    JMLR 15, 2014, inverted: those that stay are divided by 1 - rate, so that evaluation
+    JMLR 15, 2014, inverted: the values that stay are divided by 1 - rate, so that evaluation
     takes all as they are. Which stay is a pure function of the seed, the layer's name and
     the example's position in the stream: the same in one run and in pieces, on one device
     and on towers.
@@ -294,19 +266,20 @@ def dropout(name: str, values: tf.Tensor, rate: float, given: Pass) -> tf.Tensor
     Args:
       name: of the layer.
       values: [batch, ...].
-      rate: part that is dropped, 0 to 1.
-      given: what the pass is for.
+      rate: share of the values, 0 to 1.
+      options: of the network.
+      training: False leaves the values as they are.
+      position: int64 [], position of the first example in the stream.
 
     Returns:
       Of the shape and type of `values`.
     """
-    if not given.training:
+    if not training or not rate:
         return values
     with tf.name_scope(name):
-        position = tf.cast(given.position, tf.int64) + given.offset
         numbers = random_numbers(
-            given.seed,
-            position,
+            options.seed,
+            tf.cast(position, tf.int64),
             tf.shape(values)[0],
             values.shape[1:].num_elements(),
             stream=zlib.crc32(name.encode()),
@@ -315,23 +288,18 @@ def dropout(name: str, values: tf.Tensor, rate: float, given: Pass) -> tf.Tensor
         return values * kept * (1.0 / (1.0 - rate))
 
 
-def drop_inputs(name: str, values: tf.Tensor, given: Pass) -> tf.Tensor:
-    """Dropout by the pass's own rate, of what the hidden dense layer of that name takes in."""
-    return dropout(f'{name}_inputs', values, given.dropout, given) if given.dropout else values
-
-
-def batch_normalization(name: str, images: tf.Tensor, given: Pass) -> tf.Tensor:
+def batch_normalization(name: str, images: tf.Tensor, training: bool) -> tf.Tensor:
     """Normalises each channel, then scales and shifts it.
 
     Ioffe and Szegedy, "Batch normalization", ICML 2015: in training by mean and variance over
-    the pass's examples and places, which the towers of a batch don't share; in evaluation by
-    the moving averages of both, which the checkpoint holds. The training step updates those,
-    by what each layer adds to the collection BATCH_STATISTICS: see `mean_statistics`.
+    the batch, of which each tower has its own; in evaluation by the moving averages of both,
+    which the checkpoint holds. The training step updates those by what each layer adds to the
+    collection BATCH_STATISTICS: see `mean_statistics`.
 
     Args:
       name: of the layer.
       images: [batch, height, width, depth].
-      given: what the pass is for.
+      training: normalise by the statistics of the batch.
 
     Returns:
       Of the shape and type of `images`.
@@ -353,54 +321,51 @@ def batch_normalization(name: str, images: tf.Tensor, given: Pass) -> tf.Tensor:
                 ('variance', tf.ones_initializer()),
             )
         ]
-        statistics = {} if given.training else dict(zip(('mean', 'variance'), moving, strict=True))
-        normalized, *of_batch = tf.nn.fused_batch_norm(
-            images, scale, shift, epsilon=_EPSILON, is_training=given.training, **statistics
+        statistics = {} if training else dict(zip(('mean', 'variance'), moving, strict=True))
+        normalized, *batch_statistics = tf.nn.fused_batch_norm(
+            images, scale, shift, epsilon=_EPSILON, is_training=training, **statistics
         )
-    if given.training:
-        for value, variable in zip(of_batch, moving, strict=True):
+    if training:
+        for value, variable in zip(batch_statistics, moving, strict=True):
             tf.add_to_collection(BATCH_STATISTICS, (value, variable))
     return normalized
 
 
 def mean_statistics() -> list[tuple[tf.Tensor, tf.Variable]]:
-    """What the towers have added to BATCH_STATISTICS, as one pair for each variable.
+    """The entries of BATCH_STATISTICS, averaged over the towers.
 
     Returns:
       (mean over the towers float32 [channels], variable that averages it) for each variable
       of moving statistics; none in a graph without batch normalisation.
     """
-    of_variable: dict[str, list[tuple[tf.Tensor, tf.Variable]]] = {}
+    pairs_by_variable: dict[str, list[tuple[tf.Tensor, tf.Variable]]] = {}
     for pair in tf.get_collection(BATCH_STATISTICS):
-        of_variable.setdefault(pair[1].op.name, []).append(pair)
+        pairs_by_variable.setdefault(pair[1].op.name, []).append(pair)
     with tf.name_scope('mean_statistics'):
         return [
             (tf.add_n([value for value, _ in pairs]) / len(pairs), pairs[0][1])
-            for pairs in of_variable.values()
+            for pairs in pairs_by_variable.values()
         ]
 
 
 def set_mean_statistics(statistics: Sequence[tuple[tf.Tensor, tf.Variable]]) -> None:
-    """Puts these in place of what the towers have added."""
+    """Replaces the entries of BATCH_STATISTICS."""
     tf.get_collection_ref(BATCH_STATISTICS)[:] = list(statistics)
 
 
 def update_statistics(statistics: Sequence[tuple[tf.Tensor, tf.Variable]]) -> list[tf.Operation]:
-    """Operations that take the moving statistics a step towards those of the batch."""
+    """Operations that move the moving statistics towards those of the batch."""
     return [
         variable.assign_sub((1.0 - STATISTICS_DECAY) * (variable.read_value() - value)).op
         for value, variable in statistics
     ]
 
 
-# --------------------------------------------------------------------- summaries
-
-
-def summarize(name: str, activation: tf.Tensor, given: Pass) -> None:
-    """Summaries of a layer's histogram and of its fraction of zeros, where the pass has such."""
-    if not given.summaries:
+def summarize(name: str, activation: tf.Tensor, options: Options) -> None:
+    """Summaries of a layer's histogram and of its fraction of zeros, where the options ask."""
+    if not options.summaries:
         return
-    summaries.histogram(f'{name}/activations', activation, HISTOGRAMS)
+    summaries.histogram(f'{name}/activations', activation)
     with summaries.summary_scope():
         sparsity = tf.nn.zero_fraction(activation)
     summaries.scalar(f'sparsity/{name}', sparsity)

@@ -1,8 +1,4 @@
-"""How is an operation computed faster than TensorFlow's own does it?
-
-Each function here is the same function as the plain operation that it names, to
-float32 rounding, forward and gradient; docs/speed.md says what it buys.
-"""
+"""Local response normalisation, made of matrix products on CPUs."""
 
 from __future__ import annotations
 
@@ -13,9 +9,35 @@ import tensorflow.compat.v1 as tf
 
 
 def local_response_normalization(
-    activation: tf.Tensor, depth_radius: int = 5, bias: float = 1.0, alpha: float = 1.0
+    activation: tf.Tensor, depth_radius: int, bias: float, alpha: float, name: str
 ) -> tf.Tensor:
-    """`tf.nn.local_response_normalization` with beta = 0.75, made of matrix products.
+    """Local response normalisation across channels, with beta 0.75.
+
+    Krizhevsky et al., "ImageNet classification with deep convolutional neural networks", NIPS
+    2012, sec. 3.3: x / (bias + alpha * sum(x^2))^beta, the sum over the channel itself and
+    `depth_radius` on either side. On a GPU, and in float16, TensorFlow's own operation computes
+    it, and else `by_matrix_products`, which was chosen for CPUs.
+
+    Args:
+      activation: float16 or float32 [batch, height, width, channels].
+      depth_radius: number of channels on either side in the sum.
+      bias: positive.
+      alpha: not negative.
+      name: of the layer.
+
+    Returns:
+      Of the shape and type of `activation`.
+    """
+    with tf.name_scope(name):
+        if activation.dtype == tf.float32 and not tf.config.list_physical_devices('GPU'):
+            return by_matrix_products(activation, depth_radius, bias, alpha)
+        return tf.nn.local_response_normalization(activation, depth_radius, bias, alpha, beta=0.75)
+
+
+def by_matrix_products(
+    activation: tf.Tensor, depth_radius: int, bias: float, alpha: float
+) -> tf.Tensor:
+    """`tf.nn.local_response_normalization` with beta 0.75, made of matrix products.
 
     With s = bias + alpha * (sum of x^2 over the channel and `depth_radius` on either
     side), the result is y = x * s^(-3/4). The sums of all channels are one product
@@ -26,17 +48,8 @@ def local_response_normalization(
               = dL/dy * s^(-3/4) - 3/2 * x * ((dL/dy * y / s) B).
 
     The plain operation computes a power for each element, and its gradient one for
-    each element and neighbour (Krizhevsky et al., NIPS 2012, sec. 3.3, has the
-    formula for y).
-
-    Args:
-      activation: float32 [batch, height, width, channels].
-      depth_radius: number of channels on either side in the sum.
-      bias: positive.
-      alpha: not negative.
-
-    Returns:
-      float32, of the shape of `activation`.
+    each element and neighbour. Equal to it to float32 rounding, forward and gradient;
+    docs/speed.md has what it buys.
     """
     num_channels = activation.shape.as_list()[-1]
     distance = np.subtract.outer(np.arange(num_channels), np.arange(num_channels))

@@ -1,143 +1,181 @@
-"""Which networks are there, and which one is a run's? MODELS by the names of --model.
+"""The networks beside the tutorial's own, by the names of --model.
 
-Each is a small function of images and of what the pass is for, made of the layers in
-`cifar10_layers.py`; the recipe that it was published with is the preset of its name in
-`cifar10_recipe.py`. One more is one more function and one more line in MODELS, and its name
-in `cifar10_recipe.MODEL_NAMES`.
+Each is a small function made of the layers in `layers.py`; the recipe that it was published with
+is the preset of its name. To add one, write its function, and add a line to NETWORKS and a preset.
 """
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow.compat.v1 as tf
 
-import cifar10
 from cifar10_input import View
-from cifar10_lib.base.errors import UserError
-from cifar10_lib.base.flags import setting
 from cifar10_lib.nn.layers import (
     SAME,
     VALID,
-    Model,
-    Pass,
+    Activation,
+    Network,
+    Options,
     batch_normalization,
     convolution,
+    dense,
     dropout,
-    hidden,
-    local_response_normalization,
+    in_parts,
     logits,
     max_pool,
 )
-from cifar10_lib.nn.recipes import MODEL_NAMES
-from cifar10_lib.runs import run_folder
+from cifar10_lib.nn.lrn import local_response_normalization
 
-# All of the image, as Keras's examples scale it.
+# The complete image, scaled as in Keras's examples.
 _WHOLE = View(size=32, scaling='unit')
 
 # One channel of MNIST's 28 x 28 pixels, which records have in the middle of 32 x 32.
 _DIGIT = View(size=28, depth=1, scaling='unit')
 
 
-def logistic(images: tf.Tensor, given: Pass) -> tf.Tensor:
+def _network(forward: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
+    """Gives a network the arguments, defaults and result of `cifar10.inference`."""
+
+    @functools.wraps(forward)
+    def inference(
+        images: tf.Tensor,
+        options: Options = Options(),  # noqa: B008 (it is frozen)
+        training: bool = False,
+        position: Any = 0,
+    ) -> tf.Tensor:
+        if options.num_parts > 1:
+            return in_parts(inference, images, options, training, position)
+        return forward(tf.cast(images, options.dtype), options, training, position)
+
+    return inference
+
+
+def _hidden(
+    name: str,
+    values: tf.Tensor,
+    size: int,
+    options: Options,
+    training: bool,
+    position: Any,
+    activation: Activation = tf.nn.relu,
+    stddev: float | None = None,
+) -> tf.Tensor:
+    """A dense layer before the last, with the options' dropout and weight decay."""
+    kept = dropout(f'{name}_inputs', values, options.dropout, options, training, position)
+    return dense(name, kept, size, options, activation, stddev, weight_decay=options.weight_decay)
+
+
+@_network
+def logistic(images: tf.Tensor, options: Options, training: bool, position: Any) -> tf.Tensor:
     """Multinomial logistic regression: 30,730 weights."""
-    return logits(images, given)
+    return logits(images, options)
 
 
-def mlp(images: tf.Tensor, given: Pass) -> tf.Tensor:
+@_network
+def mlp(images: tf.Tensor, options: Options, training: bool, position: Any) -> tf.Tensor:
     """A multilayer perceptron of two hidden layers of 128 sigmoids: 411,146 weights."""
-    hidden1 = hidden('hidden1', images, 128, given, tf.sigmoid)
-    hidden2 = hidden('hidden2', hidden1, 128, given, tf.sigmoid)
-    return logits(hidden2, given)
+    hidden1 = _hidden('hidden1', images, 128, options, training, position, tf.sigmoid)
+    hidden2 = _hidden('hidden2', hidden1, 128, options, training, position, tf.sigmoid)
+    return logits(hidden2, options)
 
 
-def small_cnn(images: tf.Tensor, given: Pass) -> tf.Tensor:
+@_network
+def small_cnn(images: tf.Tensor, options: Options, training: bool, position: Any) -> tf.Tensor:
     """Two convolutions without padding, each pooled: 42,442 weights."""
-    conv1 = convolution('conv1', images, 32, 3, given, VALID)
+    conv1 = convolution('conv1', images, 32, 3, options, VALID)
     pool1 = max_pool('pool1', conv1)
-    conv2 = convolution('conv2', pool1, 64, 3, given, VALID)
+    conv2 = convolution('conv2', pool1, 64, 3, options, VALID)
     pool2 = max_pool('pool2', conv2)
-    return logits(pool2, given)
+    return logits(pool2, options)
 
 
-def dropout_cnn(images: tf.Tensor, given: Pass) -> tf.Tensor:
+@_network
+def dropout_cnn(images: tf.Tensor, options: Options, training: bool, position: Any) -> tf.Tensor:
     """One convolution, pooled, and a hidden layer, each with dropout: 4,200,842 weights."""
-    conv1 = convolution('conv1', images, 32, 3, given)
+    conv1 = convolution('conv1', images, 32, 3, options)
     pool1 = max_pool('pool1', conv1)
-    dropout1 = dropout('dropout1', pool1, 0.25, given)
-    hidden1 = hidden('hidden1', dropout1, 512, given)
-    dropout2 = dropout('dropout2', hidden1, 0.5, given)
-    return logits(dropout2, given)
+    dropout1 = dropout('dropout1', pool1, 0.25, options, training, position)
+    hidden1 = _hidden('hidden1', dropout1, 512, options, training, position)
+    dropout2 = dropout('dropout2', hidden1, 0.5, options, training, position)
+    return logits(dropout2, options)
 
 
-def deep_cnn(images: tf.Tensor, given: Pass) -> tf.Tensor:
+@_network
+def deep_cnn(images: tf.Tensor, options: Options, training: bool, position: Any) -> tf.Tensor:
     """Two pairs of convolutions, of 32 and of 64 filters, with dropout: 1,676,842 weights.
 
     The network of Keras's own example of CIFAR-10, but that the second convolution is padded.
     """
-    conv1 = convolution('conv1', images, 32, 3, given)
-    conv2 = convolution('conv2', conv1, 32, 3, given)
+    conv1 = convolution('conv1', images, 32, 3, options)
+    conv2 = convolution('conv2', conv1, 32, 3, options)
     pool1 = max_pool('pool1', conv2)
-    dropout1 = dropout('dropout1', pool1, 0.25, given)
-    conv3 = convolution('conv3', dropout1, 64, 3, given)
-    conv4 = convolution('conv4', conv3, 64, 3, given, VALID)
+    dropout1 = dropout('dropout1', pool1, 0.25, options, training, position)
+    conv3 = convolution('conv3', dropout1, 64, 3, options)
+    conv4 = convolution('conv4', conv3, 64, 3, options, VALID)
     pool2 = max_pool('pool2', conv4)
-    dropout2 = dropout('dropout2', pool2, 0.25, given)
-    hidden1 = hidden('hidden1', dropout2, 512, given)
-    dropout3 = dropout('dropout3', hidden1, 0.5, given)
-    return logits(dropout3, given)
+    dropout2 = dropout('dropout2', pool2, 0.25, options, training, position)
+    hidden1 = _hidden('hidden1', dropout2, 512, options, training, position)
+    dropout3 = dropout('dropout3', hidden1, 0.5, options, training, position)
+    return logits(dropout3, options)
 
 
-def batch_norm_cnn(images: tf.Tensor, given: Pass) -> tf.Tensor:
+@_network
+def batch_norm_cnn(images: tf.Tensor, options: Options, training: bool, position: Any) -> tf.Tensor:
     """Three pairs of convolutions of 3 x 3 and 1 x 1, normalised: 642,090 weights.
 
     Besides them the normalisations have two for each of their channels, 448 in all. That they
-    follow the pooling, and the parts that are dropped, are this project's choice.
+    follow the pooling, and the parts that are dropped are this project's choice.
     """
     features = images
     for block, num_filters in enumerate((32, 64, 128)):
         first, second = 2 * block + 1, 2 * block + 2
-        features = convolution(f'conv{first}', features, num_filters, 3, given)
-        features = convolution(f'conv{second}', features, num_filters, 1, given)
+        features = convolution(f'conv{first}', features, num_filters, 3, options)
+        features = convolution(f'conv{second}', features, num_filters, 1, options)
         features = max_pool(f'pool{block + 1}', features)
-        features = batch_normalization(f'norm{block + 1}', features, given)
-        features = dropout(f'dropout{block + 1}', features, 0.25, given)
-    hidden1 = hidden('hidden1', features, 256, given)
-    dropout4 = dropout('dropout4', hidden1, 0.5, given)
-    return logits(dropout4, given)
+        features = batch_normalization(f'norm{block + 1}', features, training)
+        features = dropout(f'dropout{block + 1}', features, 0.25, options, training, position)
+    hidden1 = _hidden('hidden1', features, 256, options, training, position)
+    dropout4 = dropout('dropout4', hidden1, 0.5, options, training, position)
+    return logits(dropout4, options)
 
 
-def mnist_cnn(images: tf.Tensor, given: Pass) -> tf.Tensor:
+@_network
+def mnist_cnn(images: tf.Tensor, options: Options, training: bool, position: Any) -> tf.Tensor:
     """One linear convolution of 28 filters and a hidden layer: 607,394 weights.
 
     As Yalçın, "Image classification in 10 minutes with MNIST dataset", 2018, has it.
     """
-    conv1 = convolution('conv1', images, 28, 3, given, VALID, tf.identity)
+    conv1 = convolution('conv1', images, 28, 3, options, VALID, tf.identity)
     pool1 = max_pool('pool1', conv1)
-    hidden1 = hidden('hidden1', pool1, 128, given)
-    dropout1 = dropout('dropout1', hidden1, 0.2, given)
-    return logits(dropout1, given)
+    hidden1 = _hidden('hidden1', pool1, 128, options, training, position)
+    dropout1 = dropout('dropout1', hidden1, 0.2, options, training, position)
+    return logits(dropout1, options)
 
 
-def mnist_deep(images: tf.Tensor, given: Pass) -> tf.Tensor:
+@_network
+def mnist_deep(images: tf.Tensor, options: Options, training: bool, position: Any) -> tf.Tensor:
     """Pairs of convolutions, of 5 x 5 and of 3 x 3, with dropout: 887,530 weights.
 
     As Ghouzam, "Introduction to CNN Keras", Kaggle 2017, has it.
     """
-    conv1 = convolution('conv1', images, 32, 5, given)
-    conv2 = convolution('conv2', conv1, 32, 5, given)
+    conv1 = convolution('conv1', images, 32, 5, options)
+    conv2 = convolution('conv2', conv1, 32, 5, options)
     pool1 = max_pool('pool1', conv2)
-    dropout1 = dropout('dropout1', pool1, 0.25, given)
-    conv3 = convolution('conv3', dropout1, 64, 3, given)
-    conv4 = convolution('conv4', conv3, 64, 3, given)
+    dropout1 = dropout('dropout1', pool1, 0.25, options, training, position)
+    conv3 = convolution('conv3', dropout1, 64, 3, options)
+    conv4 = convolution('conv4', conv3, 64, 3, options)
     pool2 = max_pool('pool2', conv4)
-    dropout2 = dropout('dropout2', pool2, 0.25, given)
-    hidden1 = hidden('hidden1', dropout2, 256, given)
-    dropout3 = dropout('dropout3', hidden1, 0.5, given)
-    return logits(dropout3, given)
+    dropout2 = dropout('dropout2', pool2, 0.25, options, training, position)
+    hidden1 = _hidden('hidden1', dropout2, 256, options, training, position)
+    dropout3 = dropout('dropout3', hidden1, 0.5, options, training, position)
+    return logits(dropout3, options)
 
 
-def book(images: tf.Tensor, given: Pass) -> tf.Tensor:
+@_network
+def book(images: tf.Tensor, options: Options, training: bool, position: Any) -> tf.Tensor:
     """The tutorial's network as a book has it: 1,068,298 weights.
 
     McClure, "TensorFlow machine learning cookbook", 2017, ch. 8: normalisation after pooling
@@ -146,59 +184,24 @@ def book(images: tf.Tensor, given: Pass) -> tf.Tensor:
     """
     features = images
     for number in (1, 2):
-        features = convolution(f'conv{number}', features, 64, 5, given, stddev=0.05)
+        features = convolution(f'conv{number}', features, 64, 5, options, stddev=0.05)
         features = max_pool(f'pool{number}', features, side=3, padding=SAME)
         features = local_response_normalization(
-            f'norm{number}', features, depth_radius=5, bias=2.0, alpha=0.001
+            features, depth_radius=5, bias=2.0, alpha=0.001, name=f'norm{number}'
         )
-    local3 = hidden('local3', features, 384, given, stddev=0.05)
-    local4 = hidden('local4', local3, 192, given, stddev=0.05)
-    return logits(local4, given, stddev=0.05)
+    local3 = _hidden('local3', features, 384, options, training, position, stddev=0.05)
+    local4 = _hidden('local4', local3, 192, options, training, position, stddev=0.05)
+    return logits(local4, options, stddev=0.05)
 
 
-MODELS = {
-    model.name: model
-    for model in (
-        cifar10.TUTORIAL_MODEL,
-        Model('book', book),
-        Model('logistic', logistic, _WHOLE),
-        Model('mlp', mlp, _WHOLE),
-        Model('small_cnn', small_cnn, _WHOLE),
-        Model('dropout_cnn', dropout_cnn, _WHOLE),
-        Model('deep_cnn', deep_cnn, _WHOLE),
-        Model('batch_norm_cnn', batch_norm_cnn, _WHOLE, normalizes_batches=True),
-        Model('mnist_cnn', mnist_cnn, _DIGIT),
-        Model('mnist_deep', mnist_deep, _DIGIT),
-    )
+NETWORKS = {
+    'book': Network(book),
+    'logistic': Network(logistic, _WHOLE),
+    'mlp': Network(mlp, _WHOLE),
+    'small_cnn': Network(small_cnn, _WHOLE),
+    'dropout_cnn': Network(dropout_cnn, _WHOLE),
+    'deep_cnn': Network(deep_cnn, _WHOLE),
+    'batch_norm_cnn': Network(batch_norm_cnn, _WHOLE, normalizes_batches=True),
+    'mnist_cnn': Network(mnist_cnn, _DIGIT),
+    'mnist_deep': Network(mnist_deep, _DIGIT),
 }
-
-
-def model_setting() -> Any:
-    """The flag --model of a script that opens checkpoints."""
-    return setting(
-        None,
-        'The network of the checkpoints; by default the one that the settings beside them name, '
-        'else tutorial.',
-        choices=MODEL_NAMES,
-    )
-
-
-def of_run(directory: str, asked_for: str | None = None) -> Model:
-    """The network of the checkpoints in a folder.
-
-    Args:
-      directory: of the checkpoints.
-      asked_for: its name, for a folder without settings; None: the tutorial's there.
-
-    Raises:
-      UserError: the settings can't be read, name a network that isn't there, or another one
-        than is asked for.
-    """
-    stored = run_folder.load(directory)
-    named = run_folder.stored_choice(stored, directory, 'model', MODEL_NAMES)
-    name = named or (None if stored else asked_for) or cifar10.TUTORIAL_MODEL.name
-    if asked_for not in (None, name):
-        raise UserError(
-            f'--model={asked_for}: the checkpoints in {directory} are of the network {name}'
-        )
-    return MODELS[name]

@@ -170,9 +170,7 @@ def recipe_of(stored: Mapping[str, Any]) -> Recipe:
     return Recipe(**{name: value for name, value in stored.items() if name in known})
 
 
-def last_step_of_schedule(
-    recipe: Recipe, num_examples_per_epoch: int, global_batch_size: int
-) -> int | None:
+def last_step(recipe: Recipe, num_examples_per_epoch: int, global_batch_size: int) -> int | None:
     """The step after which the learning rate is 0, or a cycle's last and least; None: never.
 
     Args:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Sequence
 
 import tensorflow.compat.v1 as tf
 
-from cifar10_input import NUM_EXAMPLES_PER_EPOCH_FOR_TRAIN
+from cifar10_input import NUM_EXAMPLES_PER_EPOCH_FOR_TRAIN, Distortions
 from cifar10_lib.nn.recipes import TUTORIAL_RECIPE, Recipe, _examples_per_decay
 
 # The corners of a cycle, as (part of the cycle, part of the largest rate): up, down as long,
@@ -21,13 +22,16 @@ _ONE_CYCLE = ((0.0, 0.1), (0.45, 1.0), (0.9, 0.1), (1.0, 0.001))
 # By so much at least a precision is better than another: as Keras has it.
 _LEAST_GAIN = 0.0001
 
+# Collection of the counter of training examples.
+EXAMPLES_SEEN = 'examples_seen'
 
-def learning_rate_after(
-    examples_seen: tf.Variable,
+
+def learning_rate(
+    examples_seen: tf.Tensor | tf.Variable,
     num_examples_per_epoch: int = NUM_EXAMPLES_PER_EPOCH_FOR_TRAIN,
     recipe: Recipe = TUTORIAL_RECIPE,
 ) -> tf.Tensor:
-    """The rate of the step that follows.
+    """The learning rate of the next step.
 
     Args:
       examples_seen: int64 [], number of training examples so far.
@@ -45,6 +49,22 @@ def learning_rate_after(
     if recipe.plateau_evaluations:
         fraction *= plateau_variable()
     return recipe.learning_rate * fraction
+
+
+def create_examples_seen(value: int = 0) -> tf.Variable:
+    """The graph's counter of training examples, int64 [], `value` at first."""
+    return tf.get_variable(
+        'examples_seen',
+        initializer=tf.constant(value, tf.int64),
+        trainable=False,
+        collections=[tf.GraphKeys.GLOBAL_VARIABLES, EXAMPLES_SEEN],
+    )
+
+
+def get_examples_seen() -> tf.Variable:
+    """The graph's counter of training examples."""
+    (variable,) = tf.get_collection(EXAMPLES_SEEN)
+    return variable
 
 
 def plateau_variable() -> tf.Variable:
@@ -147,8 +167,8 @@ _FRACTIONS: dict[str, Callable[[tf.Tensor, int, float], tf.Tensor]] = {
 }
 
 
-def optimizer_of(recipe: Recipe, learning_rate: tf.Tensor) -> tf.train.Optimizer:
-    """The recipe's optimiser with a rate float32 [].
+def create_optimizer(recipe: Recipe, learning_rate: tf.Tensor) -> tf.train.Optimizer:
+    """The recipe's optimiser with a learning rate float32 [].
 
     Adam's further values are those of Kingma and Ba, "Adam", ICLR 2015, algorithm 1; RMSprop's
     are Keras's, a decay of 0.9 and an epsilon of 1e-7, which is added under the root.
@@ -161,4 +181,11 @@ def optimizer_of(recipe: Recipe, learning_rate: tf.Tensor) -> tf.train.Optimizer
         return tf.train.RMSPropOptimizer(learning_rate, decay=0.9, epsilon=1e-7)
     return tf.train.MomentumOptimizer(
         learning_rate, recipe.momentum, use_nesterov=recipe.optimizer == 'nesterov'
+    )
+
+
+def distortions(recipe: Recipe) -> Distortions:
+    """The distortions of the training images that the recipe asks for."""
+    return Distortions(
+        **{field.name: getattr(recipe, field.name) for field in dataclasses.fields(Distortions)}
     )

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import tensorflow.compat.v1 as tf
 
+# Collection of the histogram summaries, which cost far more than the scalars of
+# tf.GraphKeys.SUMMARIES.
+HISTOGRAMS = 'histograms'
+
 # Images of a batch that its picture shows, at most; how many of them in a row; side of one of
 # their pixels, as most of the 24 x 24 would otherwise fill no more of a screen than a letter.
 _NUM_IMAGES = 8
-
-
 _IMAGES_IN_A_ROW = 4
-
-
 _MAGNIFICATION = 5
 
 
@@ -22,7 +22,7 @@ def summary_scope() -> tf.name_scope:
 
 
 def scalar(tag: str, value: tf.Tensor) -> None:
-    """Has each summary hold a scalar.
+    """Adds a scalar to the summaries.
 
     tf.summary.scalar would make a name scope of the tag.
     """
@@ -31,15 +31,15 @@ def scalar(tag: str, value: tf.Tensor) -> None:
     tf.add_to_collection(tf.GraphKeys.SUMMARIES, summary)
 
 
-def histogram(tag: str, values: tf.Tensor, collection: str) -> None:
-    """Has each summary of a collection hold the histogram of floating-point values."""
+def histogram(tag: str, values: tf.Tensor) -> None:
+    """Adds the histogram of floating-point values to the collection HISTOGRAMS."""
     with summary_scope():
         summary = tf.raw_ops.HistogramSummary(tag=tag, values=values, name=tag)
-    tf.add_to_collection(collection, summary)
+    tf.add_to_collection(HISTOGRAMS, summary)
 
 
 def images(batch: tf.Tensor) -> None:
-    """Has each summary hold a picture of the first images of a batch.
+    """Adds a picture of the first images of a batch to the summaries.
 
     Args:
       batch: float32 [batch, height, width, channels]; each image is shown from its

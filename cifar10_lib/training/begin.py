@@ -1,9 +1,4 @@
-"""What is a training run, and how does it begin?
-
-`begin` brings data, folder, settings and the other workers together, and says where the run
-starts. What then happens between the steps is in `cifar10_hooks.py`, and the steps themselves
-are in `cifar10_session.py`.
-"""
+"""The beginning of a training run: data, folder, settings and the other workers, together."""
 
 from __future__ import annotations
 
@@ -18,15 +13,16 @@ from typing import Any, NamedTuple
 import tensorflow
 import tensorflow.compat.v1 as tf
 
-import cifar10
-from cifar10_input import count_examples, train_files
+from cifar10_input import NUM_CLASSES, count_examples, distorted_inputs, train_files
 from cifar10_lib.base import files, flags, locks
 from cifar10_lib.base.errors import UserError
 from cifar10_lib.base.watch import Watch
 from cifar10_lib.data import prepare
 from cifar10_lib.data.prepare import data_note
-from cifar10_lib.nn.networks import MODELS
-from cifar10_lib.nn.recipes import TUTORIAL_RECIPE, last_step_of_schedule
+from cifar10_lib.nn import summaries
+from cifar10_lib.nn.layers import Network, Options, training_options
+from cifar10_lib.nn.recipes import TUTORIAL_RECIPE, last_step
+from cifar10_lib.nn.schedules import distortions
 from cifar10_lib.runs import checkpoints, history, run_folder
 from cifar10_lib.runs.checkpoints import CheckpointFolder
 from cifar10_lib.training import mixed_precision
@@ -50,31 +46,34 @@ class Run(NamedTuple):
 
     settings: Any
     """TrainSettings, with `dataset` decided."""
+    network: Network
     data: TrainingData
-    """What it is trained on."""
+    batch_size: int
+    """Number of examples in a step, all towers and workers together."""
     folder: CheckpointFolder | None
-    """Where its checkpoints lie; None on a worker that isn't the chief."""
+    """Of its checkpoints; None on a worker that isn't the chief."""
     start: checkpoints.Start
-    """Where it goes on from."""
+    """Checkpoint and counters that it resumes from."""
     watch: Watch
     """Sees when the training files change."""
     check_folder: Callable[[], None]
     """Raises UserError if the train_dir isn't there any more."""
     worker: Worker
-    """The process's part in it."""
+    """This process's part in it."""
 
 
 @contextlib.contextmanager
 def begin(
-    settings: TrainSettings, global_batch_size: int, worker: Worker | None = None
+    settings: TrainSettings, network: Network, batch_size: int, worker: Worker | None = None
 ) -> Iterator[Run]:
-    """Gets the data and the folder ready, and prints what is about to happen.
+    """Prepares the data and the folder, and prints what is about to happen.
 
     Until the end of `with`, no other run can begin in the folder.
 
     Args:
       settings: as the flags gave them.
-      global_batch_size: number of examples in a step, all towers and workers together.
+      network: that `settings.model` names.
+      batch_size: number of examples in a step, all towers and workers together.
       worker: this process's part in the run; None: it is the only one.
 
     Yields:
@@ -86,22 +85,22 @@ def begin(
     """
     mixed_precision.check(settings.use_fp16, settings.use_bf16)
     worker = worker or Worker()
-    goes_on = worker.is_chief and not settings.start_over
-    stored = run_folder.load(settings.train_dir) if goes_on else {}
+    resumes = worker.is_chief and not settings.start_over
+    stored = run_folder.load(settings.train_dir) if resumes else {}
     prepared = _prepare_data(settings, stored.get('dataset'))
     settings = dataclasses.replace(settings, dataset=prepared.dataset)
     _check_plateau(settings, worker)
     _check_model(settings, stored)
     _check_preset(settings, stored)
     _check_held_out(settings, stored)
-    data = _training_data(settings, prepared, global_batch_size)
+    data = _training_data(settings, prepared, batch_size)
     print(f'Settings: {flags.describe(settings)}')
-    print(f'Data: {_in_words(settings, data)}{data_note(prepared.dataset)}')
-    _warn_of_steps_beyond_schedule(settings, data, global_batch_size)
-    _warn_of_unseen_colours(settings)
+    print(f'Data: {_describe(settings, data)}{data_note(prepared.dataset)}')
+    _warn_of_steps_beyond_schedule(settings, data, batch_size)
+    _warn_of_unseen_colours(settings, network)
     watch = Watch(train_files(prepared.directory))
     with contextlib.ExitStack() as held:
-        folder, found, check_folder = None, None, _nothing_to_check
+        folder, found, check_folder = None, None, lambda: None
         if worker.is_chief:
             check_folder = held.enter_context(_hold_train_dir(settings))
             folder = CheckpointFolder(settings.train_dir, settings.max_to_keep)
@@ -111,17 +110,15 @@ def begin(
         facts = {'training images': data.num_examples, 'training files': watch.digest()}
         start = worker.join(settings, facts, found)
         if start.checkpoint:
-            print(f'Going on from {start.checkpoint} at step {start.step}')
+            print(f'Resuming from {start.checkpoint} at step {start.step}')
         if settings.deterministic:
             tensorflow.config.experimental.enable_op_determinism()
         with tf.Graph().as_default():
             # What tf.data asks for before it is deterministic; no operation here draws from it.
             tf.set_random_seed(settings.seed)
-            yield Run(settings, data, folder, start, watch, check_folder, worker)
-
-
-def _nothing_to_check() -> None:
-    """Of a folder that is not used."""
+            yield Run(
+                settings, network, data, batch_size, folder, start, watch, check_folder, worker
+            )
 
 
 def _prepare_data(settings: TrainSettings, stored: str | None) -> prepare.Prepared:
@@ -135,7 +132,7 @@ def _prepare_data(settings: TrainSettings, stored: str | None) -> prepare.Prepar
             f'--dataset={dataset}: the run in {settings.train_dir} was trained on {stored}; '
             f'name another --train_dir, or give --dataset={stored} or --start_over'
         )
-    return cifar10.maybe_download_and_extract(settings.data_dir, dataset, settings.data_url)
+    return prepare.prepare(settings.data_dir, dataset, settings.data_url)
 
 
 def _check_plateau(settings: TrainSettings, worker: Worker) -> None:
@@ -190,20 +187,20 @@ def _check_held_out(settings: TrainSettings, stored: dict[str, Any]) -> None:
 
 
 def _warn_of_steps_beyond_schedule(
-    settings: TrainSettings, data: TrainingData, global_batch_size: int
+    settings: TrainSettings, data: TrainingData, batch_size: int
 ) -> None:
-    last_step = last_step_of_schedule(settings, data.num_examples, global_batch_size)
-    if last_step is not None and last_step < settings.max_steps:
+    last = last_step(settings, data.num_examples, batch_size)
+    if last is not None and last < settings.max_steps:
         print(
-            f'Warning: the learning rate is at its end after step {last_step:,}, by --schedule='
+            f'Warning: the learning rate is at its end after step {last:,}, by --schedule='
             f'{settings.schedule} and --decay_epochs={settings.decay_epochs}, but --max_steps is '
             f'{settings.max_steps:,}',
             file=sys.stderr,
         )
 
 
-def _warn_of_unseen_colours(settings: TrainSettings) -> None:
-    if MODELS[settings.model].view.depth == 1 and settings.dataset != 'own':
+def _warn_of_unseen_colours(settings: TrainSettings, network: Network) -> None:
+    if network.view.depth == 1 and settings.dataset != 'own':
         print(
             f'Warning: the network {settings.model} is for grey images: of the colours in '
             f'{settings.data_dir} it sees red alone',
@@ -212,29 +209,29 @@ def _warn_of_unseen_colours(settings: TrainSettings) -> None:
 
 
 def _training_data(
-    settings: TrainSettings, prepared: prepare.Prepared, global_batch_size: int
+    settings: TrainSettings, prepared: prepare.Prepared, batch_size: int
 ) -> TrainingData:
     """Raises UserError where there is less than a batch of it."""
     total = count_examples(train_files(prepared.directory))
     num_examples = total - settings.num_held_out
-    if global_batch_size > total:
+    if batch_size > total:
         raise UserError(
-            f'--batch_size: a step takes {global_batch_size} examples, but {prepared.directory} '
+            f'--batch_size: a step takes {batch_size} examples, but {prepared.directory} '
             f'holds only {total} training images'
         )
-    if global_batch_size > num_examples:
+    if batch_size > num_examples:
         raise UserError(
             f'--num_held_out={settings.num_held_out}: {prepared.directory} holds {total} training '
-            f'images; expected at most {total - global_batch_size}, so that a batch of '
-            f'{global_batch_size} is left'
+            f'images; expected at most {total - batch_size}, so that a batch of '
+            f'{batch_size} is left'
         )
     return TrainingData(prepared.directory, num_examples, prepared.num_classes)
 
 
-def _in_words(settings: TrainSettings, data: TrainingData) -> str:
-    """What is trained on, and what is not."""
+def _describe(settings: TrainSettings, data: TrainingData) -> str:
+    """The training images, and those held out."""
     held_out = f', {settings.num_held_out} more held out' if settings.num_held_out else ''
-    classes = f' of {data.num_classes} classes' if data.num_classes != cifar10.NUM_CLASSES else ''
+    classes = f' of {data.num_classes} classes' if data.num_classes != NUM_CLASSES else ''
     return f'{data.num_examples} training images{classes} in {data.directory}{held_out}'
 
 
@@ -252,7 +249,7 @@ def _hold_train_dir(settings: TrainSettings) -> Iterator[Callable[[], None]]:
 
 @contextlib.contextmanager
 def writing_to(train_dir: str) -> Iterator[None]:
-    """Makes an OSError the user's."""
+    """Turns an OSError into a UserError that names the flag."""
     try:
         yield
     except OSError as error:
@@ -282,3 +279,47 @@ def _remove_run(train_dir: str) -> None:
                 shutil.rmtree(path)
             else:
                 os.remove(path)
+
+
+# ------------------------------------------------------------------------ the graph
+
+
+def training_batches(run: Run, batch_size: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """This worker's batches from the run's start on: see `cifar10_input.distorted_inputs`.
+
+    The input stays on the CPU, so that a GPU computes the network alone.
+
+    Args:
+      run: its settings say how the images are distorted.
+      batch_size: number of images in a batch of this worker.
+
+    Returns:
+      images: float32 [batch_size, size, size, depth], as the network's view has them.
+      labels: int32 [batch_size].
+    """
+    with tf.device('/cpu:0'), tf.name_scope('input'):
+        images, labels = distorted_inputs(
+            run.data.directory,
+            batch_size,
+            run.settings.seed,
+            run.start.examples,
+            share=run.worker.index,
+            num_shares=run.worker.num_workers,
+            distortions=distortions(run.settings),
+            num_held_out=run.settings.num_held_out,
+            view=run.network.view,
+        )
+        summaries.images(images)
+    return images, labels
+
+
+def network_options(run: Run, num_parts: int = 1, summaries: bool = True) -> Options:
+    """The options of the run's network, as its settings have them."""
+    return training_options(
+        run.settings,
+        num_classes=run.data.num_classes,
+        seed=run.settings.seed,
+        use_fp16=run.settings.use_fp16,
+        num_parts=num_parts,
+        summaries=summaries,
+    )

@@ -25,12 +25,12 @@ from typing import Any
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-import cifar10
 from cifar10_lib.base.errors import UserError
+from cifar10_lib.nn.layers import mean_statistics, set_mean_statistics
 from cifar10_lib.nn.recipes import Recipe
+from cifar10_lib.nn.towers import GradientsAndVariables, all_reduce
 from cifar10_lib.runs.checkpoints import Start
 from cifar10_lib.training import worker
-from cifar10_lib.training.nonfinite import Training
 from cifar10_lib.training.settings import TrainSettings
 
 _EXAMPLE = (
@@ -289,7 +289,6 @@ class ClusterWorker(worker.Worker):
         self._wait_secs = wait_secs
         self._start_step = -1
         self._stop: _AgreedStopHook | None = None
-        self._own: tuple[tf.Tensor, cifar10.GradientsAndVariables] | None = None
 
     def sum_over_workers(self, values: tf.Tensor, key: int) -> tf.Tensor:
         """The sum of all workers' `values`, which are of one shape; the same bits on each.
@@ -299,7 +298,7 @@ class ClusterWorker(worker.Worker):
           key: of this exchange; the workers make those of a key in the same order.
         """
         with tf.device(f'{self.device}/cpu:0'):
-            return cifar10.all_reduce(values, key, self.num_workers)
+            return all_reduce(values, key, self.num_workers)
 
     # ----------------------------------------------------------------- at the start
 
@@ -318,7 +317,7 @@ class ClusterWorker(worker.Worker):
         step, examples = everyones[0]['start']
         self._start_step = step
         if start is None and step:
-            print(f'Going on from step {step}, as {self.cluster.describe(0)} says', flush=True)
+            print(f'Resuming from step {step}, as {self.cluster.describe(0)} says', flush=True)
         return start or Start(None, step, examples)
 
     def _exchange(self, own: dict[str, Any]) -> list[dict[str, Any]]:
@@ -343,13 +342,15 @@ class ClusterWorker(worker.Worker):
     # ------------------------------------------------------------------- in the graph
 
     def mean_over_workers(
-        self, loss: tf.Tensor, gradients: cifar10.GradientsAndVariables
-    ) -> tuple[tf.Tensor, cifar10.GradientsAndVariables]:
-        """Means over the workers' equal shares of the batch: a `cifar10.Reduction`.
+        self, loss: tf.Tensor, gradients: GradientsAndVariables
+    ) -> tuple[tf.Tensor, GradientsAndVariables]:
+        """Means over the workers' equal shares of the batch.
 
-        All go in one vector, and with them the signals that ask to stop.
+        All go in one vector, and with them the statistics of batch normalisation, which are set
+        to their means, and the signals that ask to stop.
         """
-        self._own = loss, gradients
+        num_gradients = len(gradients)
+        gradients = [*gradients, *mean_statistics()]
         signals = tf.placeholder(tf.float32, [self.num_workers], name='signals')
         tensors = [loss, *(gradient for gradient, _ in gradients), signals]
         with tf.name_scope('mean_over_workers'):
@@ -362,14 +363,9 @@ class ClusterWorker(worker.Worker):
                 for part, tensor in zip(parts, tensors[:-1], strict=True)
             ]
         self._stop = _AgreedStopHook(self.index, signals, everyones_signals)
-        return mean_loss, [
-            (mean, variable) for mean, (_, variable) in zip(means, gradients, strict=True)
-        ]
-
-    def own_part(self, training: Training) -> Training:
-        assert self._own
-        loss, gradients = self._own
-        return training._replace(total_loss=loss, gradients=gradients)
+        pairs = [(mean, variable) for mean, (_, variable) in zip(means, gradients, strict=True)]
+        set_mean_statistics(pairs[num_gradients:])
+        return mean_loss, pairs[:num_gradients]
 
     # ----------------------------------------------------------------- in the session
 

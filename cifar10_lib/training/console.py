@@ -29,8 +29,8 @@ _FORMS = (
 _SHORTEST_BAR, _LONGEST_BAR = 10, 30
 
 
-class Taken(NamedTuple):
-    """What a step tells once it is taken: as tensors, or as their values."""
+class StepTensors(NamedTuple):
+    """What a step tells once it is tensors: as tensors, or as their values."""
 
     step: Any
     """int64 [], the global_step."""
@@ -39,7 +39,7 @@ class Taken(NamedTuple):
     loss: Any
     """float32 [], the total loss of its batch."""
     learning_rate: Any
-    """float32 [], which it was taken with."""
+    """float32 [], which it was tensors with."""
 
 
 class Stopwatch:
@@ -141,16 +141,16 @@ class HistoryHook(tf.train.SessionRunHook):
     """Notes the numbers of every so many steps in the history."""
 
     def __init__(
-        self, taken: Taken, history: History, stopwatch: Stopwatch, log_frequency: int
+        self, tensors: StepTensors, history: History, stopwatch: Stopwatch, log_frequency: int
     ) -> None:
         """
         Args:
-          taken: tensors of a step.
+          tensors: tensors of a step.
           history: where to.
           stopwatch: starts with the first step.
           log_frequency: steps between entries.
         """
-        self._taken = taken
+        self._taken = tensors
         self._history = history
         self._stopwatch = stopwatch
         self._log_frequency = log_frequency
@@ -162,20 +162,20 @@ class HistoryHook(tf.train.SessionRunHook):
     def after_run(
         self, run_context: tf.train.SessionRunContext, run_values: tf.train.SessionRunValues
     ) -> None:
-        taken: Taken = run_values.results
-        if taken.step % self._log_frequency == 0:
-            self._history.add(training_entry(taken, self._stopwatch.seconds))
+        tensors: StepTensors = run_values.results
+        if tensors.step % self._log_frequency == 0:
+            self._history.add(training_entry(tensors, self._stopwatch.seconds))
 
 
-def training_entry(taken: Taken, seconds: float) -> Entry:
+def training_entry(tensors: StepTensors, seconds: float) -> Entry:
     """What the history keeps of a step."""
     return {
-        'step': int(taken.step),
-        'examples': int(taken.examples),
+        'step': int(tensors.step),
+        'examples': int(tensors.examples),
         'seconds': round(seconds, 3),
-        'loss': float(taken.loss),
+        'loss': float(tensors.loss),
         # 0.1, not 0.10000000149011612, which is its float32.
-        'learning_rate': float(f'{taken.learning_rate:.6g}'),
+        'learning_rate': float(f'{tensors.learning_rate:.6g}'),
     }
 
 
@@ -193,7 +193,7 @@ class LiveLine(tqdm):
           batch_size: number of examples in a step, all towers and workers together.
         """
         self._batch_size = batch_size
-        self._taken: Taken | None = None
+        self._taken: StepTensors | None = None
         self._precision: float | None = None
         self._note = 'starting'
         super().__init__(
@@ -205,16 +205,16 @@ class LiveLine(tqdm):
             miniters=1,
         )
 
-    def show(self, taken: Taken) -> None:
+    def show(self, tensors: StepTensors) -> None:
         """Shows a step, unless it has shown one just now."""
-        is_first, self._taken = self._taken is None, taken
+        is_first, self._taken = self._taken is None, tensors
         if is_first:
             # It includes building and warming up, which no speed should count.
-            self.initial = self.n = self.last_print_n = taken.step
+            self.initial = self.n = self.last_print_n = tensors.step
             self.unpause()
         else:
             self._note = ''
-            self.update(taken.step - self.n)
+            self.update(tensors.step - self.n)
 
     def show_precision(self, precision: float | None) -> None:
         self._precision = precision
@@ -270,13 +270,13 @@ class LiveLine(tqdm):
 class LiveHook(tf.train.SessionRunHook):
     """Keeps a live line up to date."""
 
-    def __init__(self, taken: Taken, line: LiveLine) -> None:
+    def __init__(self, tensors: StepTensors, line: LiveLine) -> None:
         """
         Args:
-          taken: tensors of a step.
+          tensors: tensors of a step.
           line: which shows them.
         """
-        self._taken = taken
+        self._taken = tensors
         self._line = line
 
     def before_run(self, run_context: tf.train.SessionRunContext) -> tf.train.SessionRunArgs:

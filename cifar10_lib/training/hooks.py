@@ -1,4 +1,4 @@
-"""What happens between the steps of a training run?"""
+"""Hooks of a training run: checkpoints, plateaus, and a watch on the training files."""
 
 from __future__ import annotations
 
@@ -7,18 +7,19 @@ import time
 import tensorflow.compat.v1 as tf
 
 from cifar10_lib.base.errors import UserError
+from cifar10_lib.base.watch import Watch
 from cifar10_lib.nn.schedules import plateau_fraction, plateau_variable
 from cifar10_lib.runs.checkpoints import CheckpointFolder
 from cifar10_lib.runs.history import Entry, History
 from cifar10_lib.training import nonfinite
 from cifar10_lib.training.begin import Run, writing_to
-from cifar10_lib.training.console import Taken
-from cifar10_lib.training.periodic_eval import InterimEvaluation
+from cifar10_lib.training.console import StepTensors
+from cifar10_lib.training.periodic_eval import PeriodicEvaluation
 from cifar10_lib.training.settings import TrainSettings
 
 
 class CheckpointHook(tf.train.SessionRunHook):
-    """Saves a checkpoint at first, now and then, and at the end; never a bad one.
+    """Saves checkpoints: at first, from time to time, and at the end; never a bad one.
 
     A run that has just been restored isn't saved again, nor are steps that may have been
     trained on changed files. Where an evaluation is due, it scores what was saved.
@@ -28,21 +29,21 @@ class CheckpointHook(tf.train.SessionRunHook):
         self,
         run: Run,
         folder: CheckpointFolder,
-        taken: Taken,
+        tensors: StepTensors,
         history: History,
-        evaluation: InterimEvaluation | None = None,
+        evaluation: PeriodicEvaluation | None = None,
     ) -> None:
         """
         Args:
-          run: whose settings say when.
-          folder: where to.
-          taken: tensors of a step.
-          history: on the disk before a checkpoint of its last step is.
+          run: its settings say when.
+          folder: of the checkpoints.
+          tensors: of a step.
+          history: written to the disk before each checkpoint.
           evaluation: of checkpoints, if any.
         """
         self._run = run
         self._folder = folder
-        self._taken = taken
+        self._tensors = tensors
         self._history = history
         self._evaluation = evaluation
         self._saved_step = -1
@@ -65,7 +66,7 @@ class CheckpointHook(tf.train.SessionRunHook):
             self._save(session, start.step)
 
     def before_run(self, run_context: tf.train.SessionRunContext) -> tf.train.SessionRunArgs:
-        return tf.train.SessionRunArgs([self._taken.step, self._taken.examples])
+        return tf.train.SessionRunArgs([self._tensors.step, self._tensors.examples])
 
     def after_run(
         self, run_context: tf.train.SessionRunContext, run_values: tf.train.SessionRunValues
@@ -104,7 +105,7 @@ class CheckpointHook(tf.train.SessionRunHook):
         bad = nonfinite.first_not_finite_variable(session)
         if bad:
             raise UserError(
-                f'after step {step}: {bad.in_words()}; no checkpoint of it was written'
+                f'after step {step}: {bad.describe()}; no checkpoint of it was written'
                 f'{newest_note(self._folder)}'
             )
         self._history.sync()
@@ -123,7 +124,7 @@ class CheckpointHook(tf.train.SessionRunHook):
 
 
 def newest_note(folder: CheckpointFolder | None) -> str:
-    """For an error that ends a run: what there is to go on from."""
+    """The end of an error message: the checkpoint to resume from."""
     if folder is None:
         return ''
     try:
@@ -134,16 +135,16 @@ def newest_note(folder: CheckpointFolder | None) -> str:
 
 
 class PlateauHook(tf.train.SessionRunHook):
-    """Has the learning rate of each step follow the evaluations before it.
+    """Makes the learning rate of each step follow the evaluations before it.
 
-    They are those in the history, so that a run in pieces has the rates of one in one go.
+    They are those in the history, so that a run in pieces has the learning rates of one in one go.
     """
 
     def __init__(self, settings: TrainSettings, history: History) -> None:
         """
         Args:
-          settings: whose recipe and whose evaluations they are.
-          history: has them.
+          settings: of the run.
+          history: of its evaluations.
         """
         self._settings = settings
         self._history = history
@@ -164,7 +165,7 @@ class PlateauHook(tf.train.SessionRunHook):
             run_context.session.run(self._assign, {self._fraction: fraction})
 
     def _counts(self, entry: Entry) -> bool:
-        """Not that of a run's last step: one in one go has no evaluation there."""
+        """Whether it is no evaluation of an earlier run's last step, which one go doesn't have."""
         return (
             entry.get('eval_data') == self._settings.eval_data
             and entry['step'] % self._settings.eval_every == 0
@@ -174,8 +175,8 @@ class PlateauHook(tf.train.SessionRunHook):
 class WatchDataHook(tf.train.SessionRunHook):
     """Ends the run, with UserError, where the training files change."""
 
-    def __init__(self, run: Run) -> None:
-        self._watch = run.watch
+    def __init__(self, watch: Watch) -> None:
+        self._watch = watch
 
     def after_run(
         self, run_context: tf.train.SessionRunContext, run_values: tf.train.SessionRunValues

@@ -1,4 +1,4 @@
-"""How good is a run while it goes on? Scores its checkpoints as `cifar10_eval.py` does."""
+"""Evaluation of checkpoints during training, as `cifar10_eval.py` does it."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ from cifar10_input import evaluation_files
 from cifar10_lib.base import watch
 from cifar10_lib.base.errors import UserError
 from cifar10_lib.evaluation.evaluator import Evaluator, evaluation_entry, report_precision, unseen
-from cifar10_lib.nn import networks
 from cifar10_lib.runs.history import History
+from cifar10_lib.training.begin import Run
 from cifar10_lib.training.console import LiveLine, Stopwatch
-from cifar10_lib.training.settings import TrainingData, TrainSettings
 
 
-class InterimEvaluation:
+class PeriodicEvaluation:
     """Scores checkpoints in the midst of training, which goes on as if nothing had been.
 
     It has a graph and a session of its own, so that training's batches and values stay the
@@ -24,25 +23,20 @@ class InterimEvaluation:
     """
 
     def __init__(
-        self,
-        settings: TrainSettings,
-        data: TrainingData,
-        history: History,
-        stopwatch: Stopwatch,
-        line: LiveLine | None,
+        self, run: Run, history: History, stopwatch: Stopwatch, line: LiveLine | None
     ) -> None:
-        """Gets ready, so that what is missing is an error before training starts.
+        """Prepares the graph, so that missing images are an error before training starts.
 
         Args:
-          settings: with `dataset` decided.
-          data: what is trained on.
+          run: its checkpoints are scored.
           history: keeps the results.
-          stopwatch: of training; stands still meanwhile.
-          line: shows how far an evaluation is; None: nothing does.
+          stopwatch: of training; paused meanwhile.
+          line: shows the progress of an evaluation; None: nothing does.
 
         Raises:
           UserError: the images can't be read, or there are none.
         """
+        settings, data = run.settings, run.data
         if settings.eval_data == 'held_out' and not settings.num_held_out:
             raise UserError(
                 '--eval_data=held_out: no training images are held out; expected a '
@@ -58,7 +52,7 @@ class InterimEvaluation:
             eval_data=settings.eval_data,
             num_classes=data.num_classes,
             num_held_out=settings.num_held_out,
-            model=networks.MODELS[settings.model],
+            network=run.network,
         )
 
     def is_due(self, step: int) -> bool:

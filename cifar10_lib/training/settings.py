@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 
 import tensorflow.compat.v1 as tf
 
-import cifar10
 from cifar10_lib.base.errors import UserError
 from cifar10_lib.base.flags import LARGEST_SEED, setting
 from cifar10_lib.data import prepare
-from cifar10_lib.nn import networks
+from cifar10_lib.data.download import DATA_URL
+from cifar10_lib.data.record_files import DATA_DIR
+from cifar10_lib.nn.layers import Network
 from cifar10_lib.nn.presets import PRESET_RUNS, PRESETS
 from cifar10_lib.nn.recipes import MODEL_NAMES, TUTORIAL_RECIPE, Recipe
 from cifar10_lib.runs import run_folder
@@ -38,9 +39,9 @@ class RunSettings:
         "A recipe by its name, by default the network's own; flags beside it change single values.",
         choices=tuple(PRESETS),
     )
-    data_dir: str = setting(prepare.DATA_DIR, 'Folder of the data set, filled if it is empty.')
+    data_dir: str = setting(DATA_DIR, 'Folder of the data set, filled if it is empty.')
     dataset: str = setting(None, prepare.DATASET_HELP, choices=prepare.DATASETS)
-    data_url: str = setting(cifar10.DATA_URL, 'Where to get CIFAR-10: an http, https or file URL.')
+    data_url: str = setting(DATA_URL, 'Where to get CIFAR-10: an http, https or file URL.')
     num_held_out: int = setting(
         0, 'How many of the last training images are kept for evaluation.', at_least=0
     )
@@ -143,21 +144,20 @@ class OneDeviceTrainSettings(TrainSettings):
     )
 
 
-def num_splits(settings: OneDeviceTrainSettings) -> int:
-    """In how many parts the device works on a batch.
+def num_parts(settings: OneDeviceTrainSettings, network: Network) -> int:
+    """Number of parts of a batch that the device computes side by side.
 
     On a CPU, operations of one half fill the cores while those of the other wait
     for each other. A GPU is better filled by one large batch. A network that normalises
-    batches would compute something else of their parts.
+    batches would compute another result of their parts.
 
     Raises:
-      UserError: the parts that were asked for don't divide the batch.
+      UserError: the number that was asked for doesn't divide the batch.
     """
     if not settings.batch_splits:
         on_gpu = bool(tf.config.list_physical_devices('GPU'))
         halves = not on_gpu and (os.cpu_count() or 1) > 1 and settings.batch_size % 2 == 0
-        whole = networks.MODELS[settings.model].normalizes_batches
-        return 2 if halves and not whole else 1
+        return 2 if halves and not network.normalizes_batches else 1
     if settings.batch_size % settings.batch_splits:
         raise UserError(
             f'--batch_splits={settings.batch_splits}: expected a divisor of '
@@ -170,42 +170,7 @@ class TrainingData(NamedTuple):
     """The images that a run is trained on."""
 
     directory: str
-    """Holds the record files."""
+    """Of the record files."""
     num_examples: int
     """Size of the training set, without what is held out."""
     num_classes: int
-
-
-def training_batches(
-    settings: TrainSettings,
-    data: TrainingData,
-    batch_size: int,
-    start_example: int,
-    share: int = 0,
-    num_shares: int = 1,
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Images and labels as the settings want them distorted: see `cifar10.distorted_inputs`."""
-    return cifar10.distorted_inputs(
-        data.directory,
-        batch_size,
-        settings.seed,
-        start_example,
-        share=share,
-        num_shares=num_shares,
-        distortions=settings.distortions,
-        num_held_out=settings.num_held_out,
-        view=networks.MODELS[settings.model].view,
-    )
-
-
-def network(settings: TrainSettings, data: TrainingData) -> cifar10.Network:
-    """The network that the settings ask for, with as many classes as the data has."""
-    return cifar10.Network(
-        num_classes=data.num_classes,
-        seed=settings.seed,
-        use_fp16=settings.use_fp16,
-        weight_decay=settings.weight_decay,
-        conv_weight_decay=settings.conv_weight_decay,
-        dropout=settings.dropout,
-        model=networks.MODELS[settings.model],
-    )

@@ -1,4 +1,4 @@
-"""The part of one process in a training run."""
+"""The part of one process in a training run, and the signals that stop it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from typing import Any
 
 import tensorflow.compat.v1 as tf
 
-from cifar10_lib.runs import checkpoints
-from cifar10_lib.training.nonfinite import Training
+from cifar10_lib.runs.checkpoints import Start
 from cifar10_lib.training.settings import TrainSettings
 
 
@@ -48,7 +47,7 @@ class StopSignalHook(tf.train.SessionRunHook):
 class Worker:
     """A process that trains: here the only one of its run.
 
-    `cifar10_cluster.ClusterWorker` is one of several, which take each step together.
+    `cluster.ClusterWorker` is one of several, which take each step together.
     """
 
     index = 0
@@ -61,32 +60,26 @@ class Worker:
         """Whether it is the one that finds the start, prints, saves and writes summaries."""
         return self.index == 0
 
-    def join(
-        self, settings: TrainSettings, facts: dict[str, Any], start: checkpoints.Start | None
-    ) -> checkpoints.Start:
+    def join(self, settings: TrainSettings, facts: dict[str, Any], start: Start | None) -> Start:
         """Meets the other workers, and agrees with them where the run starts.
 
         Args:
-          settings: as the flags gave them, with `dataset` decided.
+          settings: with `dataset` decided.
           facts: by name, what else must be the same on all workers.
-          start: what the chief has found; None on the others.
+          start: the chief's; None on the others.
         """
         del settings, facts
         assert start
         return start
 
     def hooks(self, own: list[tf.train.SessionRunHook]) -> list[tf.train.SessionRunHook]:
-        """`own`, of this worker's role, with what the workers do together before and after."""
+        """`own`, of this worker's role, between those that the workers need before and after."""
         return own
 
     def stop_hook(self) -> StopSignalHook:
-        """What ends the run at a signal."""
+        """The hook that ends the run at a signal."""
         return StopSignalHook()
 
-    def own_part(self, training: Training) -> Training:
-        """The part of the step that this worker can take again alone."""
-        return training
-
     def together(self) -> contextlib.AbstractContextManager[None]:
-        """Around what can't be done without the other workers."""
+        """Context of all that needs the other workers."""
         return contextlib.nullcontext()
