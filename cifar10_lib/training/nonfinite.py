@@ -75,8 +75,8 @@ def _computed(batch: Mapping[tf.Tensor, np.ndarray]) -> list[tf.Tensor]:
     """
     graph = tf.get_default_graph()
     given = {tensor.op for tensor in batch}
-    needed = {op for op in graph.get_operations() if op.type == 'CheckNumerics'}
-    waiting = list(needed)
+    needed: set[tf.Operation] = set()
+    waiting = [op for op in graph.get_operations() if op.type == 'CheckNumerics']
     while waiting:
         inputs = {tensor.op for tensor in waiting.pop().inputs} - needed - given
         needed |= inputs

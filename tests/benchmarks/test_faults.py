@@ -51,7 +51,7 @@ from cifar10_lib.data import prepare
     [
         ('step 20 loss 4.5', 20),
         ('2026-11-22 02:30:08.79: step 100, loss = nan (3384.8 examples/sec; 0.038 sec)', 100),
-        ('Going on from train/model.ckpt-7 at step 7', None),
+        ('Resuming from train/model.ckpt-7 at step 7', None),
         ('train.py: error: the loss of step 32 is not finite', None),
     ],
 )

@@ -130,7 +130,7 @@ def test_a_killed_worker_and_a_killed_chief_change_no_bit_of_the_result(
     with started(cluster_command(synthetic_data, train_dir, '--start_over')) as process:
         process.wait_for(': step 25,')
         kill_worker(process, 1)
-        process.wait_for('[worker 1] Going on from step')
+        process.wait_for('[worker 1] Resuming from step')
         process.wait_for(': step 45,')
         kill_worker(process, 0)
         evaluation = finish(
@@ -147,7 +147,7 @@ def test_a_killed_worker_and_a_killed_chief_change_no_bit_of_the_result(
         output = process.output()
     assert re.search(r'precision @ 1 = .* \(step [23456]0, 60 images\)', evaluation)
     assert output.count('was killed by SIGKILL: started again') == 2
-    assert len(re.findall(r'\[worker 0\] Going on from \S+ at step [2345]0', output)) == 2
+    assert len(re.findall(r'\[worker 0\] Resuming from \S+ at step [2345]0', output)) == 2
     assert_bit_identical(train_dir, unbroken[0])
 
 

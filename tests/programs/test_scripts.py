@@ -59,12 +59,12 @@ def test_train_multi_gpu_and_eval_share_checkpoints(
     towers = ['--num_gpus=2', '--tower_device=cpu', '--batch_size=4']
     second = run_script('cifar10_multi_gpu_train.py', *options, *towers, '--max_steps=7')
     assert second.returncode == 0, second.stderr
-    assert 'Going on from cifar10_train/model.ckpt-4 at step 4' in second.stdout
+    assert 'Resuming from cifar10_train/model.ckpt-4 at step 4' in second.stdout
     assert steps(second.stdout) == [6]
 
     third = run_script('cifar10_train.py', *options, '--max_steps=9', '--batch_size=8')
     assert third.returncode == 0, third.stderr
-    assert 'Going on from cifar10_train/model.ckpt-7 at step 7' in third.stdout
+    assert 'Resuming from cifar10_train/model.ckpt-7 at step 7' in third.stdout
     reader = tf.train.load_checkpoint(str(tmp_path / 'cifar10_train' / 'model.ckpt-9'))
     assert reader.get_tensor('examples_seen') == 72
     assert not any('tower' in name for name in reader.get_variable_to_shape_map())
@@ -125,7 +125,7 @@ def test_train_stops_at_sigterm_and_the_printed_command_goes_on(
     assert stopped and 3 <= int(stopped[1]) < 500
     assert (tmp_path / 'cifar10_train' / f'model.ckpt-{stopped[1]}.index').exists()
 
-    go_on = re.search(r'To go on: (.*)', rest)
+    go_on = re.search(r'To resume: (.*)', rest)
     assert go_on
     result = subprocess.run(
         f'{go_on[1]} --max_steps={int(stopped[1]) + 1}',

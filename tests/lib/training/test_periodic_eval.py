@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import tensorflow.compat.v1 as tf
 
+import cifar10
 import cifar10_eval
 from cifar10_eval import EvalSettings
 from cifar10_lib.base.errors import UserError
@@ -210,13 +211,13 @@ def test_test_images_that_change_end_the_run(
     copy.mkdir(parents=True)
     for path in directory.iterdir():
         (copy / path.name).write_bytes(path.read_bytes())
-    evaluate = periodic_eval.InterimEvaluation.evaluate
+    evaluate = periodic_eval.PeriodicEvaluation.evaluate
 
     def damage_and_evaluate(*arguments: object) -> None:
         damage(copy / 'test_batch.bin')
         evaluate(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(periodic_eval.InterimEvaluation, 'evaluate', damage_and_evaluate)
+    monkeypatch.setattr(periodic_eval.PeriodicEvaluation, 'evaluate', damage_and_evaluate)
     with pytest.raises(UserError, match=rf'test_batch\.bin: {message}'):
         train(tmp_path / 'data', tmp_path / 'run', max_steps=9, eval_every=1)
     assert checkpoint_values(tmp_path / 'run')['global_step'] == 1
@@ -262,6 +263,9 @@ def test_a_learning_rate_that_is_to_follow_no_evaluation_is_an_error(
     worker.num_workers = 2
     settings = settings_for(synthetic_data, tmp_path / 'run', plateau_evaluations=3, eval_every=1)
     pattern = '--plateau_evaluations=3: found 2 workers, of which only one evaluates'
-    with pytest.raises(UserError, match=pattern), begin(settings, 8, worker):
+    with (
+        pytest.raises(UserError, match=pattern),
+        begin(settings, cifar10.NETWORKS[settings.model], 8, worker),
+    ):
         pass
     assert not (tmp_path / 'run').exists()

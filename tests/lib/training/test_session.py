@@ -57,7 +57,7 @@ def test_a_resumed_run_ends_where_an_unbroken_one_does(
     for max_steps in (2, 3, 6):
         train(synthetic_data, tmp_path / 'pieces', max_steps=max_steps, log_frequency=2)
 
-    assert 'Going on from' in capsys.readouterr().out
+    assert 'Resuming from' in capsys.readouterr().out
     whole, pieces = checkpoint_values(tmp_path / 'whole'), checkpoint_values(tmp_path / 'pieces')
     assert set(whole) == set(pieces)
     assert pieces['global_step'] == 6 and pieces['examples_seen'] == 48
@@ -129,7 +129,7 @@ def test_a_signal_ends_the_run_with_a_checkpoint(
     assert signal.getsignal(number) is before
     lines = capsys.readouterr().out.splitlines()
     assert lines[-3].startswith(f'Stopped by {number.name} at step 3, saved in {tmp_path}')
-    assert lines[-1].startswith('To go on: ') and '--max_steps=1000' in lines[-1]
+    assert lines[-1].startswith('To resume: ') and '--max_steps=1000' in lines[-1]
     assert '--dataset' not in lines[-1]
 
 
@@ -140,7 +140,7 @@ def test_a_schedule_at_its_end_is_not_to_go_on(
     train(synthetic_data, tmp_path / 'ended', schedule='cosine', decay_epochs=16 / 200)
     output = capsys.readouterr()
     assert 'The learning rate is at its end, by --schedule=cosine' in output.out
-    assert 'To go on' not in output.out and 'Warning: the learning rate' not in output.err
+    assert 'To resume' not in output.out and 'Warning: the learning rate' not in output.err
 
     train(synthetic_data, tmp_path / 'longer', schedule='cosine', decay_epochs=1.0)
     assert '--max_steps=25 ' in capsys.readouterr().out.splitlines()[-1] + ' '
@@ -174,7 +174,7 @@ def test_a_step_that_is_not_finite_is_not_taken_and_names_the_first_bad_tensor(
     with pytest.raises(UserError) as error:
         train(synthetic_data, tmp_path, max_steps=50, learning_rate=1e30)
     pattern = (
-        r'step 3: tower_0/norm1/\w+: of [\d,]+ values 0 are NaN and [\d,]+ infinite; the step '
+        r'step 3: part_0/norm1/\w+: of [\d,]+ values 0 are NaN and [\d,]+ infinite; the step '
         r'was not taken; the last whole checkpoint is .*/model\.ckpt-1'
     )
     assert re.fullmatch(pattern, str(error.value))
