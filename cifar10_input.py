@@ -1,12 +1,12 @@
-"""How do bytes on disk become a batch?
+"""Bytes on disk become a batch.
 
 files -> FixedLengthRecordDataset -> order of the epoch -> batch of raw records
 -> one vectorised step that decodes and distorts the whole batch -> prefetch.
 
 The batch at a position of the stream is a pure function of (files, seed,
 position): the order of epoch e derives from (seed, e), and the distortions of
-the example at position p from (seed, p). Nothing of the input needs saving, a
-resumed run goes on with the very next example, and the batch size changes only
+the example at position p from (seed, p). No state of the input needs
+saving, a resumed run continues with the very next example, and the batch size changes only
 where the stream is cut.
 """
 
@@ -29,11 +29,11 @@ NUM_EXAMPLES_PER_EPOCH_FOR_EVAL = 10000
 TRAIN_FILES = tuple(f'data_batch_{i}.bin' for i in range(1, 6))
 TEST_FILES = ('test_batch.bin',)
 
-# Sets of images to evaluate on: the test images; the training images that are trained on; and
-# those held out of them.
+# Sets of images to evaluate on: the test images; the training images, without those held out; and
+# the held-out ones.
 EVAL_DATA = ('test', 'train_eval', 'held_out')
 
-# Of an image, that `evaluation_views` gives.
+# Views of an image that `evaluation_views` gives.
 NUM_VIEWS = 10
 
 # Records held while an epoch is shuffled: at 3,073 bytes each, all of CIFAR-10
@@ -47,7 +47,7 @@ _NUMBERS_PER_COUNTER = 4
 # Random numbers kept for each example's distortions: as many as two values of the counter give.
 _NUMBERS_PER_EXAMPLE = 8
 
-# The stream of the numbers that `warp` takes: 0 is that of the others.
+# Stream of the random numbers of `warp`; the other distortions take stream 0.
 _WARP_STREAM = 1
 
 
@@ -80,7 +80,7 @@ CIFAR10_RECORD = RecordFormat()
 
 @dataclasses.dataclass(frozen=True)
 class Distortions:
-    """How far training images are changed; the defaults are the tutorial's.
+    """Ranges of the distortions of training images; the defaults are the tutorial's.
 
     Attributes:
       max_shift: pixels that the crop may lie from the centre, both ways, as far as the image
@@ -106,7 +106,7 @@ class Distortions:
 
     @property
     def warps(self) -> bool:
-        """Whether images are turned, zoomed or moved."""
+        """Whether images are rotated, zoomed or translated."""
         return any((self.max_rotation, self.max_zoom, self.max_translation))
 
 
@@ -115,7 +115,7 @@ TUTORIAL_DISTORTIONS = Distortions()
 
 @dataclasses.dataclass(frozen=True)
 class View:
-    """What a network sees of an image; the defaults are the tutorial's.
+    """The part of an image that a network sees; the defaults are the tutorial's.
 
     Attributes:
       size: side of the square that is cut from the image, in pixels.
@@ -142,7 +142,7 @@ def test_files(data_dir: str) -> list[str]:
 
 
 def count_examples(files: Sequence[str], record: RecordFormat = CIFAR10_RECORD) -> int:
-    """Number of whole records in `files`.
+    """Number of complete records in `files`.
 
     Raises:
       OSError: a file is missing.
@@ -190,8 +190,8 @@ def random_numbers(
       seed: 0 to 2**63 - 1.
       position: int64 [], the first example's place in the stream.
       count: number of examples.
-      numbers_per_example: how many.
-      stream: 0 to 2**63 - 1; numbers of different streams have nothing to do with each other.
+      numbers_per_example: number of random numbers for each.
+      stream: 0 to 2**63 - 1; the numbers of different streams are independent.
 
     Returns:
       float32 [count, numbers_per_example], in [0, 1).
@@ -258,7 +258,7 @@ def adjust_contrast(images: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
 
 
 def warp(images: tf.Tensor, numbers: tf.Tensor, distortions: Distortions, side: int) -> tf.Tensor:
-    """Turns, zooms and moves each image about its centre.
+    """Rotates, zooms and translates each image about its centre.
 
     Each pixel of the result is interpolated between the four of the image that lie about
     the place that it shows; beyond the edge, the nearest pixel is taken.
@@ -266,7 +266,7 @@ def warp(images: tf.Tensor, numbers: tf.Tensor, distortions: Distortions, side: 
     Args:
       images: [batch, height, width, depth], 0 to 255.
       numbers: float32 [batch, 8] in [0, 1), as `random_numbers` gives them.
-      distortions: how far.
+      distortions: ranges of rotation, zoom and translation.
       side: of the square that the network sees, in pixels.
 
     Returns:
@@ -311,11 +311,11 @@ def distort(
     Args:
       images: [batch, height, width, depth], 0 to 255.
       numbers: float32 [batch, 8] in [0, 1), as `random_numbers` gives them.
-      distortions: how far.
-      view: what is cut out, and how it is scaled.
+      distortions: ranges.
+      view: size of the crop, channels and scaling.
 
     Returns:
-      float32 [batch, size, size, depth], as the view wants them.
+      float32 [batch, size, size, depth], scaled as the view has it.
     """
     top, left, flip, brightness, contrast = tf.unstack(numbers[:, :5], axis=1)
     _, height, width, _ = images.shape.as_list()
@@ -342,17 +342,17 @@ def distort_at(
     distortions: Distortions = TUTORIAL_DISTORTIONS,
     view: View = TUTORIAL_VIEW,
 ) -> tf.Tensor:
-    """Warps and distorts the images from a position of the stream on, as the seed has it.
+    """Warps and distorts the images from a position of the stream on, by the seed.
 
     Args:
       images: uint8 [batch, height, width, depth], 0 to 255.
       seed: 0 to 2**63 - 1.
       position: int64 [], the first image's place in the stream.
-      distortions: how far.
-      view: what is cut out, and how it is scaled.
+      distortions: ranges.
+      view: size of the crop, channels and scaling.
 
     Returns:
-      float32 [batch, size, size, depth], as the view wants them.
+      float32 [batch, size, size, depth], scaled as the view has it.
     """
     count = get_batch_size(images)
     if distortions.warps:
@@ -372,7 +372,7 @@ def _first_channels(images: tf.Tensor, depth: int) -> tf.Tensor:
 
 
 def _scale(images: tf.Tensor, view: View) -> tf.Tensor:
-    """Pixels float32 of 0 to 255 as the view wants them."""
+    """Scales pixels, float32 of 0 to 255, as the view has it."""
     if view.scaling == 'unit':
         return images / 255.0
     return tf.image.per_image_standardization(images)
@@ -393,10 +393,10 @@ def evaluation_crop(images: tf.Tensor, view: View = TUTORIAL_VIEW) -> tf.Tensor:
 
     Args:
       images: uint8 [batch, height, width, depth], 0 to 255.
-      view: what is cut out, and how it is scaled.
+      view: size of the crop, channels and scaling.
 
     Returns:
-      float32 [batch, size, size, depth], as the view wants them.
+      float32 [batch, size, size, depth], scaled as the view has it.
     """
     _, height, width, _ = images.shape.as_list()
     size = view.size
@@ -414,11 +414,11 @@ def evaluation_views(images: tf.Tensor, view: View = TUTORIAL_VIEW) -> tf.Tensor
 
     Args:
       images: uint8 [batch, height, width, depth], 0 to 255.
-      view: what is cut out, and how it is scaled.
+      view: size of the crop, channels and scaling.
 
     Returns:
-      float32 [batch * NUM_VIEWS, size, size, depth], the views of an image side by side, as
-      the view wants them.
+      float32 [batch * NUM_VIEWS, size, size, depth], the views of an image side by side,
+      scaled as the view has it.
     """
     _, height, width, _ = images.shape.as_list()
     size = view.size
@@ -445,7 +445,7 @@ def record_stream(
       seed: the order of epoch e derives from (seed, e).
       start: position of the first record to give; number of records before it.
       record: the records' format.
-      num_held_out: how many of the last records are never given.
+      num_held_out: number of the last records that are left out.
 
     Returns:
       A dataset of string [], raw records.
@@ -500,12 +500,12 @@ def distorted_inputs(
       record: the records' format.
       share: this reader's place, 0 to num_shares - 1.
       num_shares: number of readers.
-      distortions: how far the images are changed.
-      num_held_out: how many of the last training images are never given.
-      view: what the network sees of them.
+      distortions: ranges of the changes to the images.
+      num_held_out: number of the last training images that are left out.
+      view: the part of them that the network sees.
 
     Returns:
-      images: float32 [batch_size, size, size, depth], as the view wants them.
+      images: float32 [batch_size, size, size, depth], scaled as the view has it.
       labels: int32 [batch_size], 0 to 255.
     """
 
@@ -540,16 +540,16 @@ def inputs(
         those held out of them.
       data_dir: directory that holds the record files.
       batch_size: largest number of images in a batch.
-      num_examples: how many images to give; -1 for all.
+      num_examples: number of images; -1 for all.
       record: the records' format.
       crop: `evaluation_crop`, or `evaluation_views` for all views of each image.
-      num_held_out: how many of the last training images were held out of training.
-      view: what the network sees of them.
+      num_held_out: number of the last training images that were held out of training.
+      view: the part of them that the network sees.
       repeat: start again after the last image, without end, in batches of one size.
 
     Returns:
-      images: float32 [batch, size, size, depth], as the view wants them; of
-        `evaluation_views`, NUM_VIEWS for each label.
+      images: float32 [batch, size, size, depth], scaled as the view has it;
+        of `evaluation_views`, NUM_VIEWS for each label.
       labels: int32 [batch], 0 to 255.
 
     Raises:

@@ -1,9 +1,9 @@
-"""In which numbers does a run compute, and does that pay on this machine?
+"""Mixed precision: float16 on GPUs, bfloat16 on CPUs, and warnings where neither is faster.
 
-float32, by default. float16 is for GPUs: the network is built in it (`cifar10_layers.Pass`).
-bfloat16 is for CPUs: TensorFlow rewrites the graph, so that convolutions and matrix products,
-and what lies between them, take bfloat16. In both the variables are float32, and so are their
-gradients' sums, the update, the moving averages and the checkpoints.
+In float16 the network itself is built (`nn.layers.Options.use_fp16`). To bfloat16 TensorFlow
+rewrites the graph, so that convolutions, matrix products and the operations between them take
+it. In both the variables are float32, and so are the sums of their gradients, the update, the
+moving averages and the checkpoints.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from cifar10_lib.base.errors import UserError
 
 _CPUINFO = Path('/proc/cpuinfo')
 
-# What Linux calls x86 processors' instructions for products of bfloat16.
+# Linux's names of the x86 instructions for products of bfloat16.
 _BF16_INSTRUCTIONS = frozenset({'avx512_bf16', 'amx_bf16'})
 
-# GPUs with tensor cores, the only ones where float16 pays.
+# Of GPUs with tensor cores, the only ones where float16 is faster.
 _LEAST_CAPABILITY = (7, 0)
 
 
 def check(use_fp16: bool, use_bf16: bool) -> None:
-    """Says on stderr where a precision that was asked for doesn't pay.
+    """Warns on stderr where the precision that was asked for isn't faster.
 
     Raises:
       UserError: both were asked for.
@@ -88,6 +88,6 @@ def _has_bf16_instructions() -> bool | None:
 
 
 def compute_in_bf16(config: tf.ConfigProto) -> None:
-    """Has a session's graph rewritten to bfloat16, where that is safe, on CPUs alone."""
+    """Makes a session rewrite its graph to bfloat16, where that is safe, on CPUs alone."""
     rewrites = config.graph_options.rewrite_options
     rewrites.auto_mixed_precision_onednn_bfloat16 = rewrites.ON

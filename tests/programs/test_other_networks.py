@@ -44,7 +44,7 @@ from tests.helpers.networks import WEIGHTS
 from tests.helpers.runs import checkpoint_values
 from tests.helpers.scripts import REPOSITORY
 
-README = REPOSITORY / 'README.md'
+DOCS = REPOSITORY / 'docs' / 'training.md'
 
 Values = dict[str, np.ndarray]
 
@@ -434,8 +434,8 @@ def test_the_table_of_layers_is_that_of_the_network() -> None:
 
 
 @pytest.mark.parametrize('name', MODELS)
-def test_the_readme_has_the_weights_of_the_network(name: str) -> None:
-    (row,) = re.findall(rf'^\| `{name}` \|.*', README.read_text(encoding='utf-8'), re.MULTILINE)
+def test_the_docs_have_the_weights_of_the_network(name: str) -> None:
+    (row,) = re.findall(rf'^\| `{name}` \|.*', DOCS.read_text(encoding='utf-8'), re.MULTILINE)
     with tf.Graph().as_default():
         total = sum(layer.num_weights for layer in layer_table.layers_of(MODELS[name], 10))
     assert row.split(' | ')[2] == f'{total:,}'
