@@ -30,7 +30,8 @@ from cifar10_input import (
     NUM_EXAMPLES_PER_EPOCH_FOR_EVAL,
     NUM_EXAMPLES_PER_EPOCH_FOR_TRAIN,
 )
-from cifar10_lib.data.record_files import DATA_DIR, find_records
+from cifar10_lib.data.datasets import DATA_DIR
+from cifar10_lib.data.record_files import find_records
 from cifar10_lib.nn import layers, summaries
 from cifar10_lib.nn.layers import Network, Options, weights
 from cifar10_lib.nn.lrn import local_response_normalization

@@ -35,16 +35,8 @@ from collections.abc import Sequence
 from cifar10_input import count_examples, test_files, train_files
 from cifar10_lib.base.errors import UserError
 from cifar10_lib.base.flags import LARGEST_SEED, arguments, run_script, setting
-from cifar10_lib.data.download import DATA_URL
-from cifar10_lib.data.prepare import (
-    DATASET_HELP,
-    DATASETS,
-    MAX_IMAGES,
-    SyntheticSet,
-    prepare,
-    refuse_unused_url,
-)
-from cifar10_lib.data.record_files import DATA_DIR
+from cifar10_lib.data.datasets import DATA_DIR, DATA_URL, DATASET_HELP, DATASETS
+from cifar10_lib.data.prepare import MAX_IMAGES, SyntheticSet, prepare, refuse_unused_url
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,10 +22,10 @@ import tensorflow.compat.v1 as tf
 
 import cifar10
 from cifar10_lib.base.flags import run_script, setting
-from cifar10_lib.training.begin import begin, network_options, training_batches
+from cifar10_lib.training.begin import begin, network_options, num_parts, training_batches
 from cifar10_lib.training.cluster import ClusterWorker, configure, from_environment
 from cifar10_lib.training.session import session_config, training_session
-from cifar10_lib.training.settings import OneDeviceTrainSettings, num_parts
+from cifar10_lib.training.settings import OneDeviceTrainSettings
 
 
 @dataclasses.dataclass(frozen=True)

@@ -44,7 +44,8 @@ from cifar10_lib.evaluation.evaluator import (
     num_held_out,
 )
 from cifar10_lib.nn.layers import Network
-from cifar10_lib.nn.recipes import recipe_of
+from cifar10_lib.nn.recipes import load_recipe
+from cifar10_lib.nn.schedules import distortions as distortions_of
 from cifar10_lib.runs import checkpoints, run_folder
 from cifar10_lib.runs.checkpoints import CheckpointFolder
 from cifar10_lib.runs.history import HISTORY_FILE
@@ -274,7 +275,7 @@ def distortions(settings: PlotSettings) -> Figure:
         analysis.distorted_images(
             prepared.directory,
             settings.seed,
-            recipe_of(run_folder.load(_run(settings))).distortions,
+            distortions_of(load_recipe(run_folder.load(_run(settings)))),
             view,
         ),
         prepared.class_names,

@@ -18,9 +18,9 @@ from __future__ import annotations
 
 import cifar10
 from cifar10_lib.base.flags import run_script
-from cifar10_lib.training.begin import begin, network_options, training_batches
+from cifar10_lib.training.begin import begin, network_options, num_parts, training_batches
 from cifar10_lib.training.session import session_config, training_session
-from cifar10_lib.training.settings import OneDeviceTrainSettings, num_parts
+from cifar10_lib.training.settings import OneDeviceTrainSettings
 
 
 def train(settings: OneDeviceTrainSettings) -> None:

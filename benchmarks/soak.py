@@ -22,6 +22,7 @@ from benchmarks import REPOSITORY
 from cifar10_lib.base.errors import UserError
 from cifar10_lib.base.flags import run_script, setting
 from cifar10_lib.data import prepare
+from cifar10_lib.data.datasets import DATASETS
 
 _CONSOLE_LINE = re.compile(r': step (\d+), loss = \S+ \((\S+) examples/sec;')
 
@@ -31,7 +32,7 @@ class SoakSettings:
     """How long to train, and on what."""
 
     data_dir: str = setting('cifar10_data', 'Folder of the data set.')
-    dataset: str = setting('cifar10', 'The images.', choices=prepare.DATASETS)
+    dataset: str = setting('cifar10', 'The images.', choices=DATASETS)
     max_steps: int = setting(20_000, 'Steps to take.', at_least=3000)
     report_steps: int = setting(1000, 'Steps between reports.', at_least=100)
 

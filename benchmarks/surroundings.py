@@ -16,6 +16,7 @@ import tensorflow.compat.v1 as tf
 from benchmarks.flops import forward_flops, training_flops
 from cifar10_lib.base.flags import run_script, setting
 from cifar10_lib.data import prepare
+from cifar10_lib.data.datasets import DATASETS
 from cifar10_lib.nn import networks
 from cifar10_lib.nn.presets import PRESETS
 from cifar10_lib.nn.recipes import MODEL_NAMES
@@ -27,7 +28,7 @@ class SurroundingsSettings:
     """Which data set to get ready, and which network is measured."""
 
     data_dir: str = setting('cifar10_data', 'Folder of the data set, filled if it is empty.')
-    dataset: str = setting('cifar10', 'The images.', choices=prepare.DATASETS)
+    dataset: str = setting('cifar10', 'The images.', choices=DATASETS)
     model: str = setting('tutorial', 'The network.', choices=MODEL_NAMES)
 
 

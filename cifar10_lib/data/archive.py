@@ -19,8 +19,8 @@ from typing import Any, BinaryIO, cast
 
 from cifar10_lib.base.errors import UserError, os_errors_named
 from cifar10_lib.base.files import filled_directory, regular_size
+from cifar10_lib.data.datasets import CIFAR10_DIRECTORY
 from cifar10_lib.data.record_files import (
-    CIFAR10_DIRECTORY,
     CLASS_NAMES_FILE,
     RECORD_FILES,
     check_directory,

@@ -24,8 +24,6 @@ from cifar10_lib.base.errors import UserError, os_errors_named
 from cifar10_lib.base.files import regular_size
 from cifar10_lib.data.archive import MAX_ARCHIVE_BYTES
 
-DATA_URL = 'https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz'
-
 # For connecting, and for each wait for data.
 TIMEOUT_SECONDS = 30.0
 

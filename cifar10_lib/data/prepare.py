@@ -16,13 +16,9 @@ from cifar10_lib.base.errors import UserError, os_errors_named
 from cifar10_lib.base.files import filled_directory, read_text
 from cifar10_lib.data import download, record_files
 from cifar10_lib.data.archive import FETCH_ANEW, unpack
-from cifar10_lib.data.download import CIFAR10_FINGERPRINT, DATA_URL, UnreachableError
-from cifar10_lib.data.record_files import (
-    CIFAR10_CLASS_NAMES,
-    CIFAR10_DIRECTORY,
-    CLASS_NAMES_FILE,
-    RECORD_FILES,
-)
+from cifar10_lib.data.datasets import CIFAR10_DIRECTORY, DATA_URL, DATASETS
+from cifar10_lib.data.download import CIFAR10_FINGERPRINT, UnreachableError
+from cifar10_lib.data.record_files import CIFAR10_CLASS_NAMES, CLASS_NAMES_FILE, RECORD_FILES
 from cifar10_lib.data.synthetic import CLASS_NAMES as SYNTHETIC_CLASS_NAMES
 from cifar10_lib.data.synthetic import draw
 
@@ -30,16 +26,6 @@ try:
     import fcntl
 except ImportError:  # Windows: two processes that prepare one directory don't wait there.
     fcntl = None  # type: ignore[assignment]
-
-
-DATASETS = ('cifar10', 'synthetic', 'own', 'auto')
-
-
-DATASET_HELP = (
-    'The images: cifar10; synthetic (drawn, needs no download); own (of classes that '
-    'batches.meta.txt names); or auto (cifar10 where it can be had, else synthetic). By default '
-    "those of one's own that --data_dir holds, else cifar10."
-)
 
 
 SYNTHETIC_DIRECTORY = 'synthetic-batches-bin'

@@ -16,13 +16,10 @@ from cifar10_input import CIFAR10_RECORD, NUM_CLASSES, TEST_FILES, TRAIN_FILES, 
 from cifar10_lib.base import files
 from cifar10_lib.base.errors import UserError, os_errors_named
 from cifar10_lib.base.files import read_text, regular_size
+from cifar10_lib.data.datasets import CIFAR10_DIRECTORY
 
 RECORD_FILES = TRAIN_FILES + TEST_FILES
 
-# Where data is looked for and put by default, and the folder below it that the published
-# archive unpacks to.
-DATA_DIR = 'cifar10_data'
-CIFAR10_DIRECTORY = 'cifar-10-batches-bin'
 
 CLASS_NAMES_FILE = 'batches.meta.txt'
 

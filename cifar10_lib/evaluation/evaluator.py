@@ -28,11 +28,12 @@ from cifar10_lib.base.console import timestamp
 from cifar10_lib.base.errors import UserError
 from cifar10_lib.base.flags import setting
 from cifar10_lib.data import prepare, record_files
-from cifar10_lib.data.archive import CIFAR10_DIRECTORY
+from cifar10_lib.data.datasets import CIFAR10_DIRECTORY, DATA_DIR
 from cifar10_lib.data.prepare import data_note
-from cifar10_lib.data.record_files import CIFAR10_CLASS_NAMES, CLASS_NAMES_FILE, DATA_DIR
+from cifar10_lib.data.record_files import CIFAR10_CLASS_NAMES, CLASS_NAMES_FILE
 from cifar10_lib.nn.layers import Network, evaluation_options
-from cifar10_lib.nn.recipes import MODEL_NAMES, MOVING_AVERAGE_DECAY
+from cifar10_lib.nn.presets import MODEL_NAMES
+from cifar10_lib.nn.recipes import MOVING_AVERAGE_DECAY
 from cifar10_lib.runs import checkpoints, run_folder, tensorboard
 from cifar10_lib.runs.checkpoints import CheckpointFolder
 from cifar10_lib.runs.history import Entry

@@ -31,7 +31,8 @@ from cifar10_lib.evaluation import analysis, figures, layer_table
 from cifar10_lib.evaluation.analysis import Curves, Series
 from cifar10_lib.evaluation.evaluator import Result
 from cifar10_lib.nn.layers import Network
-from cifar10_lib.nn.recipes import recipe_of
+from cifar10_lib.nn.recipes import load_recipe
+from cifar10_lib.nn.schedules import distortions
 from cifar10_lib.runs import run_folder
 
 REPORT_FILE = 'index.html'
@@ -290,7 +291,7 @@ def _distortions(evaluated: Evaluated) -> list[dict[str, Any]]:
     distorted = analysis.distorted_images(
         evaluated.data.directory,
         seed=0,
-        distortions=recipe_of(stored).distortions,
+        distortions=distortions(load_recipe(stored)),
         view=evaluated.network.view,
     )
     versions = figures.distorted_pictures(distorted.versions, evaluated.network.view)

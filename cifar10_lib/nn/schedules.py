@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import tensorflow.compat.v1 as tf
 
 from cifar10_input import NUM_EXAMPLES_PER_EPOCH_FOR_TRAIN, Distortions
-from cifar10_lib.nn.recipes import TUTORIAL_RECIPE, Recipe, _examples_per_decay
+from cifar10_lib.nn.recipes import TUTORIAL_RECIPE, Recipe, examples_per_decay
 
 # The corners of a cycle, as (part of the cycle, part of the largest rate): up, down as long,
 # and then far below where it began. Smith, "A disciplined approach to neural network
@@ -41,8 +41,8 @@ def learning_rate(
     Returns:
       float32 [], 0 to recipe.learning_rate.
     """
-    examples_per_decay = _examples_per_decay(recipe, num_examples_per_epoch)
-    fraction = _FRACTIONS[recipe.schedule](examples_seen, examples_per_decay, recipe.decay_factor)
+    length = examples_per_decay(recipe, num_examples_per_epoch)
+    fraction = _FRACTIONS[recipe.schedule](examples_seen, length, recipe.decay_factor)
     if recipe.warmup_epochs:
         examples_of_warmup = max(int(recipe.warmup_epochs * num_examples_per_epoch), 1)
         fraction *= _part(examples_seen, examples_of_warmup)

@@ -26,7 +26,7 @@ from cifar10_lib.nn.schedules import distortions
 from cifar10_lib.runs import checkpoints, history, run_folder
 from cifar10_lib.runs.checkpoints import CheckpointFolder
 from cifar10_lib.training import mixed_precision
-from cifar10_lib.training.settings import TrainingData, TrainSettings
+from cifar10_lib.training.settings import OneDeviceTrainSettings, TrainingData, TrainSettings
 from cifar10_lib.training.worker import Worker
 
 # What a run writes into its folder, and all that --start_over removes.
@@ -323,3 +323,25 @@ def network_options(run: Run, num_parts: int = 1, summaries: bool = True) -> Opt
         num_parts=num_parts,
         summaries=summaries,
     )
+
+
+def num_parts(settings: OneDeviceTrainSettings, network: Network) -> int:
+    """Number of parts of a batch that the device computes side by side.
+
+    On a CPU, operations of one half fill the cores while those of the other wait
+    for each other. A GPU is better filled by one large batch. A network that normalises
+    batches would compute another result of their parts.
+
+    Raises:
+      UserError: the number that was asked for doesn't divide the batch.
+    """
+    if not settings.batch_splits:
+        on_gpu = bool(tf.config.list_physical_devices('GPU'))
+        halves = not on_gpu and (os.cpu_count() or 1) > 1 and settings.batch_size % 2 == 0
+        return 2 if halves and not network.normalizes_batches else 1
+    if settings.batch_size % settings.batch_splits:
+        raise UserError(
+            f'--batch_splits={settings.batch_splits}: expected a divisor of '
+            f'--batch_size={settings.batch_size}'
+        )
+    return settings.batch_splits

@@ -1,21 +1,14 @@
-"""What is a training run asked to do? The settings that all trainers share, and what they build."""
+"""The settings of a training run that all trainers share."""
 
 from __future__ import annotations
 
 import dataclasses
-import os
 from typing import Any, NamedTuple
 
-import tensorflow.compat.v1 as tf
-
-from cifar10_lib.base.errors import UserError
 from cifar10_lib.base.flags import LARGEST_SEED, setting
-from cifar10_lib.data import prepare
-from cifar10_lib.data.download import DATA_URL
-from cifar10_lib.data.record_files import DATA_DIR
-from cifar10_lib.nn.layers import Network
-from cifar10_lib.nn.presets import PRESET_RUNS, PRESETS
-from cifar10_lib.nn.recipes import MODEL_NAMES, TUTORIAL_RECIPE, Recipe
+from cifar10_lib.data.datasets import DATA_DIR, DATA_URL, DATASET_HELP, DATASETS
+from cifar10_lib.nn.presets import MODEL_NAMES, PRESETS
+from cifar10_lib.nn.recipes import TUTORIAL_RECIPE, Recipe
 from cifar10_lib.runs import run_folder
 
 # Steps between histogram summaries, by default. On 2 CPU cores one set of them costs
@@ -29,35 +22,37 @@ MAX_THREADS = 4096
 
 @dataclasses.dataclass(frozen=True)
 class RunSettings:
-    """What a training run is asked to do, besides its recipe."""
+    """Settings of a training run besides its recipe."""
 
     train_dir: str = setting(
-        'cifar10_train', 'Folder for checkpoints, summaries and settings; resumed if it holds any.'
+        'cifar10_train',
+        'Folder of checkpoints, summaries and settings; a run that it holds is resumed.',
     )
     preset: str = setting(
         None,
-        "A recipe by its name, by default the network's own; flags beside it change single values.",
+        "A recipe by name, by default the network's own; flags beside it change single values.",
         choices=tuple(PRESETS),
     )
     data_dir: str = setting(DATA_DIR, 'Folder of the data set, filled if it is empty.')
-    dataset: str = setting(None, prepare.DATASET_HELP, choices=prepare.DATASETS)
-    data_url: str = setting(DATA_URL, 'Where to get CIFAR-10: an http, https or file URL.')
+    dataset: str = setting(None, DATASET_HELP, choices=DATASETS)
+    data_url: str = setting(DATA_URL, 'http, https or file URL of the CIFAR-10 archive.')
     num_held_out: int = setting(
-        0, 'How many of the last training images are kept for evaluation.', at_least=0
+        0, 'Number of the last training images that are kept for evaluation.', at_least=0
     )
     log_frequency: int = setting(
         10, 'Steps between console lines, and between lines of history.jsonl.', at_least=1
     )
-    progress: bool = setting(True, 'On a terminal, show one live line in place of console lines.')
+    progress: bool = setting(
+        True, 'On a terminal, show one progress line in place of console lines.'
+    )
     eval_every: int = setting(
         0,
-        'Steps between evaluations of the checkpoint that is then saved, in the midst of '
-        'training; 0: none.',
+        'Steps between evaluations during training, each of a checkpoint saved for it; 0: none.',
         at_least=0,
     )
     eval_data: str = setting(
         'test',
-        'The images that --eval_every scores: test, or held_out, those of --num_held_out.',
+        'Images that --eval_every scores: test, or held_out, those of --num_held_out.',
         choices=('test', 'held_out'),
     )
     log_device_placement: bool = setting(False, 'Log the device of every operation.')
@@ -70,21 +65,22 @@ class RunSettings:
         '(AVX512_BF16 or AMX).',
     )
     seed: int = setting(
-        0, 'Decides first weights, order and distortions.', at_least=0, at_most=LARGEST_SEED
+        0,
+        'Seed of the initial weights, the order of the images, distortions and dropout.',
+        at_least=0,
+        at_most=LARGEST_SEED,
     )
-    deterministic: bool = setting(
-        False, 'Have TensorFlow use deterministic operations: the same bits on each run.'
-    )
+    deterministic: bool = setting(False, 'Use deterministic operations: the same bits on each run.')
     save_checkpoint_secs: int = setting(600, 'Seconds between checkpoints.', at_least=1)
     save_checkpoint_steps: int = setting(
         0,
-        'Steps between checkpoints, in place of seconds; 0: as --save_checkpoint_secs says.',
+        'Steps between checkpoints, in place of --save_checkpoint_secs; 0: those seconds.',
         at_least=0,
     )
-    max_to_keep: int = setting(5, 'How many checkpoints are kept; 0: all.', at_least=0)
+    max_to_keep: int = setting(5, 'Number of checkpoints that are kept; 0: all.', at_least=0)
     save_summaries_steps: int = setting(100, 'Steps between scalar summaries.', at_least=1)
     save_histograms_steps: int = setting(
-        _HISTOGRAM_STEPS, 'Steps between histogram summaries, which cost more.', at_least=1
+        _HISTOGRAM_STEPS, 'Steps between histogram summaries.', at_least=1
     )
     intra_op_threads: int = setting(
         0,
@@ -95,12 +91,14 @@ class RunSettings:
     inter_op_threads: int = setting(
         0, 'Operations that run at a time; 0: one for each core.', at_least=0, at_most=MAX_THREADS
     )
-    start_over: bool = setting(False, 'First remove the run that --train_dir holds.')
+    start_over: bool = setting(False, 'First remove the run in --train_dir.')
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainSettings(Recipe, RunSettings):
-    """What a training run is asked to do."""
+    """Settings of a training run."""
+
+    model: str = setting('tutorial', 'The network.', choices=MODEL_NAMES)
 
     def defaults(self) -> dict[str, Any]:
         """Values of the flags that aren't given: those of the preset.
@@ -115,7 +113,7 @@ class TrainSettings(Recipe, RunSettings):
         if name == TUTORIAL_RECIPE.model and not self.preset and not self.start_over:
             more = _stored_choice(self.train_dir)
             name = more.get('preset') or more.get('model', name)
-        return {**dataclasses.asdict(PRESETS[name]), **PRESET_RUNS.get(name, {}), **more}
+        return {**PRESETS[name].flags, **more}
 
 
 def _stored_choice(train_dir: str) -> dict[str, str]:
@@ -134,36 +132,14 @@ def _stored_choice(train_dir: str) -> dict[str, str]:
 
 @dataclasses.dataclass(frozen=True)
 class OneDeviceTrainSettings(TrainSettings):
-    """What a training run on one device is asked to do."""
+    """Settings of a training run on one device."""
 
     batch_splits: int = setting(
         0,
-        'Parts of the batch that the device works on side by side; 0: two on a CPU of two or '
+        'Parts of the batch that the device computes side by side; 0: two on a CPU of two or '
         'more cores, else one, as where batches are normalised.',
         at_least=0,
     )
-
-
-def num_parts(settings: OneDeviceTrainSettings, network: Network) -> int:
-    """Number of parts of a batch that the device computes side by side.
-
-    On a CPU, operations of one half fill the cores while those of the other wait
-    for each other. A GPU is better filled by one large batch. A network that normalises
-    batches would compute another result of their parts.
-
-    Raises:
-      UserError: the number that was asked for doesn't divide the batch.
-    """
-    if not settings.batch_splits:
-        on_gpu = bool(tf.config.list_physical_devices('GPU'))
-        halves = not on_gpu and (os.cpu_count() or 1) > 1 and settings.batch_size % 2 == 0
-        return 2 if halves and not network.normalizes_batches else 1
-    if settings.batch_size % settings.batch_splits:
-        raise UserError(
-            f'--batch_splits={settings.batch_splits}: expected a divisor of '
-            f'--batch_size={settings.batch_size}'
-        )
-    return settings.batch_splits
 
 
 class TrainingData(NamedTuple):
