@@ -9,7 +9,7 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 import cifar10
-from benchmarks import changes
+from benchmarks.speed import changes
 
 
 @pytest.mark.parametrize('variant', changes.VARIANTS, ids=lambda variant: variant.name)

@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-from benchmarks import fault_trials, faults, monitored_session_train
-from benchmarks.fault_programs import (
+from benchmarks.faults import __main__ as faults
+from benchmarks.faults import trials as fault_trials
+from benchmarks.faults.programs import (
     MAX_STEPS,
     NUM_IMAGES,
     PROGRAMS,
@@ -29,7 +30,7 @@ from benchmarks.fault_programs import (
     Tensors,
     project_flags,
 )
-from benchmarks.fault_runs import (
+from benchmarks.faults.runs import (
     Mount,
     Process,
     Run,
@@ -39,7 +40,8 @@ from benchmarks.fault_runs import (
     parse_step,
     small_disk,
 )
-from benchmarks.fault_trials import Baseline, Trial, compare, describe_weights, take_baseline
+from benchmarks.faults.trials import Baseline, Trial, compare, describe_weights, take_baseline
+from benchmarks.peers import monitored_session_train
 from cifar10_lib.base.errors import UserError
 from cifar10_lib.data import prepare
 

@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import results, results_report
-from benchmarks.results import Plan, ResultsSettings, Row
-from benchmarks.results_report import Result
+from benchmarks.results import __main__ as results
+from benchmarks.results import report as results_report
+from benchmarks.results.__main__ import Plan, ResultsSettings, Row
+from benchmarks.results.report import Result
 from cifar10_lib.base.errors import UserError
 from cifar10_lib.nn.presets import PRESETS
 from cifar10_lib.runs import history as history_module
@@ -32,7 +33,7 @@ RESULT = Result(
     dataset='CIFAR-10',
     seed=0,
     use_bf16=False,
-    recipe=dataclasses.asdict(PRESETS['small_cnn']),
+    recipe=dataclasses.asdict(PRESETS['small_cnn'].recipe),
     seconds=90.0,
     precision=0.7,
     precision_of_views=None,
@@ -45,7 +46,7 @@ RESULT = Result(
 
 def with_changes(**values: object) -> Result:
     if 'preset' in values:
-        values.setdefault('recipe', dataclasses.asdict(PRESETS[str(values['preset'])]))
+        values.setdefault('recipe', dataclasses.asdict(PRESETS[str(values['preset'])].recipe))
     return dataclasses.replace(RESULT, **values)  # type: ignore[arg-type]
 
 
@@ -68,7 +69,7 @@ def test_a_row_asks_for_its_preset_with_flags_that_exist(name: str) -> None:
     given = {flag.partition('=')[0][2:] for flag in flags}
     assert given <= {field.name for field in dataclasses.fields(OneDeviceTrainSettings)}
     assert len(given) == len(flags)
-    steps = results.ROWS[name].max_steps or PRESETS[name].max_steps
+    steps = results.ROWS[name].max_steps or PRESETS[name].recipe.max_steps
     mnist = results.ROWS[name].dataset == results.MNIST
     train_dir = os.path.join('cifar10_results', f'{name}-bf16-3', 'cifar10_train')
     assert {
@@ -88,7 +89,7 @@ def test_what_a_preset_asks_for_stays() -> None:
 
 
 def test_views_are_averaged_where_training_saw_such() -> None:
-    averaged = {name for name, recipe in PRESETS.items() if results.averages_views(recipe)}
+    averaged = {name for name, preset in PRESETS.items() if results.averages_views(preset.recipe)}
     assert averaged == {'tutorial', 'fast', 'best'}
 
 
@@ -317,7 +318,7 @@ def test_the_table_has_a_line_for_each_command() -> None:
     table = results.table(runs)
     header, _, fast, small, bf16, mnist = cells_of(table)
     assert header == list(results_report.HEADER)
-    steps = f'{PRESETS["fast"].max_steps:,}'
+    steps = f'{PRESETS["fast"].recipe.max_steps:,}'
     assert fast == ['`--preset=fast`', '–', '0.700', '0.880', steps, '128', '1.5', '0']
     assert small[:3] == ['`--preset=small_cnn`', '70%', '0.710 (0.700 to 0.720)']
     assert small[3:] == ['–', '15,625', '32', '2.0', '0, 1, 2']

@@ -6,7 +6,7 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 import cifar10
-from benchmarks import scaling_model as model
+from benchmarks.scaling import model
 from cifar10_multi_gpu_train import CPU, FIRST, MIRRORED
 from tests.helpers.scripts import REPOSITORY
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
-from benchmarks import soak
-from benchmarks.soak import Sample
+from benchmarks.speed import soak
+from benchmarks.speed.soak import Sample
 
 
 def test_samples_come_at_multiples_with_the_median_since_the_last() -> None:

@@ -16,8 +16,10 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 import cifar10
-from benchmarks import flops, keras_train, project, report, run, turns, tutorial_train
-from benchmarks.worker import (
+from benchmarks.peers import keras_train, tutorial_train
+from benchmarks.speed import __main__ as run
+from benchmarks.speed import flops, project, report, turns
+from benchmarks.speed.worker import (
     CONSTANT,
     EVALUATION,
     INPUT,
@@ -29,7 +31,7 @@ from benchmarks.worker import (
 )
 from cifar10_lib.base.errors import UserError
 from cifar10_lib.nn import networks
-from cifar10_lib.nn.recipes import MODEL_NAMES
+from cifar10_lib.nn.presets import MODEL_NAMES
 from tests.helpers.scripts import REPOSITORY, script_environment
 
 NUM_PARAMETERS = 1_068_298
@@ -51,11 +53,11 @@ def test_flops_of_a_training_step() -> None:
 
 
 def test_flops_of_other_networks() -> None:
-    logistic = networks.MODELS['logistic']
+    logistic = networks.NETWORKS['logistic']
     assert flops.forward_flops(logistic) == 2 * 32 * 32 * 3 * 10
     # The forward pass and the gradient for the weights.
     assert flops.training_flops(logistic) == 2 * flops.forward_flops(logistic)
-    small = networks.MODELS['small_cnn']
+    small = networks.NETWORKS['small_cnn']
     assert {layer.name: layer.multiply_adds for layer in flops.layers(small)} == {
         'conv1': 30 * 30 * 32 * 27,
         'conv2': 13 * 13 * 64 * 288,
@@ -291,7 +293,7 @@ def test_wrong_rows() -> None:
 
 def run_benchmark(*options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, '-m', 'benchmarks.run', *options],
+        [sys.executable, '-m', 'benchmarks.speed', *options],
         cwd=REPOSITORY,
         env=script_environment(),
         capture_output=True,
@@ -474,7 +476,7 @@ def test_keras_network() -> None:
 def torch_train():
     """The PyTorch variant's module; skips where PyTorch is not installed."""
     pytest.importorskip('torch', reason='PyTorch is not installed (benchmarks/requirements.txt)')
-    from benchmarks import torch_train
+    from benchmarks.peers import torch_train
 
     return torch_train
 

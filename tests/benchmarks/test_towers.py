@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import tensorflow.compat.v1 as tf
 
-from benchmarks import towers
-from benchmarks.towers import Variant
+from benchmarks.scaling import towers
+from benchmarks.scaling.towers import Variant
 from cifar10_lib.base.errors import UserError
 from cifar10_multi_gpu_train import FIRST, MIRRORED
 

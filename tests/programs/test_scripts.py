@@ -257,7 +257,7 @@ def test_too_few_gpus_are_listed() -> None:
 
 SCRIPTS = [
     path
-    for path in sorted([*REPOSITORY.glob('*.py'), *REPOSITORY.glob('benchmarks/*.py')])
+    for path in sorted([*REPOSITORY.glob('*.py'), *REPOSITORY.glob('benchmarks/**/*.py')])
     if re.search(r'^    run_script\(', path.read_text(), re.MULTILINE)
 ]
 

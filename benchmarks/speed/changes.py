@@ -1,6 +1,6 @@
-"""What did each change to the training step buy? Times it with one change more at a time.
+"""Benchmark of the changes to the training step, with one change more at a time.
 
-    python -m benchmarks.changes
+    python -m benchmarks.speed.changes
 
 Builds the training graph as the tutorial computes it, then with one change more
 at a time, and times their steps in turn. All variants share the production input,
@@ -20,7 +20,9 @@ import tensorflow.compat.v1 as tf
 
 import cifar10
 from cifar10_lib.base.flags import run_script, setting
-from cifar10_lib.nn import layers, lrn
+from cifar10_lib.data.prepare import prepare
+from cifar10_lib.nn import layers
+from cifar10_lib.nn.lrn import by_matrix_products
 
 Normalize = Callable[[tf.Tensor], tf.Tensor]
 
@@ -56,7 +58,7 @@ def plain_normalization(activation: tf.Tensor) -> tf.Tensor:
 
 
 def fast_normalization(activation: tf.Tensor) -> tf.Tensor:
-    return lrn.local_response_normalization(activation, depth_radius=4, bias=1.0, alpha=0.001 / 9.0)
+    return by_matrix_products(activation, depth_radius=4, bias=1.0, alpha=0.001 / 9.0)
 
 
 VARIANTS = (
@@ -96,23 +98,35 @@ def network(images: tf.Tensor, variant: Variant) -> tf.Tensor:
     Returns:
       logits: float32 [batch, 10].
     """
-    given = cifar10.Network()
+    options = layers.Options()
+
+    def convolve(inputs: tf.Tensor, depth: int, turned: bool = False) -> tf.Tensor:
+        kernel = layers.weights([5, 5, depth, 64], 0.05, options)
+        if turned:
+            return turned_convolution(inputs, kernel)
+        return tf.nn.conv2d(inputs, kernel, strides=1, padding='SAME')
+
+    def bias_and_relu(convolved: tf.Tensor, value: float) -> tf.Tensor:
+        return tf.nn.relu(tf.nn.bias_add(convolved, layers.biases(64, value, options)))
+
+    def pool(inputs: tf.Tensor, name: str) -> tf.Tensor:
+        return layers.max_pool(name, inputs, side=3, padding=layers.SAME)
+
     with tf.variable_scope('conv1'):
-        convolved = cifar10._convolution(images, 64, 0.05, given)
-        biases = layers.biases(64, 0.0)
+        convolved = convolve(images, 3)
         if variant.pool_first:
-            pool1 = cifar10._bias_and_relu(cifar10._pool(convolved, name='pool1'), biases)
+            pool1 = bias_and_relu(pool(convolved, 'pool1'), 0.0)
         else:
-            pool1 = cifar10._pool(cifar10._bias_and_relu(convolved, biases), name='pool1')
+            pool1 = pool(bias_and_relu(convolved, 0.0), 'pool1')
     norm1 = variant.normalize(pool1)
     with tf.variable_scope('conv2'):
-        if variant.turned_gradient:
-            convolved = turned_convolution(norm1, cifar10._weights([5, 5, 64, 64], 0.05, seed=0))
-        else:
-            convolved = cifar10._convolution(norm1, 64, 0.05, given)
-        conv2 = cifar10._bias_and_relu(convolved, layers.biases(64, 0.1))
-    pool2 = cifar10._pool(variant.normalize(conv2), name='pool2')
-    return cifar10._dense_layers(pool2, given)
+        conv2 = bias_and_relu(convolve(norm1, 64, variant.turned_gradient), 0.1)
+    hidden = pool(variant.normalize(conv2), 'pool2')
+    for name, size in (('local3', 384), ('local4', 192)):
+        hidden = layers.dense(
+            name, hidden, size, options, stddev=0.04, bias=0.1, weight_decay=options.weight_decay
+        )
+    return layers.logits(hidden, options, stddev=1 / 192.0)
 
 
 class Runner:
@@ -121,21 +135,14 @@ class Runner:
     def __init__(self, variant: Variant, data_dir: str, batch_size: int) -> None:
         with tf.Graph().as_default():
             images, labels = cifar10.distorted_inputs(data_dir, batch_size)
-            losses, gradients = [], []
-            parts = zip(
-                tf.split(images, variant.splits), tf.split(labels, variant.splits), strict=True
-            )
-            for i, (part_images, part_labels) in enumerate(parts):
-                with tf.variable_scope(tf.get_variable_scope(), reuse=i > 0):
-                    losses.append(cifar10.loss(network(part_images, variant), part_labels))
-                    gradients.append(cifar10.compute_gradients(losses[-1]))
-            self._train_op = cifar10.apply_gradients(
-                cifar10.average_gradients(gradients),
-                tf.reduce_mean(tf.stack(losses)),
-                cifar10.create_global_step(),
-                cifar10.create_examples_seen(),
-                batch_size,
-            )
+            scope = tf.get_variable_scope()
+            logits = []
+            for i, part in enumerate(tf.split(images, variant.splits)):
+                with tf.variable_scope(scope, reuse=i > 0):
+                    logits.append(network(part, variant))
+            total_loss = cifar10.loss(tf.concat(logits, axis=0), labels)
+            global_step, examples_seen = cifar10.create_counters()
+            self._train_op = cifar10.train(total_loss, global_step, examples_seen, batch_size)
             self._session = tf.Session()
             self._session.run(tf.global_variables_initializer())
 
@@ -173,7 +180,7 @@ def table(names: Sequence[str], seconds: Sequence[Sequence[float]]) -> str:
 
 
 def main(settings: ChangesSettings) -> None:
-    prepared = cifar10.maybe_download_and_extract(settings.data_dir, settings.dataset)
+    prepared = prepare(settings.data_dir, settings.dataset)
     runners = [Runner(v, prepared.directory, settings.batch_size) for v in VARIANTS]
     seconds = measure(runners, settings.rounds, settings.steps)
     print(table([variant.name for variant in VARIANTS], seconds))

@@ -28,15 +28,16 @@ from typing import Any, NamedTuple
 
 import tensorflow.compat.v1 as tf
 
-from benchmarks import REPOSITORY, results_report
-from benchmarks.machine import cpu_line, gpu_model
-from benchmarks.results_report import Result
+from benchmarks import REPOSITORY
+from benchmarks.results import report as results_report
+from benchmarks.results.report import Result
+from benchmarks.speed.machine import cpu_line, gpu_model
 from cifar10_input import NUM_VIEWS
 from cifar10_lib.base.errors import UserError
 from cifar10_lib.base.flags import arguments, run_script, setting
 from cifar10_lib.evaluation import figures
-from cifar10_lib.nn.presets import PRESET_RUNS, PRESETS
-from cifar10_lib.nn.recipes import Recipe, recipe_of
+from cifar10_lib.nn.presets import PRESETS
+from cifar10_lib.nn.recipes import Recipe, load_recipe
 from cifar10_lib.runs import history as history_module
 from cifar10_lib.runs import run_folder
 from cifar10_lib.training.settings import TrainSettings
@@ -57,12 +58,12 @@ class Row(NamedTuple):
     max_steps: int = 0
     """0: as many as the preset says."""
 
-    def recipe_of(self, preset: str) -> Recipe:
-        """The preset, as the row has it run."""
-        recipe = PRESETS[preset]
+    def recipe(self, preset: str) -> Recipe:
+        """The recipe of the preset, as the row runs it."""
+        recipe = PRESETS[preset].recipe
         return dataclasses.replace(recipe, max_steps=self.max_steps or recipe.max_steps)
 
-    def flags_of(self, preset: str) -> list[str]:
+    def flags(self, preset: str) -> list[str]:
         """The flags of `cifar10_train.py` that train as the row does."""
         return [
             f'--preset={preset}',
@@ -71,7 +72,7 @@ class Row(NamedTuple):
         ]
 
 
-# By the names of `cifar10_recipe.PRESETS`.
+# By the names of the presets.
 ROWS = {
     'tutorial': Row('about 86%', max_steps=100_000),
     'fast': Row(''),
@@ -117,7 +118,7 @@ class Plan(NamedTuple):
 
     @property
     def recipe(self) -> Recipe:
-        return self.row.recipe_of(self.preset)
+        return self.row.recipe(self.preset)
 
     @property
     def name(self) -> str:
@@ -140,7 +141,7 @@ class Plan(NamedTuple):
             'use_bf16': self.settings.use_bf16,
             'eval_every': -(-self.recipe.max_steps // NUM_POINTS),
             'dataset': 'own' if self.row.dataset == MNIST else 'cifar10',
-            **PRESET_RUNS.get(self.preset, {}),
+            **PRESETS[self.preset].run,
         }
 
     @property
@@ -331,9 +332,9 @@ def load(results_dir: str) -> list[Result]:
     """
     results = results_report.load(results_dir, tuple(ROWS))
     for result in results:
-        recipe = dataclasses.asdict(ROWS[result.preset].recipe_of(result.preset))
+        recipe = dataclasses.asdict(ROWS[result.preset].recipe(result.preset))
         # A result of a version before a flag lacks it.
-        kept = dataclasses.asdict(recipe_of(result.recipe))
+        kept = dataclasses.asdict(load_recipe(result.recipe))
         for name, value in recipe.items():
             if kept[name] != value:
                 path = results_report.path_of(result, results_dir)
@@ -347,7 +348,7 @@ def load(results_dir: str) -> list[Result]:
 def table(results: list[Result]) -> str:
     """The results as a table in Markdown."""
     return results_report.table(
-        results, {name: (row.flags_of(name), row.published) for name, row in ROWS.items()}
+        results, {name: (row.flags(name), row.published) for name, row in ROWS.items()}
     )
 
 

@@ -1,6 +1,6 @@
 """Do memory and speed stay where they are through a long training run? Linux only.
 
-    python -m benchmarks.soak --max_steps=20000
+    python -m benchmarks.speed.soak --max_steps=20000
 
 runs `cifar10_train.py` in a temporary folder with default settings, and prints, every
 1,000 steps, the memory that the process holds and its median speed since the last line.

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.fault_programs import NotRun
+from benchmarks.faults.programs import NotRun
 
 # Seconds after which a process counts as hung. A whole run takes about seven.
 LIMIT = 90.0

@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from benchmarks.report import markdown_table
+from benchmarks.speed.report import markdown_table
 from cifar10_lib.base import files
 from cifar10_lib.base.errors import UserError, os_errors_named
 from cifar10_lib.base.files import read_text

@@ -1,6 +1,6 @@
 """How well should towers scale on GPUs? A model on paper, printed as Markdown.
 
-    python -m benchmarks.scaling_model
+    python -m benchmarks.scaling.model
 
 From sizes that the network has, rates that makers publish, and four assumptions, each a
 constant below. Nothing here is measured on a GPU. Nothing overlaps in the model: a step
@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from benchmarks.flops import training_flops
-from benchmarks.report import markdown_table
+from benchmarks.speed.flops import training_flops
+from benchmarks.speed.report import markdown_table
 from cifar10_multi_gpu_train import CPU, FIRST, MIRRORED
 
 # float32 values: those of the weights, and of a standardised image.

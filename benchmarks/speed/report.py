@@ -9,7 +9,7 @@ from typing import NamedTuple
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks.turns import Rates, Start
+from benchmarks.speed.turns import Rates, Start
 
 TUTORIAL = 'tutorial'
 PROJECT = 'this project'

@@ -1,6 +1,6 @@
 """Keras `fit` on the same layers, with this project's input.
 
-    python -m benchmarks.keras_train --data_dir=cifar10_data/cifar-10-batches-bin
+    python -m benchmarks.peers.keras_train --data_dir=cifar10_data/cifar-10-batches-bin
 
 The input is made of the functions of `cifar10_input`, in a tf.data pipeline as Keras
 takes it. No checkpoints and no summaries are written, which is to Keras's advantage.
@@ -14,7 +14,7 @@ import tensorflow as tf
 from tensorflow import keras
 
 import cifar10_input
-from benchmarks.worker import (
+from benchmarks.speed.worker import (
     CONSTANT,
     EVALUATION,
     EVALUATION_BATCH,

@@ -1,6 +1,6 @@
 """How fast? Measures the tutorial, this project, Keras and PyTorch side by side.
 
-    python -m benchmarks.run --output=benchmark.png
+    python -m benchmarks.speed --output=benchmark.png
 
 prints a table and draws a figure. Each variant is a process of its own; the processes
 take turns of a few seconds over several rounds (`turns.py`), warmed up before the
@@ -30,10 +30,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks import REPOSITORY, report, turns
-from benchmarks.machine import cpu_line, gpu_model
-from benchmarks.report import BF16, PROJECT, TUTORIAL, Row
-from benchmarks.worker import CONSTANT, EVALUATION, INPUT, TRAIN
+from benchmarks import REPOSITORY
+from benchmarks.speed import report, turns
+from benchmarks.speed.machine import cpu_line, gpu_model
+from benchmarks.speed.report import BF16, PROJECT, TUTORIAL, Row
+from benchmarks.speed.worker import CONSTANT, EVALUATION, INPUT, TRAIN
 from cifar10_lib.base.errors import UserError
 from cifar10_lib.base.flags import run_script, setting
 
@@ -117,7 +118,7 @@ def find_surroundings(settings: BenchmarkSettings, environment: dict[str, str]) 
       UserError: the data cannot be had, or --device=gpu finds none.
     """
     command = _module(
-        'surroundings',
+        'speed.surroundings',
         data_dir=settings.data_dir,
         dataset=settings.dataset,
         model=settings.model,
@@ -185,15 +186,15 @@ def commands_of(bench: Bench, task: str, log_frequency: int) -> dict[str, list[s
     has_peers = settings.model == TUTORIAL
     commands = {}
     if has_peers:
-        commands[TUTORIAL] = _module('tutorial_train', **values, train_dir=_train_dir(bench))
+        commands[TUTORIAL] = _module('peers.tutorial_train', **values, train_dir=_train_dir(bench))
     commands[PROJECT] = project_command(bench, values)
     if task in (TRAIN, CONSTANT) and _multiplies_bf16(bench):
         commands[BF16] = [*project_command(bench, values), '--use_bf16']
     if has_peers:
-        commands[KERAS] = _module('keras_train', **values)
+        commands[KERAS] = _module('peers.keras_train', **values)
     if has_peers and bench.torch_python:
         commands[TORCH] = _module(
-            'torch_train', bench.torch_python, **values, device=settings.device
+            'peers.torch_train', bench.torch_python, **values, device=settings.device
         )
     return commands
 
@@ -206,7 +207,7 @@ def project_command(bench: Bench, values: dict[str, Any]) -> list[str]:
     """This project's command for a task; it trains end to end as a user does."""
     if values['task'] == TRAIN:
         return project_train_command(bench, values['log_frequency'])
-    return _module('project', **values, model=bench.settings.model)
+    return _module('speed.project', **values, model=bench.settings.model)
 
 
 def project_train_command(bench: Bench, log_frequency: int) -> list[str]:
@@ -241,7 +242,7 @@ def measure_row(bench: Bench, task: str) -> Row:
     commands = commands_of(bench, task, settings.log_frequency)
     lines = dict.fromkeys(commands, num_lines)
     if flops:
-        commands[CEILING], lines[CEILING] = _module('matrix_product'), CEILING_LINES
+        commands[CEILING], lines[CEILING] = _module('speed.matrix_product'), CEILING_LINES
     warm_up = 1 if task == EVALUATION else 3
     rates = turns.take_turns(commands, bench.environment, settings.rounds, lines, warm_up)
     gflops = rates.pop(CEILING, [])

@@ -12,9 +12,9 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-from benchmarks.fault_programs import MAX_STEPS, SAVE_STEPS, NotRun, Program, Request, Tensors
-from benchmarks.fault_runs import Mount, Process, Run, ending, ending_and_step
-from benchmarks.run import child_environment
+from benchmarks.faults.programs import MAX_STEPS, SAVE_STEPS, NotRun, Program, Request, Tensors
+from benchmarks.faults.runs import Mount, Process, Run, ending, ending_and_step
+from benchmarks.speed.__main__ import child_environment
 from cifar10_lib.base.errors import UserError
 
 # The step after which a fault comes: between two checkpoints, and in the middle of an epoch.

@@ -1,6 +1,6 @@
 """The tutorial's formulation, written anew: queue runners and the plain operations.
 
-    python -m benchmarks.tutorial_train --data_dir=cifar10_data/cifar-10-batches-bin \
+    python -m benchmarks.peers.tutorial_train --data_dir=cifar10_data/cifar-10-batches-bin \
         --train_dir=tutorial_train
 
 The named peer of every ratio in the benchmark. File names and records pass through
@@ -16,8 +16,8 @@ import tempfile
 
 import tensorflow.compat.v1 as tf
 
-from benchmarks.project import held_batch, run_steps, save_first_weights
-from benchmarks.worker import (
+from benchmarks.speed.project import held_batch, run_steps, save_initial_weights
+from benchmarks.speed.worker import (
     CONSTANT,
     EVALUATION,
     INPUT,
@@ -199,7 +199,7 @@ def train_end_to_end(options: Options) -> None:
 def train_on_constant_batch(options: Options) -> None:
     """The same step without input, summaries and checkpoints."""
     with tf.Graph().as_default():
-        images, labels = (part.read_value() for part in held_batch(options.batch_size))
+        images, labels = held_batch(options.batch_size)
         total_loss = loss(inference(images), labels)
         train_op = train(total_loss, options.batch_size)
         run_steps(train_op, total_loss, options, tf.ConfigProto(allow_soft_placement=True))
@@ -222,7 +222,7 @@ def evaluate(options: Options) -> None:
     num_batches = math.ceil(num_examples / EVALUATION_BATCH)
     ticker = Ticker(num_examples)
     with tempfile.TemporaryDirectory() as directory, tf.Graph().as_default():
-        checkpoint = save_first_weights(directory)
+        checkpoint = save_initial_weights(directory)
         images, labels = evaluation_batches(options.data_dir, EVALUATION_BATCH)
         hits = tf.nn.in_top_k(inference(images), labels, 1)
         averages = tf.train.ExponentialMovingAverage(0.9999)

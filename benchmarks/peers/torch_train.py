@@ -1,6 +1,6 @@
 """PyTorch on the same layers, with the same distortions, a whole batch at once.
 
-    python -m benchmarks.torch_train --data_dir=cifar10_data/cifar-10-batches-bin
+    python -m benchmarks.peers.torch_train --data_dir=cifar10_data/cifar-10-batches-bin
 
 Needs PyTorch and NumPy alone. No checkpoints and no summaries are written, which is
 to PyTorch's advantage. The printed loss is the cross entropy: the optimiser adds the
@@ -18,7 +18,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from benchmarks.worker import (
+from benchmarks.speed.worker import (
     CONSTANT,
     EVALUATION,
     EVALUATION_BATCH,

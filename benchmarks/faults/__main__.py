@@ -27,7 +27,7 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 from tensorflow import keras
 
-from benchmarks.fault_programs import (
+from benchmarks.faults.programs import (
     BATCH_SIZE,
     DEFAULT_PROGRAMS,
     MAX_STEPS,
@@ -37,8 +37,8 @@ from benchmarks.fault_programs import (
     NotRun,
     project_flags,
 )
-from benchmarks.fault_runs import Run, ending_and_step, kept_full, small_disk
-from benchmarks.fault_trials import (
+from benchmarks.faults.runs import Run, ending_and_step, kept_full, small_disk
+from benchmarks.faults.trials import (
     FAULT_STEP,
     Baseline,
     Trial,

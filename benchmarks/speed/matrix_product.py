@@ -1,6 +1,6 @@
 """The ceiling: how many GFLOP/s does a large float32 matrix product reach?
 
-    python -m benchmarks.matrix_product
+    python -m benchmarks.speed.matrix_product
 
 prints lines like `...: step 20 (250.1 GFLOP/sec; 0.069 sec/product)` without end.
 """
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tensorflow.compat.v1 as tf
 
-from benchmarks.worker import Ticker
+from benchmarks.speed.worker import Ticker
 
 # Large enough to be limited by arithmetic, small enough for a dozen in a second.
 SIDE = 2048

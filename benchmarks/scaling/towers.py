@@ -1,6 +1,6 @@
-"""What do towers cost? Times their steps in turn with those of one device.
+"""Benchmark of towers: their steps in turn with those of one device.
 
-    python -m benchmarks.towers
+    python -m benchmarks.scaling.towers
 
 Without GPUs, on virtual CPU devices that share two cores: nothing can become faster there,
 so whatever a step of N towers takes more than one device's step with the same batch is the
@@ -19,17 +19,14 @@ from typing import NamedTuple
 
 import tensorflow.compat.v1 as tf
 
-import cifar10
 import cifar10_multi_gpu_train
 import cifar10_train
-from benchmarks.report import markdown_table
-from cifar10_input import count_examples, train_files
+from benchmarks.graphs import TrainingGraph, build_training_graph
+from benchmarks.speed.report import markdown_table
 from cifar10_lib.base.errors import UserError
 from cifar10_lib.base.flags import run_script, setting
-from cifar10_lib.runs.checkpoints import Start
-from cifar10_lib.training.nonfinite import Training
-from cifar10_lib.training.settings import OneDeviceTrainSettings, TrainingData
-from cifar10_multi_gpu_train import FIRST, MIRRORED, MultiGpuTrainSettings
+from cifar10_lib.data.prepare import prepare
+from cifar10_lib.nn.towers import FIRST, MIRRORED
 
 NUM_CORES = 2
 
@@ -68,30 +65,31 @@ VARIANTS = (
 )
 
 
-def build(variant: Variant, data_dir: str, batch_size: int) -> Training:
-    """The trainers' own graph, in the current graph."""
-    data = TrainingData(data_dir, count_examples(train_files(data_dir)), 10)
-    start = Start(None, 0, 0)
+def build(variant: Variant, data_dir: str, batch_size: int) -> TrainingGraph:
+    """The trainers' own graph."""
+    values = {'data_dir': data_dir, 'dataset': 'auto'}
     if variant.home is None:
-        one = OneDeviceTrainSettings(batch_size=batch_size, batch_splits=variant.parts)
-        return cifar10_train.build(one, data, start)
-    settings = MultiGpuTrainSettings(
-        batch_size=batch_size // variant.parts, num_gpus=variant.parts, variables=variant.home
+        return build_training_graph(
+            cifar10_train.train, batch_size=batch_size, batch_splits=variant.parts, **values
+        )
+    return build_training_graph(
+        cifar10_multi_gpu_train.train,
+        batch_size=batch_size // variant.parts,
+        num_gpus=variant.parts,
+        tower_device='cpu',
+        variables=variant.home,
+        **values,
     )
-    devices = cifar10_multi_gpu_train.tower_devices('cpu', variant.parts)
-    with tf.device('/cpu:0'):
-        return cifar10_multi_gpu_train.build(settings, devices, data, start)
 
 
 class Runner:
     """A variant's graph and session, ready to take steps."""
 
     def __init__(self, variant: Variant, data_dir: str, batch_size: int) -> None:
-        with tf.Graph().as_default():
-            self._train_op = build(variant, data_dir, batch_size).train_op
-            num_devices = variant.parts if variant.home else 1
-            config = tf.ConfigProto(device_count={'CPU': num_devices}, allow_soft_placement=True)
-            self._session = tf.Session(config=config)
+        training = build(variant, data_dir, batch_size)
+        self._train_op = training.train_op
+        with self._train_op.graph.as_default():
+            self._session = tf.Session(config=training.config)
             self._session.run(tf.global_variables_initializer())
             self._session.run(tf.local_variables_initializer())
 
@@ -163,13 +161,10 @@ class GraphSize(NamedTuple):
 def graph_size(num_towers: int, home: str, data_dir: str) -> GraphSize:
     """Builds the training graph of `num_towers` towers of 2 images."""
     begin = time.perf_counter()
-    with tf.Graph().as_default() as graph:
-        train_op = build(Variant('', num_towers, home), data_dir, 2 * num_towers).train_op
-        seconds = time.perf_counter() - begin
-        definition = graph.as_graph_def()
-        return GraphSize(
-            seconds, len(definition.node), definition.ByteSize(), longest_path(train_op)
-        )
+    train_op = build(Variant('', num_towers, home), data_dir, 2 * num_towers).train_op
+    seconds = time.perf_counter() - begin
+    definition = train_op.graph.as_graph_def()
+    return GraphSize(seconds, len(definition.node), definition.ByteSize(), longest_path(train_op))
 
 
 def longest_path(target: tf.Operation) -> int:
@@ -253,7 +248,7 @@ def main(settings: TowersSettings) -> None:
     if settings.batch_size % 12:
         raise UserError(f'--batch_size={settings.batch_size}: expected a multiple of 12')
     pin_to_cores()
-    prepared = cifar10.maybe_download_and_extract(settings.data_dir, settings.dataset)
+    prepared = prepare(settings.data_dir, settings.dataset)
     load = os.getloadavg()[0]
     for home in (FIRST, MIRRORED):
         print(graphs_table(home, prepared.directory), end='\n\n')

@@ -1,6 +1,6 @@
-r"""Where are the data, what is this machine, and what does a network take? One line of JSON.
+r"""Data, machine and operations of a network, as one line of JSON.
 
-    python -m benchmarks.surroundings --data_dir=cifar10_data
+    python -m benchmarks.speed.surroundings --data_dir=cifar10_data
 
 A process of its own: the runner must stay small, because Linux counts the memory of
 the process that starts another towards the other's peak, and it must not hold a GPU.
@@ -13,19 +13,18 @@ import json
 
 import tensorflow.compat.v1 as tf
 
-from benchmarks.flops import forward_flops, training_flops
+import cifar10
+from benchmarks.speed.flops import forward_flops, training_flops
 from cifar10_lib.base.flags import run_script, setting
 from cifar10_lib.data import prepare
 from cifar10_lib.data.datasets import DATASETS
-from cifar10_lib.nn import networks
-from cifar10_lib.nn.presets import PRESETS
-from cifar10_lib.nn.recipes import MODEL_NAMES
+from cifar10_lib.nn.presets import MODEL_NAMES, PRESETS
 from cifar10_lib.training import mixed_precision
 
 
 @dataclasses.dataclass(frozen=True)
 class SurroundingsSettings:
-    """Which data set to get ready, and which network is measured."""
+    """Data set and network of a benchmark."""
 
     data_dir: str = setting('cifar10_data', 'Folder of the data set, filled if it is empty.')
     dataset: str = setting('cifar10', 'The images.', choices=DATASETS)
@@ -33,9 +32,9 @@ class SurroundingsSettings:
 
 
 def main(settings: SurroundingsSettings) -> None:
-    """Gets the data ready, and prints where they are, what TensorFlow found, and the operations."""
+    """Prepares the data, and prints where they are, what TensorFlow found, and the operations."""
     prepared = prepare.prepare(settings.data_dir, settings.dataset)
-    model = networks.MODELS[settings.model]
+    network = cifar10.NETWORKS[settings.model]
     devices = [device.name for device in tf.config.list_physical_devices()]
     found = {
         'directory': prepared.directory,
@@ -43,9 +42,9 @@ def main(settings: SurroundingsSettings) -> None:
         'tensorflow': tf.__version__,
         'devices': devices,
         'multiplies_bf16': mixed_precision.multiplies_bf16(),
-        'batch_size': PRESETS[settings.model].batch_size,
-        'training_flops': training_flops(model),
-        'forward_flops': forward_flops(model),
+        'batch_size': PRESETS[settings.model].recipe.batch_size,
+        'training_flops': training_flops(network),
+        'forward_flops': forward_flops(network),
     }
     print(json.dumps(found))
 

@@ -1,6 +1,6 @@
 """Keras `fit` with BackupAndRestore, as Keras's documentation shows it.
 
-    python -m benchmarks.backup_and_restore_train --data_dir=DIRECTORY --train_dir=FOLDER
+    python -m benchmarks.peers.backup_and_restore_train --data_dir=DIRECTORY --train_dir=FOLDER
 
 A peer for `faults.py`, with the network and input of `keras_train.py`. The backup lies in
 `backup` in the folder, and Keras deletes it when training has ended; the final weights
@@ -16,8 +16,8 @@ import tensorflow as tf
 from tensorflow import keras
 
 import cifar10_input
-from benchmarks import keras_train
-from benchmarks.monitored_session_train import SEED, peer_parser, print_step
+from benchmarks.peers import keras_train
+from benchmarks.peers.monitored_session_train import SEED, peer_parser, print_step
 
 BACKUP_FOLDER = 'backup'
 FINAL_WEIGHTS = 'final.weights.h5'

@@ -1,6 +1,6 @@
 """Training in TensorFlow's own session, as its documentation shows it.
 
-    python -m benchmarks.monitored_session_train --data_dir=DIRECTORY --train_dir=FOLDER
+    python -m benchmarks.peers.monitored_session_train --data_dir=DIRECTORY --train_dir=FOLDER
 
 A peer for `faults.py`: this project's network and distortions, and around them nothing
 but tf.train.MonitoredTrainingSession. `--start_over --stop_on_nan` make it what the
@@ -62,7 +62,9 @@ def train(options: argparse.Namespace) -> None:
     """Trains until `options.max_steps`."""
     tf.set_random_seed(SEED)
     images, labels = training_batches(options.data_dir, options.batch_size)
-    total_loss = cifar10.loss(cifar10.inference(images, seed=SEED, summaries=False), labels)
+    total_loss = cifar10.loss(
+        cifar10.inference(images, cifar10.Options(seed=SEED, summaries=False)), labels
+    )
     optimizer = tf.train.GradientDescentOptimizer(options.learning_rate)
     train_op = optimizer.minimize(total_loss, tf.train.get_or_create_global_step())
     with tf.control_dependencies([train_op]):

@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 from benchmarks import REPOSITORY
-from benchmarks.run import child_environment
+from benchmarks.speed.__main__ import child_environment
 from cifar10_lib.base.errors import UserError
 
 NUM_IMAGES = 500
@@ -199,7 +199,7 @@ def _peer_command(module: str, *options: str) -> Callable[[Request], list[str]]:
         return [
             sys.executable,
             '-m',
-            f'benchmarks.{module}',
+            f'benchmarks.peers.{module}',
             *_common_options(request),
             f'--save_checkpoint_steps={request.save_steps}',
             *options,

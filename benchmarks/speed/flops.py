@@ -1,4 +1,4 @@
-"""How many floating-point operations does a network take?
+"""Floating-point operations of a network.
 
 Convolutions and dense layers alone: each is a product of matrices, of one
 multiplication and one addition for every weight and every output that it reaches.
@@ -13,7 +13,7 @@ from typing import NamedTuple
 import tensorflow.compat.v1 as tf
 
 import cifar10
-from cifar10_lib.nn.layers import Model, Pass
+from cifar10_lib.nn.layers import Network, evaluation_options
 
 
 class Layer(NamedTuple):
@@ -22,23 +22,25 @@ class Layer(NamedTuple):
     name: str
     outputs: int
     """Positions of the output times channels."""
-    inputs_of_output: int
+    inputs_per_output: int
     """Inputs, each with a weight, that one output adds up."""
 
     @property
     def multiply_adds(self) -> int:
         """Multiply-adds of the forward pass for one example."""
-        return self.outputs * self.inputs_of_output
+        return self.outputs * self.inputs_per_output
 
 
-def layers(model: Model = cifar10.TUTORIAL_MODEL) -> list[Layer]:
+def layers(network: Network = cifar10.NETWORKS['tutorial']) -> list[Layer]:
     """The network's layers that have weights, the first one first, as the graph has them."""
     with tf.Graph().as_default() as graph:
-        view = model.view
-        model.logits(tf.zeros([1, view.size, view.size, view.depth]), Pass())
-        products = [op for op in graph.get_operations() if op.type in ('Conv2D', 'MatMul')]
+        view = network.view
+        network.inference(
+            tf.zeros([1, view.size, view.size, view.depth]), evaluation_options(cifar10.NUM_CLASSES)
+        )
+        operations = [op for op in graph.get_operations() if op.type in ('Conv2D', 'MatMul')]
         # Not those whose matrix is a constant: the normalisation's bands.
-        return [_layer(op) for op in products if op.inputs[1].op.type == 'ReadVariableOp']
+        return [_layer(op) for op in operations if op.inputs[1].op.type == 'ReadVariableOp']
 
 
 def _layer(product: tf.Operation) -> Layer:
@@ -51,21 +53,21 @@ def _layer(product: tf.Operation) -> Layer:
     )
 
 
-def forward_flops(model: Model = cifar10.TUTORIAL_MODEL) -> int:
+def forward_flops(network: Network = cifar10.NETWORKS['tutorial']) -> int:
     """Floating-point operations of the forward pass, for one example."""
-    return _flops(layers(model))
+    return _flops(layers(network))
 
 
-def training_flops(model: Model = cifar10.TUTORIAL_MODEL) -> int:
+def training_flops(network: Network = cifar10.NETWORKS['tutorial']) -> int:
     """Floating-point operations of a training step, for one example.
 
     Each layer takes three products of the same number of multiply-adds: the forward
     pass, the gradient for its weights, and the gradient for its inputs. The first
     layer's inputs are the images, whose gradient nobody needs.
     """
-    of_network = layers(model)
-    return 3 * _flops(of_network) - _flops(of_network[:1])
+    products = layers(network)
+    return 3 * _flops(products) - _flops(products[:1])
 
 
-def _flops(of_layers: list[Layer]) -> int:
-    return 2 * sum(layer.multiply_adds for layer in of_layers)
+def _flops(weighted: list[Layer]) -> int:
+    return 2 * sum(layer.multiply_adds for layer in weighted)

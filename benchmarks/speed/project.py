@@ -1,0 +1,126 @@
+"""This project, in the parts that its own scripts don't run by themselves.
+
+    python -m benchmarks.speed.project --task=constant --data_dir=cifar10_data/cifar-10-batches-bin
+
+Training end to end is `cifar10_train.py` itself. Here are its training step on a
+constant batch, its input without the network, and its evaluation.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from unittest import mock
+
+import tensorflow.compat.v1 as tf
+
+import cifar10
+import cifar10_train
+from benchmarks.graphs import TrainingGraph, build_training_graph
+from benchmarks.speed.worker import (
+    CONSTANT,
+    EVALUATION,
+    INPUT,
+    Options,
+    Ticker,
+    constant_batch,
+    parse_options,
+)
+from cifar10_input import TUTORIAL_VIEW, View
+from cifar10_lib.evaluation.evaluator import Evaluator
+from cifar10_lib.nn.layers import Network
+from cifar10_lib.nn.presets import MODEL_NAMES, PRESETS
+
+
+def held_batch(batch_size: int, view: View = TUTORIAL_VIEW) -> tuple[tf.Tensor, tf.Tensor]:
+    """The constant batch, read from variables, which no optimiser of graphs computes ahead."""
+    images, labels = constant_batch(batch_size, view.size, view.depth)
+    return (
+        tf.get_variable('images', initializer=images, trainable=False).read_value(),
+        tf.get_variable('labels', initializer=labels, trainable=False).read_value(),
+    )
+
+
+def build(options: Options) -> TrainingGraph:
+    """The graph of `cifar10_train.py` by the network's own preset, but for the options."""
+    values = {
+        **PRESETS[options.model].flags,
+        'data_dir': options.data_dir,
+        'dataset': 'auto',
+        'num_held_out': 0,
+        'batch_size': options.batch_size,
+        'use_fp16': options.use_fp16,
+        'use_bf16': options.use_bf16,
+    }
+    return build_training_graph(cifar10_train.train, **values)
+
+
+def train_on_constant_batch(options: Options) -> None:
+    """The step of `cifar10_train.py`, its input replaced by a constant batch."""
+    with mock.patch.object(
+        cifar10_train,
+        'training_batches',
+        lambda run, batch_size: held_batch(batch_size, run.network.view),
+    ):
+        training = build(options)
+    with training.train_op.graph.as_default():
+        run_steps(training.train_op, training.total_loss, options, training.config)
+
+
+def run_steps(
+    train_op: tf.Operation, total_loss: tf.Tensor, options: Options, config: tf.ConfigProto
+) -> None:
+    """Takes steps and prints console lines, without checkpoints and summaries."""
+    ticker = Ticker(options.batch_size, options.log_frequency)
+    with tf.train.MonitoredSession(tf.train.ChiefSessionCreator(config=config)) as session:
+        for _ in options.steps:
+            _, loss = session.run([train_op, total_loss])
+            ticker.tick(loss.item)
+
+
+def read_input(options: Options) -> None:
+    """The training batches, computed and thrown away."""
+    training = build(options)
+    with tf.Session(graph=training.train_op.graph) as session:
+        # The batch stays in TensorFlow, as in training: fetching would copy it.
+        batch = [training.images.op, training.labels.op]
+        ticker = Ticker(options.batch_size, options.log_frequency)
+        for _ in options.steps:
+            session.run(batch)
+            ticker.tick()
+
+
+def evaluate(options: Options) -> None:
+    """Scores the test images again and again, each time restoring the checkpoint."""
+    network = cifar10.NETWORKS[options.model]
+    with tempfile.TemporaryDirectory() as directory:
+        checkpoint = save_initial_weights(directory, network)
+        evaluator = Evaluator(options.data_dir, network)
+        ticker = Ticker(evaluator.num_examples)
+        for _ in options.steps:
+            evaluator.evaluate(checkpoint)
+            ticker.tick()
+
+
+def save_initial_weights(directory: str, network: Network = cifar10.NETWORKS['tutorial']) -> str:
+    """Saves an untrained network with its moving averages; returns the checkpoint's path."""
+    view = network.view
+    with tf.Graph().as_default(), tf.Session() as session:
+        cifar10.create_counters()
+        network.inference(tf.zeros([1, view.size, view.size, view.depth]))
+        tf.train.ExponentialMovingAverage(0.0).apply(tf.trainable_variables())
+        session.run(tf.global_variables_initializer())
+        return tf.train.Saver().save(session, os.path.join(directory, 'model.ckpt'), global_step=0)
+
+
+RUN = {CONSTANT: train_on_constant_batch, INPUT: read_input, EVALUATION: evaluate}
+
+
+def main() -> None:
+    """Runs the task that the command line names."""
+    options = parse_options(__doc__, tasks=tuple(RUN), models=MODEL_NAMES)
+    RUN[options.task](options)
+
+
+if __name__ == '__main__':
+    main()
