@@ -1,17 +1,16 @@
-r"""How good is the newest checkpoint? Scores it on the test images.
+r"""Computes precision @ 1 of the newest checkpoint.
 
     python cifar10_eval.py --run_once
 
-Restores the moving averages of the weights, scores every image exactly once,
+Restores the moving averages of the weights, scores every test image exactly once,
 and prints a line like
 
     2026-11-21 12:00:00.000000: precision @ 1 = 0.866 (step 100000, 10000 images)
 
-which history.jsonl in --eval_dir keeps, as `cifar10_history.py` says.
-Without --run_once it goes on: it runs beside training and evaluates each new
-checkpoint once. --report writes a page that shows what was found. On 2 CPU cores with
-AVX-512 the 10,000 test images take 1.2 seconds (median of 5 runs), after a start-up of
-about 3.
+which is also added to history.jsonl in --eval_dir. Without --run_once it runs beside
+training and evaluates each new checkpoint once. --report writes a page with the results.
+On 2 CPU cores with AVX-512 the 10,000 test images take 1.2 seconds (median of 5 runs),
+after a start-up of about 3.
 """
 
 from __future__ import annotations
@@ -23,7 +22,6 @@ import os
 import shutil
 import sys
 import time
-from typing import Any
 
 import tensorflow.compat.v1 as tf
 
@@ -31,24 +29,18 @@ import cifar10
 from cifar10_input import EVAL_DATA, NUM_VIEWS, evaluation_files
 from cifar10_lib.base import files, watch
 from cifar10_lib.base.console import image_bar, on_terminal, timestamp
-from cifar10_lib.base.errors import UserError
+from cifar10_lib.base.errors import UserError, error_message
 from cifar10_lib.base.flags import run_script, setting
-from cifar10_lib.data import prepare
 from cifar10_lib.evaluation import report
 from cifar10_lib.evaluation.evaluator import (
     Evaluator,
     Result,
-    Scored,
-    data_dir_of,
     evaluation_entry,
-    model_setting,
-    network_name,
-    newest_checkpoint,
-    num_held_out,
     report_precision,
 )
-from cifar10_lib.runs import checkpoints, history, run_folder, tensorboard
-from cifar10_lib.runs.checkpoints import CheckpointFolder, reason_of
+from cifar10_lib.runs import checkpoints, history, tensorboard
+from cifar10_lib.runs.checkpoints import CheckpointFolder
+from cifar10_lib.runs.run_folder import SETTINGS_FILE, RunFolder, model_setting
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,32 +83,8 @@ class EvalSettings:
     )
 
 
-def _summary_writer(eval_dir: str, graph: tf.Graph) -> tf.summary.FileWriter:
-    """Raises UserError if `eval_dir` can't be written."""
-    try:
-        with graph.as_default():
-            return tf.summary.FileWriter(eval_dir, graph)
-    except tf.errors.OpError as error:
-        raise UserError(f'--eval_dir={eval_dir}: cannot be written: {reason_of(error)}') from error
-
-
-def _dataset(settings: EvalSettings, stored: dict[str, Any]) -> str | None:
-    """The data set to score on, the one that the checkpoints were trained on.
-
-    Raises:
-      UserError: another one is asked for.
-    """
-    trained_on = stored.get('dataset')
-    if settings.dataset and trained_on and settings.dataset != trained_on:
-        raise UserError(
-            f'--dataset={settings.dataset}: the checkpoints in {settings.checkpoint_dir} '
-            f'were trained on {trained_on}'
-        )
-    return settings.dataset or trained_on
-
-
-def _refuse_history_of_training(settings: EvalSettings) -> None:
-    """Keeps the results of evaluation out of a file that a trainer writes to.
+def _check_eval_dir(settings: EvalSettings) -> None:
+    """Keeps the history of evaluation apart from that of training.
 
     Raises:
       UserError: --eval_dir is a trainer's folder, or its history can't be read.
@@ -133,44 +101,42 @@ def _refuse_history_of_training(settings: EvalSettings) -> None:
         )
 
 
-def _note(result: Result, settings: EvalSettings) -> None:
-    """Keeps a result in the history, in place of the same evaluation's earlier one.
+def _add_to_history(result: Result, settings: EvalSettings) -> None:
+    """Adds a result to the history, in place of an earlier one of the same evaluation.
 
     Raises:
-      UserError: it can't be written.
+      UserError: the history can't be written.
     """
     num_views = NUM_VIEWS if settings.average_views else 1
     entry = evaluation_entry(result, settings.eval_data, num_views)
-    decisive = [name for name in entry if name != 'precision']
     history.replace(
-        settings.eval_dir, entry, lambda old: all(old.get(n) == entry[n] for n in decisive)
+        settings.eval_dir,
+        entry,
+        lambda old: all(old.get(name) == entry[name] for name in entry if name != 'precision'),
     )
 
 
 class Best:
-    """Keeps a copy of the checkpoint of the best precision, and beside it why."""
+    """A copy of the checkpoint of the best precision so far, with the reason for the choice."""
 
     def __init__(self, settings: EvalSettings) -> None:
         """
         Raises:
-          UserError: the one that is kept was chosen on other images, or can't be read.
+          UserError: the present copy was chosen on other images, or can't be read.
         """
-        self._settings = settings
+        self._checkpoint_dir = settings.checkpoint_dir
         self._directory = os.path.join(settings.eval_dir, 'best')
         self._file = os.path.join(self._directory, 'best.json')
-        self._chosen_on = {
-            'eval_data': settings.eval_data,
-            'num_examples': settings.num_examples,
-            'average_views': settings.average_views,
-        }
+        names = ('eval_data', 'num_examples', 'average_views')
+        self._chosen_on = {name: getattr(settings, name) for name in names}
+        self._precision = -1.0
         try:
             with open(self._file, encoding='utf-8') as file:
-                kept = json.load(file)
+                # An early version averaged no views.
+                kept = {'average_views': False, **json.load(file)}
             self._precision = float(kept['precision'])
-            kept_on = {name: kept[name] for name in ('eval_data', 'num_examples')}
-            kept_on['average_views'] = kept.get('average_views', False)
+            kept_on = {name: kept[name] for name in names}
         except FileNotFoundError:
-            self._precision = -1.0
             return
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise UserError(f'{self._file}: not what --keep_best writes: {error!r}') from error
@@ -181,133 +147,131 @@ class Best:
             )
 
     def offer(self, checkpoint: str, result: Result) -> None:
-        """Copies the checkpoint if it is better than the one that is kept.
+        """Copies the checkpoint if it is better than the present copy.
 
         Raises:
           UserError: it can't be copied.
         """
         if result.precision <= self._precision:
             return
-        more = {**self._chosen_on, 'precision': result.precision, 'step': result.step}
+        reason = {**self._chosen_on, 'precision': result.precision, 'step': result.step}
         try:
             os.makedirs(self._directory, exist_ok=True)
-            # So that the copies' folder tells which images they were trained on.
-            settings_file = os.path.join(self._settings.checkpoint_dir, run_folder.SETTINGS_FILE)
+            # So that the folder of the copy names the data set of training.
+            settings_file = os.path.join(self._checkpoint_dir, SETTINGS_FILE)
             if os.path.exists(settings_file):
                 shutil.copy(settings_file, self._directory)
             copy = CheckpointFolder(self._directory, max_to_keep=1).add_copy(checkpoint)
-            files.replace_text(self._file, json.dumps(more, indent=2) + '\n')
+            files.replace_text(self._file, json.dumps(reason, indent=2) + '\n')
         except OSError as error:
             raise UserError(
-                f'{self._directory}: cannot be written: {error.strerror or error}'
+                f'{self._directory}: cannot be written: {error_message(error)}'
             ) from error
         self._precision = result.precision
         print(f'Best so far: kept as {copy}', flush=True)
 
 
 class _Evaluation:
-    """What it takes to score one checkpoint after another."""
+    """The evaluation of one checkpoint after another."""
 
     def __init__(self, settings: EvalSettings) -> None:
-        self._settings = settings
-        _refuse_history_of_training(settings)
+        _check_eval_dir(settings)
         if settings.report:
             report.check_folder(settings.report)
-        stored = run_folder.load(settings.checkpoint_dir)
-        self._model = cifar10.NETWORKS[network_name(settings.checkpoint_dir, settings.model)]
-        prepared = prepare.prepare(
-            data_dir_of(settings.checkpoint_dir, settings.data_dir), _dataset(settings, stored)
-        )
-        self._prepared = prepared
-        self._watch = watch.Watch(evaluation_files(settings.eval_data, prepared.directory))
-        self._num_held_out = num_held_out(settings.checkpoint_dir, settings.eval_data)
+        run = RunFolder.open(settings.checkpoint_dir, settings.model)
+        self._network = cifar10.NETWORKS[run.model]
+        self._settings = settings
+        self._data = run.prepare_data(settings.data_dir, settings.dataset)
+        self._watch = watch.Watch(evaluation_files(settings.eval_data, self._data.directory))
+        run.check_eval_data(settings.eval_data)
         self._evaluator = Evaluator(
-            prepared.directory,
-            self._model,
+            self._data.directory,
+            self._network,
             settings.num_examples,
             settings.eval_data,
             settings.average_views,
-            prepared.num_classes,
-            self._num_held_out,
+            self._data.num_classes,
+            run.num_held_out,
         )
         scored = dataclasses.replace(settings, num_examples=self._evaluator.num_examples)
         self._best = Best(scored) if settings.keep_best else None
-        self._writer = _summary_writer(settings.eval_dir, self._evaluator.graph)
-        tensorboard.add_settings(self._writer, stored, settings.checkpoint_dir)
+        try:
+            with self._evaluator.graph.as_default():
+                self._writer = tf.summary.FileWriter(settings.eval_dir, self._evaluator.graph)
+        except tf.errors.OpError as error:
+            raise UserError(
+                f'--eval_dir={settings.eval_dir}: cannot be written: {error_message(error)}'
+            ) from error
+        tensorboard.add_settings(self._writer, run.settings, run.path)
 
     def score(self, checkpoint: str) -> None:
-        """Scores a checkpoint, reports it, and keeps it if it is to be kept."""
-        settings = self._settings
+        """Scores a checkpoint, reports the result, and keeps the checkpoint if it is the best."""
+        settings, data = self._settings, self._data
         self._watch.check()
-        with image_bar(
-            self._evaluator.num_examples, settings.progress and on_terminal()
-        ) as show_scored:
+        show_bar = settings.progress and on_terminal()
+        with image_bar(self._evaluator.num_examples, show_bar) as show_scored:
             scored = self._evaluator.score(checkpoint, show_scored)
-        result = scored.result
         report_precision(
-            result, self._prepared.dataset, settings.eval_data, settings.average_views, self._writer
+            scored.result, data.dataset, settings.eval_data, settings.average_views, self._writer
         )
-        _note(result, settings)
+        _add_to_history(scored.result, settings)
         if self._best:
-            self._best.offer(checkpoint, result)
+            self._best.offer(checkpoint, scored.result)
         if settings.report:
-            self._write_report(settings.report, checkpoint, scored)
-
-    def _write_report(self, folder: str, checkpoint: str, scored: Scored) -> None:
-        evaluated = report.Evaluated(
-            checkpoint,
-            *scored,
-            self._prepared,
-            self._settings.eval_data,
-            self._num_held_out,
-            self._settings.average_views,
-            self._settings.eval_dir,
-            self._model,
-        )
-        print(f'Report: {report.write(folder, evaluated)}', flush=True)
+            evaluated = report.Evaluated(
+                checkpoint,
+                *scored,
+                data,
+                settings.eval_data,
+                # Read anew: training may have resumed with other settings.
+                RunFolder.open(settings.checkpoint_dir, settings.model),
+                settings.average_views,
+                settings.eval_dir,
+                self._network,
+            )
+            print(f'Report: {report.write(settings.report, evaluated)}', flush=True)
 
 
 def _newest(folder: CheckpointFolder, run_once: bool) -> str | None:
-    """The newest whole checkpoint, or None; a damaged folder may yet get a whole one."""
+    """The newest complete checkpoint, or None; training may yet add one to a damaged folder."""
     if run_once:
-        return newest_checkpoint(folder)
+        return folder.require_newest('--checkpoint_dir')
     try:
-        return folder.newest_whole()
+        return folder.newest_complete()
     except UserError as error:
         print(f'Warning: {error}', file=sys.stderr)
         return None
 
 
 def _identity(checkpoint: str) -> tuple[str, float]:
-    """Tells a checkpoint from another of the same name, of a run that was started over."""
+    """Differs between checkpoints of one name, of a run that was started over."""
     with contextlib.suppress(OSError):
         return checkpoint, os.stat(f'{checkpoint}.index').st_mtime
     return checkpoint, 0.0
 
 
 def evaluate(settings: EvalSettings) -> None:
-    """Evaluates the newest checkpoint, once or each time that there is a new one.
+    """Evaluates the newest checkpoint, once or whenever there is a new one.
 
     Raises:
-      UserError: with `run_once`, there is no whole checkpoint; or one does not fit, or the
-        data is not sound.
+      UserError: with `run_once`, there is no complete checkpoint; or a checkpoint is of another
+        network, or the data is damaged.
     """
     folder = CheckpointFolder(settings.checkpoint_dir)
     evaluation = None
     scored: list[tuple[str, float]] = []
     while not (settings.run_once and scored):
         checkpoint = _newest(folder, settings.run_once)
-        identity = _identity(checkpoint) if checkpoint else None
-        if checkpoint and identity and identity not in scored:
-            # Only now is it certain which images the checkpoints were trained on.
+        if checkpoint and (identity := _identity(checkpoint)) not in scored:
+            # Not earlier: training writes its settings before its first checkpoint.
             evaluation = evaluation or _Evaluation(settings)
             try:
                 evaluation.score(checkpoint)
                 scored.append(identity)
             except (UserError, tf.errors.OpError):
-                if checkpoints.is_whole(checkpoint):
+                if checkpoints.is_complete(checkpoint):
                     raise
-                print(f'{checkpoint} went away while it was read', file=sys.stderr)
+                print(f'{checkpoint} was removed while it was read', file=sys.stderr)
             continue
         last = os.path.basename(scored[-1][0]) if scored else 'none'
         print(

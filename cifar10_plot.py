@@ -1,56 +1,45 @@
-r"""What did a run look like, and what does it see? Draws one picture, without a screen.
+r"""Draws a picture of a run: its curves, mistakes, filters, layers or data.
 
     python cifar10_plot.py --output=curve.png
     python cifar10_plot.py run1 run2 --x=time
     python cifar10_plot.py --plot=filters --output=filters.svg
 
 --plot=curve draws loss and precision, of one run or of several side by side, from the
-histories that training and evaluation wrote; confusion, which classes of --eval_data the
-newest checkpoint takes for which; mistakes, the images that it is wrong about and surest of;
-filters, its first layer's filters; layers, a table of the network's layers (printed, and drawn with
---output); distortions, some training images before and after
-distortion; classes, how many images of each class the data set holds. The ending of
---output, .png or .svg, chooses the format.
+histories of training and evaluation. The others draw one run: confusion, which classes of
+--eval_data the newest checkpoint takes for which; mistakes, its most confident wrong guesses;
+filters, its first layer's filters; layers, a table of the network's layers (printed, and drawn
+with --output); distortions, some training images before and after distortion; classes, how
+many images of each class the data set holds. The ending of --output, .png or .svg, chooses the
+format.
 
 A run is the folder that training wrote. Its evaluations are those in its own history, and
-those in the folder beside it that has `eval` in place of `train` in its name, or that
---eval_dir names.
+those in --eval_dir.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
 
 import numpy as np
 import tensorflow.compat.v1 as tf
 from matplotlib.figure import Figure
 
 import cifar10
-from cifar10_input import EVAL_DATA, NUM_CLASSES
+from cifar10_input import EVAL_DATA
 from cifar10_lib.base.errors import UserError
 from cifar10_lib.base.flags import LARGEST_SEED, arguments, run_script, setting
-from cifar10_lib.data import prepare
-from cifar10_lib.data.prepare import data_note
+from cifar10_lib.data.prepare import Prepared, data_note
 from cifar10_lib.evaluation import analysis, figures, layer_table
 from cifar10_lib.evaluation.analysis import IMAGES_IN_WORDS
-from cifar10_lib.evaluation.evaluator import (
-    Evaluator,
-    data_dir_of,
-    model_setting,
-    network_name,
-    num_classes_of,
-    num_held_out,
-)
+from cifar10_lib.evaluation.evaluator import Evaluator
+from cifar10_lib.nn import schedules
 from cifar10_lib.nn.layers import Network
-from cifar10_lib.nn.recipes import load_recipe
-from cifar10_lib.nn.schedules import distortions as distortions_of
-from cifar10_lib.runs import checkpoints, run_folder
-from cifar10_lib.runs.checkpoints import CheckpointFolder
+from cifar10_lib.runs.checkpoints import read_step
 from cifar10_lib.runs.history import HISTORY_FILE
+from cifar10_lib.runs.run_folder import RunFolder, model_setting
 
-# In the picture of mistakes.
+# Number of images that --plot=mistakes draws.
 NUM_MISTAKES = 24
 
 
@@ -60,15 +49,15 @@ class PlotSettings:
 
     runs: tuple[str, ...] = arguments()
     train_dir: str = setting(
-        'cifar10_train', 'Folder that training wrote; the same as to name it without a flag.'
+        'cifar10_train', 'Folder that training wrote; it can also be named without the flag.'
     )
     eval_dir: str = setting(
         None,
-        'Folder that evaluation wrote, for several runs as many, in the same order, with commas '
-        'between them; by default the one beside that of training that has eval in place of train '
-        'in its name, if there is one.',
+        'Folder that evaluation wrote; for several runs as many, in their order, with commas '
+        'between them. By default the folder of the same name as that of training, with eval in '
+        'place of train.',
     )
-    output: str = setting(None, 'The picture to write, .png or .svg; by default cifar10_PLOT.png.')
+    output: str = setting(None, 'Picture to write, .png or .svg; by default cifar10_PLOT.png.')
     plot: str = setting(
         'curve',
         'What to draw: curve, confusion, mistakes, filters, layers, distortions or classes.',
@@ -76,7 +65,7 @@ class PlotSettings:
     )
     x: str = setting(
         'step',
-        'What curves are drawn over: step, examples, or time, that of training.',
+        'Axis of the curves: step, examples, or time of training.',
         choices=tuple(analysis.AXES),
     )
     eval_data: str = setting(
@@ -86,7 +75,7 @@ class PlotSettings:
     )
     model: str = model_setting()
     data_dir: str = setting(None, 'Folder of the data set; by default the one that training used.')
-    seed: int = setting(0, 'Decides the distortions.', at_least=0, at_most=LARGEST_SEED)
+    seed: int = setting(0, 'Seed of the distortions.', at_least=0, at_most=LARGEST_SEED)
 
 
 # ------------------------------------------------------------------------------ curves
@@ -95,14 +84,14 @@ class PlotSettings:
 def curve(settings: PlotSettings) -> Figure:
     """Loss and precision of the runs."""
     folders = _runs(settings)
-    runs = [
-        analysis.read_curves(name + data_note(_dataset(folder)), folder, eval_dir, settings.x)
-        for name, folder, eval_dir in zip(
-            _names_of(folders), folders, _eval_dirs(settings), strict=True
-        )
-    ]
-    for run, folder in zip(runs, folders, strict=True):
-        if not run.panels():
+    last_parts = [os.path.basename(os.path.normpath(folder)) for folder in folders]
+    # The last part of a path is the name of a run, where it tells several runs apart.
+    names = last_parts if 1 < len(folders) == len(set(last_parts)) else folders
+    runs = []
+    for name, folder, eval_dir in zip(names, folders, _eval_dirs(settings), strict=True):
+        note = data_note(RunFolder.open(folder).dataset)
+        runs.append(analysis.read_curves(name + note, folder, eval_dir, settings.x))
+        if not runs[-1].panels():
             raise UserError(
                 f'{folder}: found no {HISTORY_FILE} with a loss or a precision; train first, for '
                 'example with python cifar10_train.py'
@@ -112,17 +101,11 @@ def curve(settings: PlotSettings) -> Figure:
     return figures.draw_curves(runs, settings.x, title, panels)
 
 
-def _names_of(folders: Sequence[str]) -> Sequence[str]:
-    """What the runs are called: the last part of their paths, where that tells them apart."""
-    last = [os.path.basename(os.path.normpath(folder)) for folder in folders]
-    return last if 1 < len(folders) == len(set(last)) else folders
-
-
 def _runs(settings: PlotSettings) -> tuple[str, ...]:
     """The folders of the runs.
 
     Raises:
-      UserError: they are named in two ways, or are more than can be told apart.
+      UserError: they are named both by arguments and by the flag, or there are more than colours.
     """
     if not settings.runs:
         return (settings.train_dir,)
@@ -144,7 +127,7 @@ def _eval_dirs(settings: PlotSettings) -> list[str | None]:
     """The folder of each run's evaluations, or None."""
     runs = _runs(settings)
     if settings.eval_dir is None:
-        return [beside(run) for run in runs]
+        return [_default_eval_dir(run) for run in runs]
     folders = settings.eval_dir.split(',') if len(runs) > 1 else [settings.eval_dir]
     if len(folders) != len(runs):
         raise UserError(
@@ -157,35 +140,64 @@ def _eval_dirs(settings: PlotSettings) -> list[str | None]:
     return list(folders)
 
 
-def beside(train_dir: str) -> str | None:
-    """The folder beside that of a run that has eval in place of train in its name."""
+def _default_eval_dir(train_dir: str) -> str | None:
+    """The folder of the same name with eval in place of train, if there is one."""
     parent, name = os.path.split(os.path.normpath(train_dir))
     folder = os.path.join(parent, name.replace('train', 'eval'))
     return folder if 'train' in name and os.path.isdir(folder) else None
 
 
-# ------------------------------------------------------------------ newest checkpoint
+# -------------------------------------------------------------------------- one run
+
+
+def _open_run(settings: PlotSettings) -> RunFolder:
+    """Raises UserError where several runs are named."""
+    runs = _runs(settings)
+    if len(runs) > 1:
+        raise UserError(f'--plot={settings.plot}: found {len(runs)} runs; expected one')
+    return RunFolder.open(runs[0], settings.model)
+
+
+def _network(run: RunFolder) -> Network:
+    return cifar10.NETWORKS[run.model]
+
+
+def _evaluate(
+    settings: PlotSettings, run: RunFolder, checkpoint: str, prepared: Prepared
+) -> tuple[np.ndarray, np.ndarray]:
+    """Probabilities and labels of all images of --eval_data."""
+    run.check_eval_data(settings.eval_data)
+    evaluator = Evaluator(
+        prepared.directory,
+        _network(run),
+        eval_data=settings.eval_data,
+        num_classes=prepared.num_classes,
+        num_held_out=run.num_held_out,
+    )
+    return evaluator.probabilities(checkpoint)
 
 
 def confusion(settings: PlotSettings) -> Figure:
     """Which classes are taken for which."""
-    checkpoint, prepared = _newest(settings), _data(settings)
-    matrix = analysis.confusion_matrix(*_evaluate(settings, checkpoint, prepared))
+    run = _open_run(settings)
+    checkpoint, prepared = run.newest_checkpoint('--train_dir'), run.prepare_data(settings.data_dir)
+    matrix = analysis.confusion_matrix(*_evaluate(settings, run, checkpoint, prepared))
     precision = matrix.trace() / matrix.sum()
     title = (
         f'Confusion of {matrix.sum():,} {IMAGES_IN_WORDS[settings.eval_data]} at step '
-        f'{checkpoints.step_of(checkpoint):,}\nprecision @ 1 = {precision:.3f}'
+        f'{read_step(checkpoint):,}\nprecision @ 1 = {precision:.3f}'
         f'{data_note(prepared.dataset)}'
     )
     return figures.draw_confusion(matrix, prepared.class_names, title)
 
 
 def mistakes(settings: PlotSettings) -> Figure:
-    """The images whose wrong guess is the likeliest."""
-    checkpoint, prepared = _newest(settings), _data(settings)
-    probabilities, labels = _evaluate(settings, checkpoint, prepared)
+    """The images with the most probable wrong guesses."""
+    run = _open_run(settings)
+    checkpoint, prepared = run.newest_checkpoint('--train_dir'), run.prepare_data(settings.data_dir)
+    probabilities, labels = _evaluate(settings, run, checkpoint, prepared)
     places = analysis.most_confident_mistakes(probabilities, labels, NUM_MISTAKES)
-    step = checkpoints.step_of(checkpoint)
+    step = read_step(checkpoint)
     if not len(places):
         raise UserError(
             f'--plot=mistakes: found none among {len(labels):,} images at step {step:,}'
@@ -193,9 +205,7 @@ def mistakes(settings: PlotSettings) -> Figure:
     names = prepared.class_names
     guesses = probabilities[places].argmax(axis=1)
     return figures.draw_mistakes(
-        analysis.evaluated_images(
-            settings.eval_data, prepared.directory, _held_out(settings), places
-        ),
+        analysis.evaluated_images(settings.eval_data, prepared.directory, run.num_held_out, places),
         [names[label] for label in labels[places]],
         [names[guess] for guess in guesses],
         probabilities[places, guesses].tolist(),
@@ -204,79 +214,30 @@ def mistakes(settings: PlotSettings) -> Figure:
     )
 
 
-def _evaluate(
-    settings: PlotSettings, checkpoint: str, prepared: prepare.Prepared
-) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities and labels of all images of --eval_data."""
-    evaluator = Evaluator(
-        prepared.directory,
-        eval_data=settings.eval_data,
-        num_classes=prepared.num_classes,
-        num_held_out=_held_out(settings),
-        network=_model(settings),
-    )
-    return evaluator.probabilities(checkpoint)
-
-
-def _model(settings: PlotSettings) -> Network:
-    return cifar10.NETWORKS[network_name(_run(settings), settings.model)]
-
-
-def _held_out(settings: PlotSettings) -> int:
-    return num_held_out(_run(settings), settings.eval_data)
-
-
 def filters(settings: PlotSettings) -> Figure:
     """The first layer's filters."""
-    checkpoint = _newest(settings)
-    step = checkpoints.step_of(checkpoint)
-    note = data_note(_dataset(_run(settings)))
-    return figures.draw_filters(
-        analysis.first_filters(checkpoint),
-        f"The first layer's filters at step {step:,}{note}",
-    )
+    run = _open_run(settings)
+    checkpoint = run.newest_checkpoint('--train_dir')
+    title = f"The first layer's filters at step {read_step(checkpoint):,}{data_note(run.dataset)}"
+    return figures.draw_filters(analysis.first_filters(checkpoint), title)
 
 
 def layers(settings: PlotSettings) -> Figure:
     """The table of the network's layers, which is printed as well."""
-    checkpoint = CheckpointFolder(_run(settings)).newest_whole()
-    num_classes = num_classes_of(checkpoint) if checkpoint else NUM_CLASSES
-    network = _model(settings)
+    run = _open_run(settings)
     with tf.Graph().as_default():
-        table = layer_table.table(layer_table.layers_of(network, num_classes))
+        table = layer_table.table(layer_table.layers_of(_network(run), run.num_classes))
     print(table)
     return figures.draw_text(table)
 
 
-def _newest(settings: PlotSettings) -> str:
-    run = _run(settings)
-    checkpoint = CheckpointFolder(run).newest_whole()
-    if checkpoint is None:
-        raise UserError(f'{run}: found no checkpoint; train first')
-    return checkpoint
-
-
-def _run(settings: PlotSettings) -> str:
-    """The folder of the one run."""
-    runs = _runs(settings)
-    if len(runs) > 1:
-        raise UserError(f'--plot={settings.plot}: found {len(runs)} runs; expected one')
-    return runs[0]
-
-
-# ----------------------------------------------------------------------------- the data
-
-
 def distortions(settings: PlotSettings) -> Figure:
-    """The first training images, and what distortion makes of them."""
-    prepared = _data(settings)
-    view = _model(settings).view
+    """The first training images, each with distorted versions."""
+    run = _open_run(settings)
+    prepared, view = run.prepare_data(settings.data_dir), _network(run).view
     return figures.draw_distortions(
         analysis.distorted_images(
-            prepared.directory,
-            settings.seed,
-            distortions_of(load_recipe(run_folder.load(_run(settings)))),
-            view,
+            prepared.directory, settings.seed, schedules.distortions(run.recipe), view
         ),
         prepared.class_names,
         f'Training images, distorted{data_note(prepared.dataset)}',
@@ -286,21 +247,11 @@ def distortions(settings: PlotSettings) -> Figure:
 
 def classes(settings: PlotSettings) -> Figure:
     """How many images of each class there are."""
-    prepared = _data(settings)
+    prepared = _open_run(settings).prepare_data(settings.data_dir)
     names = prepared.class_names
     train, test = analysis.class_counts(prepared.directory, len(names))
     title = f'Images of each class{data_note(prepared.dataset)}'
     return figures.draw_classes(train, test, names, title)
-
-
-def _dataset(run: str) -> str | None:
-    """The data set that a run was trained on, if there was one."""
-    return run_folder.load(run).get('dataset')
-
-
-def _data(settings: PlotSettings) -> prepare.Prepared:
-    run = _run(settings)
-    return prepare.prepare(data_dir_of(run, settings.data_dir), _dataset(run))
 
 
 PLOTS = {
@@ -315,7 +266,7 @@ PLOTS = {
 
 
 def plot(settings: PlotSettings) -> None:
-    """Draws what was asked for and writes the picture.
+    """Draws the picture and writes it.
 
     Raises:
       UserError: there is nothing to draw, or the picture can't be written.

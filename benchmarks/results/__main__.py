@@ -39,7 +39,7 @@ from cifar10_lib.evaluation import figures
 from cifar10_lib.nn.presets import PRESETS
 from cifar10_lib.nn.recipes import Recipe, load_recipe
 from cifar10_lib.runs import history as history_module
-from cifar10_lib.runs import run_folder
+from cifar10_lib.runs.run_folder import RunFolder
 from cifar10_lib.training.settings import TrainSettings
 
 CIFAR10, MNIST = 'CIFAR-10', 'MNIST'
@@ -213,7 +213,7 @@ def measure(plan: Plan) -> Result:
 
 def _check_folder(plan: Plan) -> None:
     """Raises UserError where the folder holds a run of another recipe."""
-    stored = run_folder.load(plan.train_dir)
+    stored = RunFolder.open(plan.train_dir).settings
     expected = {**dataclasses.asdict(plan.recipe), **plan.asked_for}
     for name, value in expected.items() if stored else ():
         # Settings of a version before the flag lack it.

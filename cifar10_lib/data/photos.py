@@ -15,9 +15,8 @@ import tensorflow.compat.v1 as tf
 from PIL import Image
 
 from cifar10_input import CIFAR10_RECORD
-from cifar10_lib.base.errors import UserError, os_errors_named
+from cifar10_lib.base.errors import UserError, error_message, os_errors_named
 from cifar10_lib.base.files import regular_size
-from cifar10_lib.runs.checkpoints import reason_of
 
 # Bounds of one picture: the largest that take about 2 GB while they are scaled.
 MAX_PIXELS = 64_000_000
@@ -79,7 +78,7 @@ class Reader:
         try:
             squares = self._session.run(self._squares, {self._content: content})
         except tf.errors.OpError as error:
-            raise UserError(f'{path}: {reason_of(error)}; {_EXPECTED}') from error
+            raise UserError(f'{path}: {error_message(error)}; {_EXPECTED}') from error
         return Picture(*(upright(square, orientation) for square in squares))
 
 

@@ -1,7 +1,7 @@
-"""How does a checkpoint become a classifier?
+"""Evaluation and prediction: the network with the weights of a checkpoint.
 
-An `Evaluator` scores it on a data set, a `Predictor` classifies pictures; both see an image
-as training's evaluation does, and take the moving averages as the weights.
+An `Evaluator` scores checkpoints on a data set, a `Predictor` classifies pictures. Both see
+images as evaluation does, undistorted, and use the moving averages of the weights.
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import functools
 import os
 import sys
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -26,70 +26,23 @@ from cifar10_input import (
 )
 from cifar10_lib.base.console import timestamp
 from cifar10_lib.base.errors import UserError
-from cifar10_lib.base.flags import setting
-from cifar10_lib.data import prepare, record_files
-from cifar10_lib.data.datasets import CIFAR10_DIRECTORY, DATA_DIR
 from cifar10_lib.data.prepare import data_note
-from cifar10_lib.data.record_files import CIFAR10_CLASS_NAMES, CLASS_NAMES_FILE
 from cifar10_lib.nn.layers import Network, evaluation_options
-from cifar10_lib.nn.presets import MODEL_NAMES
 from cifar10_lib.nn.recipes import MOVING_AVERAGE_DECAY
-from cifar10_lib.runs import checkpoints, run_folder, tensorboard
-from cifar10_lib.runs.checkpoints import CheckpointFolder
+from cifar10_lib.runs import checkpoints, tensorboard
 from cifar10_lib.runs.history import Entry
+from cifar10_lib.runs.run_folder import RunFolder
 
-# Largest number of crops that the network sees together; it changes speed and memory, not
+# Largest number of crops that the network computes together; it changes speed and memory, not
 # the result.
 BATCH_SIZE = 250
 
-# What a result says of itself where the probabilities of the views were averaged.
+# Marks a result whose probabilities were averaged over the views.
 VIEWS_NOTE = f' [averaged over {NUM_VIEWS} views]'
 
 
-def newest_checkpoint(folder: CheckpointFolder) -> str:
-    """Path of the newest whole checkpoint.
-
-    Raises:
-      UserError: there is none.
-    """
-    newest = folder.newest_whole()
-    if newest is None:
-        raise UserError(
-            f'--checkpoint_dir={folder.directory}: found no checkpoint; '
-            'train first, for example with python cifar10_train.py'
-        )
-    return newest
-
-
-def data_dir_of(checkpoint_dir: str, data_dir: str | None) -> str:
-    """Where to look for the images: in `data_dir`, or else where the run did, if that is there.
-
-    Raises:
-      UserError: the run's settings can't be read.
-    """
-    if data_dir:
-        return data_dir
-    trained_on = str(run_folder.load(checkpoint_dir).get('data_dir', ''))
-    return trained_on if os.path.isdir(trained_on) else DATA_DIR
-
-
-def num_held_out(checkpoint_dir: str, eval_data: str) -> int:
-    """How many training images the run held out for evaluation, by its settings.
-
-    Raises:
-      UserError: they are to be scored, and there are none; or the settings can't be read.
-    """
-    held_out = run_folder.load(checkpoint_dir).get('num_held_out', 0)
-    if eval_data == 'held_out' and not held_out:
-        raise UserError(
-            f'--eval_data=held_out: the run in {checkpoint_dir} held no training images out; '
-            'train with --num_held_out'
-        )
-    return held_out
-
-
 class Result(NamedTuple):
-    """What an evaluation found."""
+    """The result of an evaluation."""
 
     step: int
     num_correct: int
@@ -102,7 +55,7 @@ class Result(NamedTuple):
 
 
 class Scored(NamedTuple):
-    """What an evaluation found, and what of."""
+    """The result of an evaluation, with the probabilities it comes from."""
 
     result: Result
     probabilities: np.ndarray
@@ -112,24 +65,23 @@ class Scored(NamedTuple):
 
 
 class Restorer:
-    """Gives the current graph's weights the moving averages of one checkpoint after another."""
+    """Restores the moving averages of checkpoints as the weights of the current graph."""
 
     def __init__(self) -> None:
+        averages = tf.train.ExponentialMovingAverage(MOVING_AVERAGE_DECAY)
         self._weights = checkpoints.weights_by_name()
-        self._averages = tf.train.ExponentialMovingAverage(
-            MOVING_AVERAGE_DECAY
-        ).variables_to_restore(tf.trainable_variables())
+        self._averages = averages.variables_to_restore(tf.trainable_variables())
         self._weights_saver = tf.train.Saver(self._weights)
         self._averages_saver = tf.train.Saver(self._averages)
 
     def restore(self, session: tf.Session, checkpoint: str) -> None:
-        """Restores a checkpoint: the averages, or the weights where it has none.
+        """Restores the averages of a checkpoint, or its weights if it has none.
 
-        Where training should have kept averages, that is worth a warning.
+        Warns if training should have kept averages.
 
         Raises:
-          UserError: it can't be read, or is of another network.
-          tf.errors.OpError: it went away while it was read.
+          UserError: the checkpoint can't be read, or is of another network.
+          tf.errors.OpError: the checkpoint was removed while it was read.
         """
         if checkpoints.holds_averages(checkpoint):
             variables, saver = self._averages, self._averages_saver
@@ -142,8 +94,8 @@ class Restorer:
 
 @functools.cache
 def _warn_of_raw_weights(checkpoint_dir: str) -> None:
-    """Says once of a run that it has no averages, unless it was asked to keep none."""
-    if run_folder.load(checkpoint_dir).get('moving_average_decay') != 0:
+    """Warns once of a run without averages, unless its recipe keeps none."""
+    if RunFolder.open(checkpoint_dir).recipe.moving_average_decay:
         print(
             f'Warning: the checkpoints in {checkpoint_dir} hold no moving averages; their raw '
             'weights are used',
@@ -156,12 +108,8 @@ def class_probabilities(logits: tf.Tensor, average_views: bool = False) -> tf.Te
     probabilities = tf.nn.softmax(logits)
     if not average_views:
         return probabilities
-    of_views = tf.reshape(probabilities, [-1, NUM_VIEWS, logits.shape.as_list()[-1]])
-    return tf.reduce_mean(of_views, axis=1)
-
-
-def unseen(num_scored: int) -> None:
-    """Shows nothing of how many images have been scored."""
+    by_image = tf.reshape(probabilities, [-1, NUM_VIEWS, logits.shape.as_list()[-1]])
+    return tf.reduce_mean(by_image, axis=1)
 
 
 class Evaluator:
@@ -180,12 +128,12 @@ class Evaluator:
         """
         Args:
           data_dir: directory that holds the record files.
+          network: of the checkpoints.
           num_examples: how many images to score; 0: all.
           eval_data: 'test', 'train_eval' or 'held_out'.
           average_views: average the probabilities over ten views of each image.
           num_classes: size of the network's last layer.
           num_held_out: how many of the last training images were held out of training.
-          network: of the checkpoints.
 
         Raises:
           UserError: there are fewer images than asked for, or none.
@@ -199,7 +147,7 @@ class Evaluator:
         self.num_examples = num_examples or available
         self.graph = tf.Graph()
         with self.graph.as_default():
-            # What tf.data asks for where a deterministic run evaluates; nothing here is drawn.
+            # tf.data requires a seed where a deterministic run evaluates; nothing is random here.
             tf.set_random_seed(0)
             images, self._labels = inputs(
                 eval_data,
@@ -216,52 +164,49 @@ class Evaluator:
             self._hits = tf.nn.in_top_k(scores, self._labels, k=1)
             self._restorer = Restorer()
 
-    def evaluate(self, checkpoint: str, show_scored: Callable[[int], object] = unseen) -> Result:
-        """Scores a checkpoint: see `score`."""
+    def evaluate(
+        self, checkpoint: str, show_scored: Callable[[int], object] | None = None
+    ) -> Result:
+        """The result alone of `score`."""
         return self.score(checkpoint, show_scored).result
 
     def probabilities(self, checkpoint: str) -> tuple[np.ndarray, np.ndarray]:
-        """What the network takes each image for, and what it is: see `score`."""
+        """The probabilities and labels alone of `score`."""
         scored = self.score(checkpoint)
         return scored.probabilities, scored.labels
 
-    def score(self, checkpoint: str, show_scored: Callable[[int], object] = unseen) -> Scored:
-        """Scores a checkpoint, and tells what it takes each image for.
+    def score(self, checkpoint: str, show_scored: Callable[[int], object] | None = None) -> Scored:
+        """Scores all images with a checkpoint.
 
         Args:
           checkpoint: its path.
-          show_scored: is told, as it goes on, how many images have been scored.
+          show_scored: called after each batch with the number of images scored so far.
 
         Raises:
-          UserError: it can't be read, or is of another network.
-          tf.errors.OpError: it went away while it was read.
+          UserError: the checkpoint can't be read, or is of another network.
+          tf.errors.OpError: the checkpoint was removed while it was read.
         """
         with tf.Session(graph=self.graph) as session:
             self._restorer.restore(session, checkpoint)
             hits, probabilities, labels = self._score_all(session, show_scored)
-        step = checkpoints.step_of(checkpoint)
+        step = checkpoints.read_step(checkpoint)
         return Scored(Result(step, int(hits.sum()), hits.size), probabilities, labels)
 
     def _score_all(
-        self, session: tf.Session, show_scored: Callable[[int], object] = unseen
+        self, session: tf.Session, show_scored: Callable[[int], object] | None = None
     ) -> list[np.ndarray]:
         """Of all images: bool [images], float32 [images, classes] and int32 [images]."""
-        batches = []
+        batches: list[list[np.ndarray]] = []
         num_scored = 0
-        for batch in _until_the_end(session, self._hits, self._probabilities, self._labels):
+        while True:
+            try:
+                batch = session.run([self._hits, self._probabilities, self._labels])
+            except tf.errors.OutOfRangeError:
+                return [np.concatenate(parts) for parts in zip(*batches, strict=True)]
             batches.append(batch)
             num_scored += len(batch[0])
-            show_scored(num_scored)
-        return [np.concatenate(parts) for parts in zip(*batches, strict=True)]
-
-
-def _until_the_end(session: tf.Session, *tensors: tf.Tensor) -> Iterator[list[np.ndarray]]:
-    """Their values, one batch after another."""
-    while True:
-        try:
-            yield session.run(list(tensors))
-        except tf.errors.OutOfRangeError:
-            return
+            if show_scored:
+                show_scored(num_scored)
 
 
 class Predictor:
@@ -271,20 +216,19 @@ class Predictor:
         """
         Args:
           checkpoint: its path.
-          average_views: average the probabilities over ten views of each picture.
           network: of the checkpoint.
+          average_views: average the probabilities over ten views of each picture.
 
         Raises:
-          UserError: it can't be read, or is of another network.
+          UserError: the checkpoint can't be read, or is of another network.
         """
-        self.network = network
-        self.num_classes = num_classes_of(checkpoint)
+        num_classes = checkpoints.read_num_classes(checkpoint)
         self._batch_size = BATCH_SIZE // NUM_VIEWS if average_views else BATCH_SIZE
         with tf.Graph().as_default():
             self._pictures = picture_placeholder()
             crop = evaluation_views if average_views else evaluation_crop
             images = crop(self._pictures, network.view)
-            logits = network.inference(images, evaluation_options(self.num_classes))
+            logits = network.inference(images, evaluation_options(num_classes))
             self._probabilities = class_probabilities(logits, average_views)
             self._session = tf.Session()
             Restorer().restore(self._session, checkpoint)
@@ -303,60 +247,6 @@ def picture_placeholder() -> tf.Tensor:
     return tf.placeholder(tf.uint8, shape, name='images')
 
 
-def num_classes_of(checkpoint: str) -> int:
-    """Size of the checkpoint's last layer; the ten of CIFAR-10 where it has none of that name."""
-    shapes = checkpoints.open_checkpoint(checkpoint).get_variable_to_shape_map()
-    (size,) = shapes.get('softmax_linear/biases') or [NUM_CLASSES]
-    return size
-
-
-# ------------------------------------------------------------------ names of classes
-
-
-def class_names(checkpoint_dir: str, data_dir: str | None, num_classes: int) -> list[str]:
-    """Names of the classes that the checkpoints were trained on.
-
-    They are those of batches.meta.txt in `data_dir`, or where none is given in the folder
-    that the settings beside the checkpoints name. Where that is gone, the ten classes of
-    the data set cifar10 have the names that it was published with, and those of any other
-    their labels, with a warning.
-
-    Raises:
-      UserError: there are no names where `data_dir` should have them, or not as many as
-        classes, or the settings can't be read.
-    """
-    stored = run_folder.load(checkpoint_dir)
-    dataset = stored.get('dataset', 'cifar10')
-    named = _names_directory(data_dir or str(stored.get('data_dir', '')), dataset)
-    if named:
-        names = record_files.class_names(named)
-        if len(names) != num_classes:
-            raise UserError(
-                f'{os.path.join(named, CLASS_NAMES_FILE)}: found {len(names)} class names; '
-                f'expected {num_classes}, as many as the checkpoints in {checkpoint_dir} tell apart'
-            )
-        return names
-    if data_dir:
-        raise UserError(f'--data_dir={data_dir}: found no {CLASS_NAMES_FILE}')
-    if dataset == 'cifar10' and num_classes == len(CIFAR10_CLASS_NAMES):
-        return list(CIFAR10_CLASS_NAMES)
-    print(
-        f'Warning: found no {CLASS_NAMES_FILE} of the training images, so classes go by their '
-        'labels; --data_dir names the folder that has it',
-        file=sys.stderr,
-    )
-    return [str(label) for label in range(num_classes)]
-
-
-def _names_directory(data_dir: str, dataset: str) -> str | None:
-    """The folder in or under `data_dir` that holds the data set's class names."""
-    below = {'cifar10': CIFAR10_DIRECTORY, 'synthetic': prepare.SYNTHETIC_DIRECTORY}
-    for directory in (os.path.join(data_dir, below.get(dataset, '')), data_dir):
-        if data_dir and os.path.lexists(os.path.join(directory, CLASS_NAMES_FILE)):
-            return directory
-    return None
-
-
 def report_precision(
     result: Result,
     dataset: str | None,
@@ -368,9 +258,9 @@ def report_precision(
 
     Args:
       result: of an evaluation.
-      dataset: what it was done on.
-      eval_data: name of the images.
-      average_views: whether probabilities were averaged over ten views of each.
+      dataset: that was evaluated on.
+      eval_data: 'test', 'train_eval' or 'held_out'.
+      average_views: whether probabilities were averaged over ten views of each image.
       writer: of the summary.
     """
     note = VIEWS_NOTE if average_views else ''
@@ -385,13 +275,7 @@ def report_precision(
 
 
 def evaluation_entry(result: Result, eval_data: str, num_views: int) -> Entry:
-    """What the history keeps of an evaluation.
-
-    Args:
-      result: of it.
-      eval_data: name of the images.
-      num_views: of each image.
-    """
+    """The entry of an evaluation in the history, with the number of views of each image."""
     return {
         'step': result.step,
         'precision': result.precision,
@@ -399,34 +283,3 @@ def evaluation_entry(result: Result, eval_data: str, num_views: int) -> Entry:
         'num_examples': result.num_examples,
         'views': num_views,
     }
-
-
-def model_setting() -> Any:
-    """The flag --model of a script that opens checkpoints."""
-    return setting(
-        None,
-        'The network of the checkpoints; by default the one that the settings beside them name, '
-        'else tutorial.',
-        choices=MODEL_NAMES,
-    )
-
-
-def network_name(directory: str, asked_for: str | None = None) -> str:
-    """The network of the checkpoints in a folder.
-
-    Args:
-      directory: of the checkpoints.
-      asked_for: its name, for a folder without settings; None: the tutorial's there.
-
-    Raises:
-      UserError: the settings can't be read, name a network that isn't there, or another one
-        than is asked for.
-    """
-    stored = run_folder.load(directory)
-    named = run_folder.stored_choice(stored, directory, 'model', MODEL_NAMES)
-    name = named or (None if stored else asked_for) or 'tutorial'
-    if asked_for not in (None, name):
-        raise UserError(
-            f'--model={asked_for}: the checkpoints in {directory} are of the network {name}'
-        )
-    return name

@@ -14,6 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import PercentFormatter
 
 from cifar10_input import TUTORIAL_VIEW, View
@@ -322,6 +323,58 @@ def draw_mistakes(
         axes.imshow(image)
         text = f'truth: {shown(truth)}\nguess: {shown(guess)} {probability:.1%}'
         axes.set_title(text, fontsize=8, loc='left')
+    return figure
+
+
+def draw_predictions(
+    pictures: Sequence[np.ndarray],
+    names: Sequence[str],
+    likeliest: Sequence[Sequence[tuple[str, float]]],
+    title: str,
+    seen: float = 1.0,
+) -> Figure:
+    """Each picture beside bars of its likeliest classes.
+
+    Args:
+      pictures: uint8 [side, side, 3] each; one or more.
+      names: of the pictures.
+      likeliest: classes of each picture with their probabilities, the likeliest first.
+      title: above all.
+      seen: side of the central square that the network sees, as a fraction of the picture's;
+        below 1 it is framed.
+    """
+    num_columns = min(len(pictures), 1 + len(pictures) // 6, 3)
+    num_rows = -(-len(pictures) // num_columns)
+    figure = Figure(figsize=(5 * num_columns, 1.7 * num_rows + 0.5), layout='constrained')
+    figure.suptitle(title, fontsize=10)
+    grid = figure.subplots(
+        num_rows, 2 * num_columns, squeeze=False, width_ratios=[1, 2] * num_columns
+    )
+    for axes in grid.flat:
+        axes.set_xticks([])
+    panels = grid.reshape(-1, 2)
+    for axes in panels[len(pictures) :].flat:
+        axes.set_axis_off()
+    for (left, right), picture, name, classes in zip(
+        panels, pictures, names, likeliest, strict=False
+    ):
+        left.imshow(picture)
+        left.set_yticks([])
+        left.spines[:].set_color('#cccccc')
+        side = len(picture) * seen
+        corner = ((len(picture) - side) / 2,) * 2
+        # White in black, to be seen on any picture.
+        for color, width in (('black', 2), ('white', 1)) if seen < 1 else ():
+            frame = Rectangle(corner, side, side, fill=False, edgecolor=color, linewidth=width)
+            left.add_patch(frame)
+        values = [probability for _, probability in classes]
+        bars = right.barh([label for label, _ in classes], values, color='#08519c', height=0.6)
+        right.bar_label(bars, [f'{value:.1%}' for value in values], padding=3, fontsize=8)
+        right.set_xlim(0, 1.25)
+        right.set_ylim(len(classes) - 0.4, -0.6)
+        right.tick_params(left=False, labelsize=9)
+        right.spines[:].set_visible(False)
+        right.set_title(name, fontsize=9, loc='left')
     return figure
 
 

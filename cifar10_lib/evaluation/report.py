@@ -31,9 +31,8 @@ from cifar10_lib.evaluation import analysis, figures, layer_table
 from cifar10_lib.evaluation.analysis import Curves, Series
 from cifar10_lib.evaluation.evaluator import Result
 from cifar10_lib.nn.layers import Network
-from cifar10_lib.nn.recipes import load_recipe
 from cifar10_lib.nn.schedules import distortions
-from cifar10_lib.runs import run_folder
+from cifar10_lib.runs.run_folder import RunFolder
 
 REPORT_FILE = 'index.html'
 
@@ -76,7 +75,7 @@ class Evaluated(NamedTuple):
     data: Prepared
     eval_data: str
     """Which images of it: see `cifar10_input.EVAL_DATA`."""
-    num_held_out: int
+    run: RunFolder
     average_views: bool
     eval_dir: str
     """Where evaluation writes its history."""
@@ -178,8 +177,7 @@ def _training(evaluated: Evaluated) -> dict[str, Any]:
         _inline(figures.draw_curves([curves], 'step', panels=[panel]), alt, panel)
         for panel, alt in _curves_in_words(curves).items()
     ]
-    settings = run_folder.load(train_dir)
-    return {'curves': drawings, 'settings': settings}
+    return {'curves': drawings, 'settings': evaluated.run.settings}
 
 
 def _curves_in_words(curves: Curves) -> dict[str, str]:
@@ -228,7 +226,7 @@ def _mistakes(evaluated: Evaluated) -> list[dict[str, Any]]:
         evaluated.probabilities, evaluated.labels, _NUM_MISTAKES
     )
     images = analysis.evaluated_images(
-        evaluated.eval_data, evaluated.data.directory, evaluated.num_held_out, places
+        evaluated.eval_data, evaluated.data.directory, evaluated.run.num_held_out, places
     )
     guesses = evaluated.probabilities[places].argmax(axis=1)
     return [
@@ -287,11 +285,10 @@ def _range(counts: np.ndarray) -> str:
 
 
 def _distortions(evaluated: Evaluated) -> list[dict[str, Any]]:
-    stored = run_folder.load(os.path.dirname(evaluated.checkpoint))
     distorted = analysis.distorted_images(
         evaluated.data.directory,
         seed=0,
-        distortions=distortions(load_recipe(stored)),
+        distortions=distortions(evaluated.run.recipe),
         view=evaluated.network.view,
     )
     versions = figures.distorted_pictures(distorted.versions, evaluated.network.view)

@@ -1,8 +1,8 @@
-"""What does a checkpoint hold, and how does it become the graph's values?
+"""Checkpoints: their content, and the folder in which a run keeps them.
 
-Every script opens every other's checkpoints, and the tutorial's own of 2015 to
-2019: their weights go by the same names, their global_step may be missing, int32
-or float32, and they have no examples_seen.
+Every script opens every other's checkpoints, and the tutorial's own of 2015 to 2019: their
+weights have the same names, their global_step may be missing, int32 or float32, and they
+have no examples_seen.
 """
 
 from __future__ import annotations
@@ -17,17 +17,18 @@ from typing import NamedTuple
 
 import tensorflow.compat.v1 as tf
 
-import cifar10
-from cifar10_lib.base.errors import UserError
+from cifar10_input import NUM_CLASSES
+from cifar10_lib.base.errors import UserError, error_message
 from cifar10_lib.base.files import matching, replace_text, sync
+from cifar10_lib.nn.recipes import BATCH_SIZE
 
-# Of every checkpoint's files, followed by the step.
+# Begins the names of every checkpoint's files, and is followed by the step.
 PREFIX = 'model.ckpt'
 
-# Names the newest checkpoint and those that are kept, as TensorFlow's savers do.
+# Names the kept checkpoints and the newest of them, as TensorFlow's savers do.
 STATE_FILE = 'checkpoint'
 
-# Inside a folder of checkpoints: where one is written until it is whole.
+# Inside a folder of checkpoints: where one is written until it is complete.
 UNFINISHED = 'unfinished'
 
 # What TensorFlow raises for damaged checkpoints. It runs out of memory where a length is
@@ -41,31 +42,22 @@ class Start(NamedTuple):
     """Where a run begins."""
 
     checkpoint: str | None
-    """Path of the checkpoint to go on from, or None."""
+    """Path of the checkpoint to resume from, or None."""
     step: int
     """global_step: number of updates so far."""
     examples: int
     """examples_seen: number of training examples so far."""
 
 
-def reason_of(error: Exception) -> str:
-    """What went wrong, in one line, without the part of the graph in which it did."""
-    if isinstance(error, OSError):
-        return error.strerror or str(error)
-    message = error.message if isinstance(error, tf.errors.OpError) else str(error)
-    of_node = re.search(r"^Node: '.*'\n(.+)", message, re.MULTILINE)
-    return of_node[1] if of_node else message.partition('\n')[0]
-
-
 class DamagedError(UserError):
-    """A checkpoint that can't be read, or of which a part can't."""
+    """A checkpoint is missing, or a part of it can't be read."""
 
 
 def open_checkpoint(checkpoint: str) -> tf.train.NewCheckpointReader:
-    """A reader of the checkpoint, which is whole.
+    """A reader of a complete checkpoint.
 
     Raises:
-      DamagedError: it can't be read, or a part of it is damaged.
+      DamagedError: the checkpoint is missing, or a part of it can't be read.
     """
     if not tf.train.checkpoint_exists(checkpoint):
         raise DamagedError(f'{checkpoint}: missing')
@@ -75,13 +67,14 @@ def open_checkpoint(checkpoint: str) -> tf.train.NewCheckpointReader:
         for name in reader.get_variable_to_shape_map():
             reader.get_tensor(name)
     except _DAMAGE as error:
-        reason = reason_of(error)
-        raise DamagedError(f'{checkpoint}: not a readable checkpoint: {reason}') from error
+        raise DamagedError(
+            f'{checkpoint}: not a readable checkpoint: {error_message(error)}'
+        ) from error
     return reader
 
 
-def is_whole(checkpoint: str) -> bool:
-    """Whether the checkpoint is there and can be read, every part of it."""
+def is_complete(checkpoint: str) -> bool:
+    """Whether the checkpoint exists and every part of it can be read."""
     try:
         open_checkpoint(checkpoint)
     except DamagedError:
@@ -89,16 +82,13 @@ def is_whole(checkpoint: str) -> bool:
     return True
 
 
-def step_of(checkpoint: str) -> int:
+def read_step(checkpoint: str) -> int:
     """The checkpoint's global_step, or the number that its name ends with.
 
     Raises:
-      UserError: it has neither.
+      UserError: it has neither, or can't be read.
     """
-    return _step_in(open_checkpoint(checkpoint), checkpoint)
-
-
-def _step_in(reader: tf.train.NewCheckpointReader, checkpoint: str) -> int:
+    reader = open_checkpoint(checkpoint)
     if reader.has_tensor('global_step'):
         return int(reader.get_tensor('global_step'))
     step = _number(checkpoint)
@@ -107,40 +97,49 @@ def _step_in(reader: tf.train.NewCheckpointReader, checkpoint: str) -> int:
     return step
 
 
+def read_num_classes(checkpoint: str) -> int:
+    """Size of the checkpoint's last layer; ten, as in CIFAR-10, without softmax_linear/biases.
+
+    Raises:
+      UserError: the checkpoint can't be read.
+    """
+    shapes = open_checkpoint(checkpoint).get_variable_to_shape_map()
+    return (shapes.get('softmax_linear/biases') or [NUM_CLASSES])[0]
+
+
 def find_start(folder: CheckpointFolder) -> Start:
-    """The newest whole checkpoint in `folder` and its counters; zeros where there is none.
+    """The newest complete checkpoint in `folder` and its counters; zeros without a checkpoint.
 
     A checkpoint of the tutorial counts no examples: it is taken to have been
     trained with the tutorial's batch of 128.
 
     Raises:
-      UserError: there are checkpoints, and none is whole.
+      UserError: there are checkpoints, and none is complete.
     """
-    checkpoint = folder.newest_whole()
+    checkpoint = folder.newest_complete()
     if checkpoint is None:
         return Start(None, 0, 0)
-    reader = open_checkpoint(checkpoint)
-    step = _step_in(reader, checkpoint)
+    step, reader = read_step(checkpoint), open_checkpoint(checkpoint)
     if reader.has_tensor('examples_seen'):
         return Start(checkpoint, step, int(reader.get_tensor('examples_seen')))
-    return Start(checkpoint, step, step * cifar10.BATCH_SIZE)
+    return Start(checkpoint, step, step * BATCH_SIZE)
 
 
 def weights_by_name() -> dict[str, tf.Variable]:
-    """By their names in a checkpoint, the graph's variables that decide the logits.
+    """The current graph's variables that decide the logits, by their names in a checkpoint.
 
-    These are the trainable ones, and moving statistics of batches.
+    These are the trainable variables and the moving statistics of batch normalisation.
     """
     variables = [*tf.trainable_variables(), *tf.get_collection(tf.GraphKeys.MODEL_VARIABLES)]
     return {variable.op.name: variable for variable in variables}
 
 
 def initialize_from(checkpoint: str) -> None:
-    """Makes the checkpoint's values the initial ones of the graph's variables.
+    """Makes the checkpoint's values the initial values of the current graph's variables.
 
-    The counters are left as they are: `find_start` has read them. An average
-    that is missing starts from its weights, any other state that is missing
-    (the loss averages) from its ordinary initial value.
+    The counters are left as they are: `find_start` has read them. A missing average starts
+    from its weights; any other missing state, such as the loss averages, from its ordinary
+    initial value.
 
     Raises:
       UserError: weights are missing or have another shape; names them all.
@@ -160,21 +159,22 @@ def holds_averages(checkpoint: str) -> bool:
     """Whether the checkpoint holds moving averages of weights.
 
     Raises:
-      UserError: it can't be read.
+      UserError: the checkpoint can't be read.
     """
     names = open_checkpoint(checkpoint).get_variable_to_shape_map()
     return any(name.endswith(AVERAGE_SUFFIX) for name in names)
 
 
 def check_shapes(checkpoint: str, variables: dict[str, tf.Variable]) -> None:
-    """Makes sure that the checkpoint fits.
+    """Checks that the checkpoint fits the graph.
 
     Args:
       checkpoint: its path.
-      variables: by the name that the checkpoint should have for each.
+      variables: by their names in the checkpoint.
 
     Raises:
-      UserError: it can't be read, or names are missing or of another shape; lists them all.
+      UserError: the checkpoint can't be read, or variables are missing or of another shape;
+        lists them all.
     """
     found = open_checkpoint(checkpoint).get_variable_to_shape_map()
     problems = []
@@ -189,81 +189,95 @@ def check_shapes(checkpoint: str, variables: dict[str, tf.Variable]) -> None:
 
 
 class CheckpointFolder:
-    """A folder of checkpoints: finds the newest whole one, adds one, drops the oldest.
+    """A folder of checkpoints: finds the newest complete one, adds one, removes the oldest.
 
-    A checkpoint is written into a folder of its own and put on the disk; its files are then
-    moved, the index last, and only then is it named in the state file, and only then are
-    older ones dropped. So a crash at any moment leaves the one before whole and named.
+    A checkpoint is written into a folder of its own and flushed to disk. Its files are then
+    moved, the index last; then the state file names it; then older checkpoints are removed.
+    So a crash at any moment leaves the previous checkpoint complete and named.
     """
 
     def __init__(self, directory: str, max_to_keep: int = 0) -> None:
         """
         Args:
-          directory: of the checkpoints.
-          max_to_keep: how many of them stay when one is added; 0: all.
+          directory: holds the checkpoints.
+          max_to_keep: how many checkpoints stay when one is added; 0: all.
         """
         self.directory = directory
         self._max_to_keep = max_to_keep
         self._damaged: set[str] = set()
         self._reported: set[str] = set()
 
-    def newest_whole(self) -> str | None:
-        """Path of the newest whole checkpoint; None where there are none at all.
+    def newest_complete(self) -> str | None:
+        """Path of the newest complete checkpoint; None where there are no checkpoints.
 
-        That is the one that the state file names, unless it is damaged or missing: then the
-        one of the highest step. Prints, once, what is wrong with each that is passed over.
+        That is the checkpoint that the state file names, unless it is damaged or missing:
+        then that of the highest step. Prints, once, what is wrong with each skipped one.
 
         Raises:
-          UserError: there are checkpoints, or there were, and none is whole.
+          UserError: there are or were checkpoints, and none is complete.
         """
+        named: list[str] = []
         problems = []
         try:
             named = self._named()
         except DamagedError as error:
-            named = []
             problems.append(str(error))
         for checkpoint in self._newest_first(named):
             try:
                 open_checkpoint(checkpoint)
             except DamagedError as error:
                 if named and self._named()[-1:] != named[-1:]:
-                    # A trainer has added one, and dropped this one, in the meantime.
-                    return self.newest_whole()
+                    # A trainer has added a checkpoint, and removed this one, in the meantime.
+                    return self.newest_complete()
                 self._damaged.add(checkpoint)
                 problems.append(str(error))
-            else:
-                self._report(problems, checkpoint)
-                return checkpoint
+                continue
+            for problem in problems:
+                if problem not in self._reported:
+                    print(f'Warning: {problem}; falling back to {checkpoint}', file=sys.stderr)
+            self._reported.update(problems)
+            return checkpoint
         if problems:
             raise UserError(
-                f'{self.directory} holds no whole checkpoint, and nothing was deleted: '
+                f'{self.directory} holds no complete checkpoint, and nothing was deleted: '
                 + '; '.join(problems)
             )
         return None
 
-    def _report(self, problems: list[str], fallback: str) -> None:
-        for problem in problems:
-            if problem not in self._reported:
-                print(f'Warning: {problem}; falling back to {fallback}', file=sys.stderr)
-                self._reported.add(problem)
+    def require_newest(self, flag: str) -> str:
+        """Path of the newest complete checkpoint.
+
+        Args:
+          flag: names the folder in the error message.
+
+        Raises:
+          UserError: there is no complete checkpoint.
+        """
+        newest = self.newest_complete()
+        if newest is None:
+            raise UserError(
+                f'{flag}={self.directory}: found no checkpoint; train first, for example with '
+                'python cifar10_train.py'
+            )
+        return newest
 
     def _newest_first(self, named: list[str]) -> list[str]:
-        """Paths of the checkpoint that is named as the newest, and of all that are there."""
-        there = {path.removesuffix('.index') for path in matching(self.directory, '*.index')}
+        """Paths of the checkpoint named as the newest, then of all that exist."""
+        found = {path.removesuffix('.index') for path in matching(self.directory, '*.index')}
         # The tutorial's oldest checkpoints are one file without a suffix.
-        there.update(
+        found.update(
             path
             for path in matching(self.directory, f'{PREFIX}-*')
             if re.fullmatch(rf'{PREFIX}-\d+', os.path.basename(path))
         )
-        there.update(path for path in named if tf.train.checkpoint_exists(path))
-        return [*named[-1:], *sorted(there - {*named[-1:]}, key=_number, reverse=True)]
+        found.update(path for path in named if tf.train.checkpoint_exists(path))
+        return [*named[-1:], *sorted(found - {*named[-1:]}, key=_number, reverse=True)]
 
     def _named(self) -> list[str]:
         """Paths that the state file names, the newest last.
 
         Raises:
-          DamagedError: it can't be read.
+          DamagedError: the state file can't be read.
         """
         path = os.path.join(self.directory, STATE_FILE)
         if not os.path.lexists(path):
@@ -284,7 +298,7 @@ class CheckpointFolder:
           Its path.
 
         Raises:
-          UserError: it can't be written; those before are whole.
+          UserError: it can't be written; earlier checkpoints are complete.
         """
         return self._add(
             f'{PREFIX}-{step}',
@@ -292,17 +306,18 @@ class CheckpointFolder:
         )
 
     def add_copy(self, checkpoint: str) -> str:
-        """Adds a copy of a checkpoint that lies elsewhere.
+        """Adds a copy of a checkpoint of another folder.
 
         Returns:
           Its path.
 
         Raises:
-          UserError: it can't be written, or went away; those before are whole.
+          UserError: it can't be written, or the original was removed; earlier checkpoints are
+            complete.
         """
 
         def copy(unfinished: str) -> None:
-            for file in _files_of(checkpoint):
+            for file in _files(checkpoint):
                 shutil.copyfile(file, unfinished + file.removeprefix(checkpoint))
             open_checkpoint(unfinished)
 
@@ -312,22 +327,21 @@ class CheckpointFolder:
         folder = os.path.join(self.directory, UNFINISHED)
         try:
             self.remove_unfinished()
-            # Not with its parents: where the folder has vanished, that is an error.
+            # Without its parents: where the folder has vanished, that is an error.
             os.mkdir(folder)
             write(os.path.join(folder, name))
             checkpoint = self._move(os.path.join(folder, name))
             self._record(checkpoint)
         except (OSError, ValueError, tf.errors.OpError) as error:
-            raise UserError(
-                f'{os.path.join(self.directory, name)}: cannot be written: {reason_of(error)}'
-            ) from error
+            path = os.path.join(self.directory, name)
+            raise UserError(f'{path}: cannot be written: {error_message(error)}') from error
         finally:
             with contextlib.suppress(OSError):
                 self.remove_unfinished()
         return checkpoint
 
     def remove_unfinished(self) -> None:
-        """Removes what an interrupted save has left: never a whole checkpoint.
+        """Removes what an interrupted save has left, never a complete checkpoint.
 
         Raises:
           OSError: it can't be removed.
@@ -336,29 +350,29 @@ class CheckpointFolder:
             shutil.rmtree(os.path.join(self.directory, UNFINISHED))
 
     def _move(self, unfinished: str) -> str:
-        """Moves a whole checkpoint to where it belongs; its new path."""
+        """Moves a written checkpoint into the folder; its new path."""
         checkpoint = os.path.join(self.directory, os.path.basename(unfinished))
-        files = _files_of(unfinished)
+        files = _files(unfinished)
         sync(*files)
-        # What makes a checkpoint of these files comes last.
+        # The index last: it makes the files a checkpoint.
         for file in sorted(files, key=lambda file: file.endswith('.index')):
             os.replace(file, checkpoint + file.removeprefix(unfinished))
         sync(self.directory)
         return checkpoint
 
     def _record(self, newest: str) -> None:
-        """Names a new checkpoint in the state file, then drops the oldest ones.
+        """Names a new checkpoint in the state file, then removes the oldest ones.
 
-        Damaged ones are no longer named and so never dropped: they stay as they are.
+        Damaged checkpoints are no longer named and so never removed.
         """
         try:
             named = self._named()
         except DamagedError:
             named = self._newest_first([])[::-1]
-        kept = [path for path in named if path != newest and self._may_drop(path)] + [newest]
-        dropped = kept[: -self._max_to_keep] if self._max_to_keep else []
-        self._write_state(kept[len(dropped) :])
-        for path in dropped:
+        kept = [path for path in named if path != newest and self._may_remove(path)] + [newest]
+        removed = kept[: -self._max_to_keep] if self._max_to_keep else []
+        self._write_state(kept[len(removed) :])
+        for path in removed:
             tf.train.remove_checkpoint(path)
 
     def _write_state(self, checkpoints: list[str]) -> None:
@@ -368,17 +382,17 @@ class CheckpointFolder:
         replace_text(os.path.join(self.directory, STATE_FILE), str(state))
 
     def pass_over(self, checkpoint: str) -> None:
-        """No longer names a checkpoint, which stays as it is; unless it is the only one.
+        """Removes a checkpoint from the state file, unless it is the only one; its files stay.
 
         Raises:
           OSError: the state file can't be written.
         """
-        others = [path for path in self._named() if path != checkpoint and self._may_drop(path)]
+        others = [path for path in self._named() if path != checkpoint and self._may_remove(path)]
         if others:
             self._write_state(others)
 
-    def _may_drop(self, checkpoint: str) -> bool:
-        """Whether it is here, and whole as far as is known."""
+    def _may_remove(self, checkpoint: str) -> bool:
+        """Whether the checkpoint is in this folder, and complete as far as is known."""
         here = os.path.abspath(self.directory)
         return (
             os.path.dirname(os.path.abspath(checkpoint)) == here
@@ -387,7 +401,7 @@ class CheckpointFolder:
         )
 
 
-def _files_of(checkpoint: str) -> list[str]:
+def _files(checkpoint: str) -> list[str]:
     """Paths of the files that make up a checkpoint."""
     folder, name = os.path.split(checkpoint)
     return [

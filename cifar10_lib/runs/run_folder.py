@@ -1,65 +1,224 @@
-"""The folder of a training run."""
+"""The folder of a training run: its settings, its checkpoints, and its data set."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import os
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping
 from typing import Any
 
-from cifar10_lib.base import files
+from cifar10_input import NUM_CLASSES
+from cifar10_lib.base import files, flags
 from cifar10_lib.base.errors import UserError
+from cifar10_lib.data import prepare, record_files
+from cifar10_lib.data.datasets import CIFAR10_DIRECTORY, DATA_DIR, DATASETS
+from cifar10_lib.data.record_files import CIFAR10_CLASS_NAMES, CLASS_NAMES_FILE
+from cifar10_lib.nn.presets import MODEL_NAMES, PRESETS
+from cifar10_lib.nn.recipes import TUTORIAL_RECIPE, Recipe
+from cifar10_lib.runs.checkpoints import CheckpointFolder, read_num_classes
 
 SETTINGS_FILE = 'settings.json'
 
+# What is read of settings.json, by name: the type, and the choices of a text. Numbers are 0 or
+# more.
+_RECIPE = {f.name: (type(f.default), f.metadata.get('choices')) for f in dataclasses.fields(Recipe)}
+_KNOWN: dict[str, tuple[type, Any]] = {
+    **_RECIPE,
+    'model': (str, MODEL_NAMES),
+    'preset': (str, tuple(PRESETS)),
+    'dataset': (str, DATASETS),
+    'data_dir': (str, None),
+    'num_held_out': (int, None),
+    'use_fp16': (bool, None),
+    'use_bf16': (bool, None),
+    'seed': (int, None),
+}
+_EXPECTED = {
+    bool: 'true or false',
+    int: 'a whole number, 0 or more',
+    float: 'a number, 0 or more',
+    str: 'a text',
+}
 
-def store(settings: Any, directory: str, **more: str) -> None:
-    """Writes `settings`, and `more`, to settings.json in `directory`.
 
-    A crash leaves the old file whole.
+@dataclasses.dataclass(frozen=True)
+class RunFolder:
+    """The folder of a training run, as `open` reads it; the defaults are the tutorial's."""
 
-    Raises:
-      OSError: it cannot be written.
-    """
-    values = {**dataclasses.asdict(settings), **more}
-    path = os.path.join(directory, SETTINGS_FILE)
-    files.replace_text(path, json.dumps(values, indent=2) + '\n')
+    path: str
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    """All of settings.json; empty where there is none."""
+    recipe: Recipe = TUTORIAL_RECIPE
+    preset: str = TUTORIAL_RECIPE.model
+    dataset: str | None = None
+    """'cifar10', 'synthetic' or 'own'; None where it is not known."""
+    data_dir: str | None = None
+    """The --data_dir of training; None where it is not known."""
+    num_held_out: int = 0
+    """How many of the last training images were held out of training."""
+    use_fp16: bool = False
+    use_bf16: bool = False
+    seed: int = 0
+
+    @classmethod
+    def open(cls, path: str, model: str | None = None) -> RunFolder:
+        """Reads the settings of a run; a folder without settings, or without some, is one too.
+
+        Args:
+          path: of the folder.
+          model: --model, the network of a folder without settings; None: the tutorial's.
+
+        Raises:
+          UserError: settings.json can't be read, has a value of another type or an unknown
+            name, or has another network than `model`.
+        """
+        settings = _read_settings(path)
+        known = {name: settings[name] for name in _KNOWN if settings.get(name) is not None}
+        for name, value in known.items():
+            _check(os.path.join(path, SETTINGS_FILE), name, value)
+        if not settings and model:
+            known['model'] = model
+        recipe = Recipe(**{name: known.pop(name) for name in _RECIPE if name in known})
+        if model not in (None, recipe.model):
+            raise UserError(
+                f'--model={model}: the checkpoints in {path} are of the network {recipe.model}'
+            )
+        return cls(path, settings, recipe, **{'preset': recipe.model, **known})
+
+    @property
+    def model(self) -> str:
+        """Name of the network."""
+        return self.recipe.model
+
+    @functools.cached_property
+    def checkpoints(self) -> CheckpointFolder:
+        return CheckpointFolder(self.path)
+
+    def newest_checkpoint(self, flag: str = '--checkpoint_dir') -> str:
+        """Path of the newest complete checkpoint: see `CheckpointFolder.require_newest`."""
+        return self.checkpoints.require_newest(flag)
+
+    @functools.cached_property
+    def num_classes(self) -> int:
+        """Size of the newest checkpoint's last layer; ten where there is no checkpoint.
+
+        Raises:
+          UserError: there are checkpoints, and none is complete.
+        """
+        newest = self.checkpoints.newest_complete()
+        return read_num_classes(newest) if newest else NUM_CLASSES
+
+    def check_eval_data(self, eval_data: str) -> None:
+        """Raises UserError where held-out images are asked for, and there are none."""
+        if eval_data == 'held_out' and not self.num_held_out:
+            raise UserError(
+                f'--eval_data=held_out: the run in {self.path} held no training images out; '
+                'train with --num_held_out'
+            )
+
+    def find_data_dir(self, data_dir: str | None) -> str:
+        """The folder of the data set: `data_dir`, else that of training if it still exists."""
+        if data_dir:
+            return data_dir
+        return self.data_dir if self.data_dir and os.path.isdir(self.data_dir) else DATA_DIR
+
+    def prepare_data(self, data_dir: str | None, dataset: str | None = None) -> prepare.Prepared:
+        """The data set that the run was trained on.
+
+        Args:
+          data_dir: --data_dir, or None: see `find_data_dir`.
+          dataset: --dataset, or None.
+
+        Raises:
+          UserError: `dataset` is another one; or see `prepare.prepare`.
+        """
+        if dataset and self.dataset and dataset != self.dataset:
+            raise UserError(
+                f'--dataset={dataset}: the checkpoints in {self.path} were trained on '
+                f'{self.dataset}'
+            )
+        return prepare.prepare(self.find_data_dir(data_dir), dataset or self.dataset)
+
+    def class_names(self, data_dir: str | None) -> list[str]:
+        """Names of the classes, as many as `num_classes`, in the order of the labels.
+
+        They are those of batches.meta.txt in `data_dir`, or without it in the folder of
+        training. Where that is gone, the ten classes of cifar10 have their published names,
+        and those of any other data set their labels, with a warning.
+
+        Raises:
+          UserError: there are no names in `data_dir`, or another number of names.
+        """
+        below = {'cifar10': CIFAR10_DIRECTORY, 'synthetic': prepare.SYNTHETIC_DIRECTORY}
+        dataset, folder = self.dataset or 'cifar10', data_dir or self.data_dir
+        for directory in (os.path.join(folder, below.get(dataset, '')), folder) if folder else ():
+            path = os.path.join(directory, CLASS_NAMES_FILE)
+            if os.path.lexists(path):
+                names = record_files.class_names(directory)
+                if len(names) != self.num_classes:
+                    raise UserError(
+                        f'{path}: found {len(names)} class names; expected {self.num_classes}, '
+                        f'as many as the checkpoints in {self.path} tell apart'
+                    )
+                return names
+        if data_dir:
+            raise UserError(f'--data_dir={data_dir}: found no {CLASS_NAMES_FILE}')
+        if dataset == 'cifar10' and self.num_classes == len(CIFAR10_CLASS_NAMES):
+            return list(CIFAR10_CLASS_NAMES)
+        print(
+            f'Warning: found no {CLASS_NAMES_FILE} of the training images, so classes are named '
+            'by their labels; --data_dir names the folder that has it',
+            file=sys.stderr,
+        )
+        return [str(label) for label in range(self.num_classes)]
 
 
-def load(directory: str) -> dict[str, Any]:
-    """The settings stored in `directory`; empty where none are stored.
-
-    Raises:
-      UserError: settings.json is there and is not a JSON object.
-    """
-    path = os.path.join(directory, SETTINGS_FILE)
+def _read_settings(folder: str) -> dict[str, Any]:
+    path = os.path.join(folder, SETTINGS_FILE)
     try:
         with open(path, encoding='utf-8') as file:
-            stored = json.load(file)
+            settings = json.load(file)
     except (FileNotFoundError, NotADirectoryError):
         return {}
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(
             f'{path}: cannot be read as settings: {error}; move it away to go on without'
         ) from error
-    if not isinstance(stored, dict):
-        raise UserError(f'{path}: expected a JSON object, found {type(stored).__name__}')
-    return stored
+    if not isinstance(settings, dict):
+        raise UserError(f'{path}: expected a JSON object, found {type(settings).__name__}')
+    return settings
 
 
-def stored_choice(
-    stored: dict[str, Any], directory: str, name: str, known: Sequence[str]
-) -> str | None:
-    """One value of what `load` gave, one of those known; None where it has none.
+def _check(path: str, name: str, value: Any) -> None:
+    """Raises UserError where a value of settings.json is of another type, or no choice."""
+    kind, choices = _KNOWN[name]
+    # Not isinstance: True is an int to Python. JSON has no type for whole floats.
+    sound = type(value) is kind or (kind is float and type(value) is int)
+    if not sound or (choices and value not in choices) or (kind in (int, float) and not value >= 0):
+        expected = f'one of {", ".join(choices)}' if choices else _EXPECTED[kind]
+        raise UserError(f'{path}: found the {name} {repr(value)[:60]}; expected {expected}')
+
+
+def store(settings: Any, folder: str, **more: str) -> None:
+    """Writes a dataclass of settings, and `more`, to settings.json in `folder`.
+
+    A crash leaves the old file complete.
 
     Raises:
-      UserError: it has another.
+      OSError: the file can't be written.
     """
-    value = stored.get(name)
-    if value is not None and value not in known:
-        raise UserError(
-            f'{os.path.join(directory, SETTINGS_FILE)}: found the {name} {value!r}; expected one '
-            f'of {", ".join(known)}'
-        )
-    return value
+    values = {**dataclasses.asdict(settings), **more}
+    files.replace_text(os.path.join(folder, SETTINGS_FILE), json.dumps(values, indent=2) + '\n')
+
+
+def model_setting() -> Any:
+    """The flag --model of a script that opens checkpoints."""
+    return flags.setting(
+        None,
+        'The network of the checkpoints; by default the one that the settings beside them name, '
+        'else tutorial.',
+        choices=MODEL_NAMES,
+    )

@@ -1,22 +1,22 @@
-"""What does TensorBoard show of a run?
+"""Events for TensorBoard: the graph, the settings and the speed of a run.
 
     make board
 
-Scalars come in groups by what stands before the first slash of their tag:
+Scalars are grouped by the part of their tag before the first slash:
 
     loss/total, loss/cross_entropy, loss/weight_decay_local3, loss/weight_decay_local4
-    loss_average/...: the same, averaged over some ten steps
+    loss_average/...: the same, averaged over about ten steps
     precision/test, precision/train_eval: of an evaluation
     sparsity/conv1, ...: fraction of zeros among a layer's activations
     train/learning_rate, train/examples_per_sec
 
 Histograms are grouped by layer: conv1/activations, conv1/weights/values,
 conv1/weights/gradients, ...; input/distorted/image is the first images of a batch. The
-settings of each run, beside its precision and its loss, are in the table of HParams.
+HParams table has the settings of each run beside its precision and its loss.
 
-The graph has the scopes input, tower_0, tower_1, ..., in each tower its layers (conv1, pool1,
-norm1, ...) and its gradients, then mean_over_towers, loss, train (the update, in it the
-averages), variables, and summaries: what is computed for the board alone.
+The graph has the scopes input; part_0, part_1, ... of one device, or tower_0, tower_1, ... of
+several, each with its layers (conv1, pool1, norm1, ...); gradients; train, the update of
+weights and averages; variables; and summaries, all that is computed for TensorBoard alone.
 """
 
 from __future__ import annotations
@@ -32,10 +32,11 @@ from typing import Any
 import tensorflow.compat.v1 as tf
 from tensorboard.plugins.hparams import summary_v2 as hparams
 
-# What TensorBoard's table of settings shows of a run's results: tag and heading.
+# Results in the HParams table: tag and heading.
 _RESULTS = {'precision/test': 'precision @ 1', 'loss_average/cross_entropy': 'cross entropy'}
 
-# Settings that say where, when and on what a run computes, which is not what it learns.
+# Settings of the machine, the folders and the schedule of outputs, which don't change what a run
+# learns.
 _NOT_HPARAMS = frozenset(
     {
         'batch_splits',
@@ -62,18 +63,12 @@ _NOT_HPARAMS = frozenset(
 )
 
 
-# --------------------------------------------------------------------- operations
-
-
-# --------------------------------------------------------------------------- events
-
-
 def add_graph(writer: tf.summary.FileWriter, graph: tf.Graph) -> None:
-    """Has the board show a training graph, readable by towers and their layers.
+    """Writes a training graph, readable by towers and their layers.
 
-    What belongs to a variable stands in one scope more, `variables`: as TensorBoard draws it,
-    a scope for each layer's would tear the towers, which read them all, out of the picture.
-    The bodies of functions are left out.
+    Operations of variables are moved into a scope `variables`: in a scope for each layer, they
+    would make TensorBoard draw the towers, which read them all, apart from the main graph. The
+    bodies of functions are left out.
     """
     shown = graph.as_graph_def(add_shapes=True)
     shown.ClearField('library')
@@ -82,7 +77,7 @@ def add_graph(writer: tf.summary.FileWriter, graph: tf.Graph) -> None:
     for node in shown.node:
         node.name = names[node.name]
         node.input[:] = [_renamed(reference, names) for reference in node.input]
-        # Names the operations that it must lie beside, as they were.
+        # It names colocated operations by their old names.
         node.attr.pop('_class', None)
     writer.add_event(tf.Event(graph_def=shown.SerializeToString(), wall_time=time.time()))
 
@@ -94,21 +89,21 @@ def _shown_name(name: str, variables: set[str]) -> str:
 
 
 def _renamed(reference: str, names: Mapping[str, str]) -> str:
-    """An input of a node: the name of another, after ^ or before : and an output's number."""
+    """An input of a node, renamed: ^name of a control input, else name or name:output."""
     control = '^' if reference.startswith('^') else ''
     name, colon, output = reference.removeprefix('^').partition(':')
     return f'{control}{names[name]}{colon}{output}'
 
 
 class SpeedHook(tf.train.StepCounterHook):
-    """Notes the scalar train/examples_per_sec, of all that the process does in a step."""
+    """Writes the scalar train/examples_per_sec, over all the time of the process."""
 
     def __init__(self, writer: tf.summary.FileWriter, batch_size: int, every_steps: int) -> None:
         """
         Args:
           writer: of the run's events.
           batch_size: number of examples in a step, all towers and workers together.
-          every_steps: steps between two notes, of which each is a mean.
+          every_steps: steps that each value is the mean of.
         """
         super().__init__(every_n_steps=every_steps, summary_writer=writer)
         self._writer = writer
@@ -127,14 +122,13 @@ def scalar_value(tag: str, value: float) -> tf.Summary:
 def add_settings(
     writer: tf.summary.FileWriter, settings: Mapping[str, Any], train_dir: str
 ) -> None:
-    """Has the table of HParams show a run's settings.
+    """Adds a run's settings to the HParams table.
 
-    The events of training and those of an evaluation make one row of it, when both were
-    written with the same `train_dir`.
+    Events of training and of evaluation with the same `train_dir` make one row.
 
     Args:
       writer: of the events of training, or of an evaluation.
-      settings: as they lie beside the checkpoints; where there are none, nothing is added.
+      settings: of settings.json; if it is empty, nothing is added.
       train_dir: the folder of the checkpoints.
     """
     shown = {
@@ -150,12 +144,12 @@ def add_settings(
         hparams.hparams_config_pb(columns, metrics),
         hparams.hparams_pb(shown, trial_id=_trial_id(train_dir)),
     ):
-        # TensorBoard's message and TensorFlow's are of different classes with the same fields.
+        # TensorBoard's message class isn't TensorFlow's, but has the same fields.
         writer.add_summary(summary.SerializeToString())
 
 
 def _trial_id(train_dir: str) -> str:
-    """A folder's path, with what tells runs apart where a narrow column still shows it."""
+    """A folder's path, its last parts first: a narrow column shows those alone."""
     parent, name = os.path.split(os.path.realpath(train_dir))
     grandparent, parent = os.path.split(parent)
     return f'{os.path.join(parent, name)} in {grandparent}'

@@ -21,10 +21,11 @@ from cifar10_lib.data import prepare
 from cifar10_lib.data.prepare import data_note
 from cifar10_lib.nn import summaries
 from cifar10_lib.nn.layers import Network, Options, training_options
-from cifar10_lib.nn.recipes import TUTORIAL_RECIPE, last_step
+from cifar10_lib.nn.recipes import last_step
 from cifar10_lib.nn.schedules import distortions
 from cifar10_lib.runs import checkpoints, history, run_folder
 from cifar10_lib.runs.checkpoints import CheckpointFolder
+from cifar10_lib.runs.run_folder import RunFolder
 from cifar10_lib.training import mixed_precision
 from cifar10_lib.training.settings import OneDeviceTrainSettings, TrainingData, TrainSettings
 from cifar10_lib.training.worker import Worker
@@ -39,6 +40,15 @@ _RUN_FILES = (
     run_folder.SETTINGS_FILE,
     history.HISTORY_FILE,
 )
+
+# What a resumed run must keep: names of flags, and of `RunFolder`'s attributes. Held-out images
+# that were trained on would no longer be held out.
+_KEPT = {
+    'dataset': 'was trained on',
+    'model': 'trains the network',
+    'preset': 'is trained by the preset',
+    'num_held_out': 'was trained with',
+}
 
 
 class Run(NamedTuple):
@@ -86,13 +96,10 @@ def begin(
     mixed_precision.check(settings.use_fp16, settings.use_bf16)
     worker = worker or Worker()
     resumes = worker.is_chief and not settings.start_over
-    stored = run_folder.load(settings.train_dir) if resumes else {}
-    prepared = _prepare_data(settings, stored.get('dataset'))
+    earlier = RunFolder.open(settings.train_dir) if resumes else RunFolder(settings.train_dir)
+    prepared = _prepare_data(settings, earlier)
     settings = dataclasses.replace(settings, dataset=prepared.dataset)
     _check_plateau(settings, worker)
-    _check_model(settings, stored)
-    _check_preset(settings, stored)
-    _check_held_out(settings, stored)
     data = _training_data(settings, prepared, batch_size)
     print(f'Settings: {flags.describe(settings)}')
     print(f'Data: {_describe(settings, data)}{data_note(prepared.dataset)}')
@@ -106,7 +113,7 @@ def begin(
             folder = CheckpointFolder(settings.train_dir, settings.max_to_keep)
             found = checkpoints.find_start(folder)
             if found.step < settings.max_steps:
-                _store_settings(settings, stored, watch)
+                _store_settings(settings, earlier, watch)
         facts = {'training images': data.num_examples, 'training files': watch.digest()}
         start = worker.join(settings, facts, found)
         if start.checkpoint:
@@ -121,17 +128,27 @@ def begin(
             )
 
 
-def _prepare_data(settings: TrainSettings, stored: str | None) -> prepare.Prepared:
-    """The data set, the one that the run in --train_dir began with."""
-    dataset = settings.dataset
-    prepare.refuse_unused_url(dataset, settings.data_url)
-    if dataset in (None, 'auto') and stored:
-        dataset = stored
-    if stored and dataset != stored:
-        raise UserError(
-            f'--dataset={dataset}: the run in {settings.train_dir} was trained on {stored}; '
-            f'name another --train_dir, or give --dataset={stored} or --start_over'
-        )
+def _prepare_data(settings: TrainSettings, earlier: RunFolder) -> prepare.Prepared:
+    """The data set, that of the run in --train_dir if there is one.
+
+    Raises:
+      UserError: the settings change what a resumed run must keep, or the data can't be had.
+    """
+    prepare.refuse_unused_url(settings.dataset, settings.data_url)
+    requested = {
+        'dataset': None if settings.dataset == 'auto' else settings.dataset,
+        'model': settings.model,
+        'preset': settings.preset or settings.model,
+        'num_held_out': settings.num_held_out,
+    }
+    for name, description in _KEPT.items() if earlier.settings else ():
+        found, expected = requested[name], getattr(earlier, name)
+        if None not in (found, expected) and found != expected:
+            raise UserError(
+                f'--{name}={found}: the run in {earlier.path} {description} {expected}; name '
+                f'another --train_dir, or give --{name}={expected} or --start_over'
+            )
+    dataset = earlier.dataset or settings.dataset
     return prepare.prepare(settings.data_dir, dataset, settings.data_url)
 
 
@@ -149,40 +166,6 @@ def _check_plateau(settings: TrainSettings, worker: Worker) -> None:
         raise UserError(
             f'{asked_for}: found {worker.num_workers} workers, of which only one evaluates; '
             'expected one, or --plateau_evaluations=0'
-        )
-
-
-def _check_model(settings: TrainSettings, stored: dict[str, Any]) -> None:
-    """Raises UserError where the run in --train_dir is one of another network."""
-    model = stored.get('model', TUTORIAL_RECIPE.model) if stored else settings.model
-    if model != settings.model:
-        raise UserError(
-            f'--model={settings.model}: the run in {settings.train_dir} trains the network '
-            f'{model}; name another --train_dir, or give --model={model} or --start_over'
-        )
-
-
-def _check_preset(settings: TrainSettings, stored: dict[str, Any]) -> None:
-    """Raises UserError where the run in --train_dir is one by another preset."""
-    preset = settings.preset or settings.model
-    held = (
-        (stored.get('preset') or stored.get('model', TUTORIAL_RECIPE.model)) if stored else preset
-    )
-    if preset != held:
-        raise UserError(
-            f'--preset={preset}: the run in {settings.train_dir} is trained by the preset {held}; '
-            f'name another --train_dir, or give --preset={held} or --start_over'
-        )
-
-
-def _check_held_out(settings: TrainSettings, stored: dict[str, Any]) -> None:
-    """Raises UserError where images that were trained on would count as held out."""
-    held_out = stored.get('num_held_out', settings.num_held_out if not stored else 0)
-    if held_out != settings.num_held_out:
-        raise UserError(
-            f'--num_held_out={settings.num_held_out}: the run in {settings.train_dir} was trained '
-            f'with {held_out}; name another --train_dir, or give --num_held_out={held_out} or '
-            '--start_over'
         )
 
 
@@ -258,9 +241,9 @@ def writing_to(train_dir: str) -> Iterator[None]:
         ) from error
 
 
-def _store_settings(settings: TrainSettings, stored: dict[str, Any], watch: Watch) -> None:
-    """Writes the settings beside the checkpoints, and prints how they differ from `stored`."""
-    digest = watch.digest()
+def _store_settings(settings: TrainSettings, earlier: RunFolder, watch: Watch) -> None:
+    """Writes the settings beside the checkpoints, and prints what has changed since `earlier`."""
+    digest, stored = watch.digest(), earlier.settings
     with writing_to(settings.train_dir):
         run_folder.store(settings, settings.train_dir, training_files_sha256=digest)
     for name, value in dataclasses.asdict(settings).items():

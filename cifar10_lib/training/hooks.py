@@ -128,7 +128,7 @@ def newest_note(folder: CheckpointFolder | None) -> str:
     if folder is None:
         return ''
     try:
-        newest = folder.newest_whole()
+        newest = folder.newest_complete()
     except UserError:
         newest = None
     return f'; the last whole checkpoint is {newest}' if newest else '; there is no checkpoint'

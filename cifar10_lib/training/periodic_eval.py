@@ -9,7 +9,7 @@ import tensorflow.compat.v1 as tf
 from cifar10_input import evaluation_files
 from cifar10_lib.base import watch
 from cifar10_lib.base.errors import UserError
-from cifar10_lib.evaluation.evaluator import Evaluator, evaluation_entry, report_precision, unseen
+from cifar10_lib.evaluation.evaluator import Evaluator, evaluation_entry, report_precision
 from cifar10_lib.runs.history import History
 from cifar10_lib.training.begin import Run
 from cifar10_lib.training.console import LiveLine, Stopwatch
@@ -79,7 +79,7 @@ class PeriodicEvaluation:
         """
         settings, line = self._settings, self._line
         evaluator = self._evaluator
-        shown = line.evaluating(evaluator.num_examples) if line else contextlib.nullcontext(unseen)
+        shown = line.evaluating(evaluator.num_examples) if line else contextlib.nullcontext()
         with self._stopwatch.paused(), shown as show_scored:
             self._watch.check()
             result = evaluator.evaluate(checkpoint, show_scored)

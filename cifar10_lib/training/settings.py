@@ -9,7 +9,6 @@ from cifar10_lib.base.flags import LARGEST_SEED, setting
 from cifar10_lib.data.datasets import DATA_DIR, DATA_URL, DATASET_HELP, DATASETS
 from cifar10_lib.nn.presets import MODEL_NAMES, PRESETS
 from cifar10_lib.nn.recipes import TUTORIAL_RECIPE, Recipe
-from cifar10_lib.runs import run_folder
 
 # Steps between histogram summaries, by default. On 2 CPU cores one set of them costs
 # 156 ms, as much as four steps, and the scalars less than can be measured: this keeps
@@ -111,23 +110,12 @@ class TrainSettings(Recipe, RunSettings):
         more = {} if self.preset else {'model': TUTORIAL_RECIPE.model}
         name = self.preset or self.model
         if name == TUTORIAL_RECIPE.model and not self.preset and not self.start_over:
-            more = _stored_choice(self.train_dir)
+            from cifar10_lib.runs.run_folder import RunFolder  # It loads TensorFlow.
+
+            stored = RunFolder.open(self.train_dir).settings
+            more = {key: stored[key] for key in ('preset', 'model') if stored.get(key)}
             name = more.get('preset') or more.get('model', name)
         return {**PRESETS[name].flags, **more}
-
-
-def _stored_choice(train_dir: str) -> dict[str, str]:
-    """Preset and network of the run in a folder, as far as its settings name them.
-
-    Raises:
-      UserError: they can't be read, or name what isn't there.
-    """
-    stored = run_folder.load(train_dir)
-    choices = {
-        name: run_folder.stored_choice(stored, train_dir, name, known)
-        for name, known in (('preset', tuple(PRESETS)), ('model', MODEL_NAMES))
-    }
-    return {name: choice for name, choice in choices.items() if choice is not None}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -166,9 +166,9 @@ def test_a_corrupted_folder_gives_a_clean_checkpoint_or_a_clear_error(
         untouched = untouched_steps(directory, clean)
         state_is_clean = before.get('checkpoint') == (clean / 'checkpoint').read_bytes()
         try:
-            newest = CheckpointFolder(str(directory)).newest_whole()
+            newest = CheckpointFolder(str(directory)).newest_complete()
         except UserError as error:
-            assert str(error).startswith(f'{directory} holds no whole checkpoint')
+            assert str(error).startswith(f'{directory} holds no complete checkpoint')
             assert not untouched
         else:
             check_values(newest, untouched, state_is_clean)

@@ -61,7 +61,7 @@ def save_network(
     directory.mkdir(parents=True, exist_ok=True)
     (directory / 'settings.json').write_text(json.dumps(stored))
     with tf.Graph().as_default(), tf.Session() as session:
-        cifar10.inference(tf.zeros([1, 24, 24, 3]), num_classes)
+        cifar10.inference(tf.zeros([1, 24, 24, 3]), cifar10.Options(num_classes))
         rng = np.random.default_rng(0)
         for variable in tf.trainable_variables():
             shape = variable.shape.as_list()

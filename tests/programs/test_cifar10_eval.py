@@ -48,7 +48,7 @@ def kept(trained: Path) -> tuple[int, dict]:
     steps = {path.name.split('.')[1] for path in directory.glob('model.ckpt-*')}
     checkpoint = tf.train.latest_checkpoint(str(directory))
     assert steps == {checkpoint.rpartition('.')[2]}
-    return checkpoints.step_of(checkpoint), json.loads((directory / 'best.json').read_text())
+    return checkpoints.read_step(checkpoint), json.loads((directory / 'best.json').read_text())
 
 
 def test_the_best_is_kept_alone(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -98,7 +98,7 @@ def test_the_same_evaluation_is_noted_once(trained: Path) -> None:
         (6, 10, {}),
     ):
         settings = settings_for(trained, num_examples=num_examples, **more)
-        cifar10_eval._note(Result(3, correct, num_examples), settings)
+        cifar10_eval._add_to_history(Result(3, correct, num_examples), settings)
     names = ['step', 'precision', 'eval_data', 'num_examples', 'views']
     assert history.read(str(trained.with_name('eval'))) == [
         dict(zip(names, values, strict=True))

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
+import cifar10
 import cifar10_export
 from cifar10_export import ExportSettings
 from cifar10_lib.base.errors import UserError
@@ -69,7 +70,7 @@ def exported(trained: ExportSettings, tmp_path_factory: pytest.TempPathFactory) 
 
 
 def expected_probabilities(trained: ExportSettings, records: Path) -> np.ndarray:
-    evaluator = Evaluator(str(records), 25)
+    evaluator = Evaluator(str(records), cifar10.NETWORKS['tutorial'], 25)
     probabilities, _ = evaluator.probabilities(f'{trained.checkpoint_dir}/model.ckpt-7')
     return probabilities
 

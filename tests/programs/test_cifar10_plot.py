@@ -13,6 +13,7 @@ import pytest
 import tensorflow.compat.v1 as tf
 from matplotlib.figure import Figure
 
+import cifar10
 import cifar10_plot
 from cifar10_lib.base.errors import UserError
 from cifar10_lib.evaluation.evaluator import Evaluator
@@ -243,7 +244,7 @@ def test_confusion_and_mistakes_are_those_of_the_evaluation(
     checkpoint = f'{checkpoint_dir}/model.ckpt-7'
     for eval_data, num_images in (('test', 25), ('train_eval', 60)):
         settings = PlotSettings((checkpoint_dir,), data_dir=str(records), eval_data=eval_data)
-        evaluator = Evaluator(str(records), num_images, eval_data)
+        evaluator = Evaluator(str(records), cifar10.NETWORKS['tutorial'], num_images, eval_data)
         probabilities, labels = evaluator.probabilities(checkpoint)
         guesses = probabilities.argmax(axis=1)
         result = evaluator.evaluate(checkpoint)
@@ -302,7 +303,11 @@ def test_each_kind_of_picture_is_written_under_its_name(
         folder = run if kind == 'curve' else checkpoint_dir
         settings = PlotSettings((folder,), plot=kind, data_dir=str(records))
         output = f'cifar10_{kind}.{ending}'
-        if ending != 'png':
+        if kind == 'layers':
+            # Printed, and drawn only where a picture is asked for.
+            cifar10_plot.plot(settings)
+            assert not (tmp_path / output).exists()
+        if ending != 'png' or kind == 'layers':
             settings = dataclasses.replace(settings, output=output)
         cifar10_plot.plot(settings)
         check_picture(tmp_path / output)

@@ -11,17 +11,20 @@ import pytest
 from matplotlib.patches import Rectangle
 from PIL import Image
 
+import cifar10
 import cifar10_eval
 import cifar10_predict
 from cifar10_eval import EvalSettings
 from cifar10_lib.base.errors import UserError
 from cifar10_lib.data import record_files
 from cifar10_lib.data.record_files import CIFAR10_CLASS_NAMES
-from cifar10_lib.evaluation import evaluator
 from cifar10_lib.evaluation.evaluator import Evaluator, Predictor
+from cifar10_lib.runs.run_folder import RunFolder
 from cifar10_predict import PredictSettings
 from tests.helpers.runs import save_network
 from tests.helpers.scripts import Script
+
+NETWORK = cifar10.NETWORKS['tutorial']
 
 
 def save_pictures(directory: Path, record_file: Path) -> list[str]:
@@ -48,14 +51,14 @@ def test_pictures_of_records_are_predicted_as_evaluation_does(
 ) -> None:
     # So that the 25 pictures are read in three parts.
     monkeypatch.setattr(cifar10_predict, 'BATCH_SIZE', 10)
-    evaluator = Evaluator(str(records), 25, average_views=average_views)
+    evaluator = Evaluator(str(records), NETWORK, 25, average_views=average_views)
     expected, _ = evaluator.probabilities(checkpoint)
     assert np.ptp(expected, axis=0).max() > 0.1
 
     unreadable: list[str] = []
     paths = save_pictures(tmp_path, records / 'test_batch.bin')
     asked = [*paths[:7], 'missing.png', *paths[7:], paths[0]]
-    predictor = Predictor(checkpoint, average_views)
+    predictor = Predictor(checkpoint, NETWORK, average_views)
     found = list(cifar10_predict.predictions(predictor, asked, unreadable))
     assert [prediction.path for prediction in found] == [*paths, paths[0]]
     assert unreadable == ['missing.png']
@@ -70,8 +73,8 @@ def test_views_are_ten_pictures_averaged(checkpoint: str, records: Path) -> None
     shifts = [(0, 0), (4, 4), (4, -4), (-4, 4), (-4, -4)]
     shifted = [np.roll(image, shift, axis=(0, 1)) for shift in shifts]
     views = np.stack([*shifted, *(view[:, ::-1] for view in shifted)])
-    of_views = Predictor(checkpoint).probabilities(views)
-    averaged = Predictor(checkpoint, average_views=True).probabilities(image[np.newaxis])
+    of_views = Predictor(checkpoint, NETWORK).probabilities(views)
+    averaged = Predictor(checkpoint, NETWORK, average_views=True).probabilities(image[np.newaxis])
     assert np.abs(of_views - of_views[0]).max() > 0.01
     np.testing.assert_allclose(averaged[0], of_views.mean(axis=0), atol=1e-6)
 
@@ -87,7 +90,7 @@ def test_eval_averages_views(
         run_once=True,
         average_views=True,
     )
-    evaluator = Evaluator(str(records), 25, average_views=True)
+    evaluator = Evaluator(str(records), NETWORK, 25, average_views=True)
     probabilities, labels = evaluator.probabilities(checkpoint)
     precision = (probabilities.argmax(axis=1) == labels).mean()
     cifar10_eval.evaluate(settings)
@@ -98,21 +101,20 @@ def test_eval_averages_views(
 def test_weights_serve_where_there_are_no_averages(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    Predictor(save_network(tmp_path, averages=False))
+    Predictor(save_network(tmp_path, averages=False), NETWORK)
     assert 'hold no moving averages' in capsys.readouterr().err
 
 
 def test_another_number_of_classes(tmp_path: Path) -> None:
-    predictor = Predictor(save_network(tmp_path, num_classes=2))
+    predictor = Predictor(save_network(tmp_path, num_classes=2), NETWORK)
     assert predictor.probabilities(np.zeros([3, 32, 32, 3], np.uint8)).shape == (3, 2)
 
 
 # ------------------------------------------------------------------ names of classes
 
 
-def names_of(directory: Path, num_classes: int = 10, data_dir: Path | None = None) -> list[str]:
-    data = str(data_dir) if data_dir else None
-    return evaluator.class_names(str(directory), data, num_classes)
+def names_of(directory: Path, data_dir: Path | None = None) -> list[str]:
+    return RunFolder.open(str(directory)).class_names(str(data_dir) if data_dir else None)
 
 
 def test_names_come_from_the_data_that_training_used(tmp_path: Path, synthetic_data: Path) -> None:
@@ -124,15 +126,17 @@ def test_names_come_from_the_data_that_training_used(tmp_path: Path, synthetic_d
     save_network(tmp_path / 'other', dataset='cifar10', data_dir=str(tmp_path / 'data'))
     assert names_of(tmp_path / 'other') == list('abcdefghij')
     assert names_of(tmp_path / 'other', data_dir=below) == list('abcdefghij')
+    save_network(tmp_path / 'two', 2, dataset='cifar10', data_dir=str(tmp_path / 'data'))
     with pytest.raises(UserError, match='found 10 class names; expected 2'):
-        names_of(tmp_path / 'other', 2)
+        names_of(tmp_path / 'two')
 
 
 def test_names_where_the_data_is_gone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save_network(tmp_path, dataset='cifar10', data_dir=str(tmp_path / 'gone'))
     assert names_of(tmp_path) == list(CIFAR10_CLASS_NAMES)
     assert capsys.readouterr().err == ''
-    assert names_of(tmp_path, 3) == ['0', '1', '2']
+    save_network(tmp_path / 'three', 3, dataset='cifar10', data_dir=str(tmp_path / 'gone'))
+    assert names_of(tmp_path / 'three') == ['0', '1', '2']
     assert 'found no batches.meta.txt' in capsys.readouterr().err
     with pytest.raises(UserError, match='--data_dir=.*: found no batches.meta.txt'):
         names_of(tmp_path, data_dir=tmp_path)
@@ -174,7 +178,7 @@ def test_json_holds_the_same_numbers(
     cifar10_predict.predict(PredictSettings(tuple(paths), folder, format='json'))
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line['file'] for line in lines] == paths
-    expected, _ = Evaluator(str(records), 3).probabilities(checkpoint)
+    expected, _ = Evaluator(str(records), NETWORK, 3).probabilities(checkpoint)
     for line, probabilities in zip(lines, expected, strict=True):
         labels = [entry['label'] for entry in line['top']]
         assert labels == np.argsort(-probabilities)[:3].tolist()

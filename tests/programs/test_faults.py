@@ -198,7 +198,7 @@ def test_without_a_whole_checkpoint_nothing_is_done(
         output = process.output()
     assert 'Traceback' not in output
     (error,) = [line for line in output.splitlines() if 'error:' in line]
-    assert 'holds no whole checkpoint, and nothing was deleted' in error
+    assert 'holds no complete checkpoint, and nothing was deleted' in error
     assert all(f'model.ckpt-{step}: not a readable checkpoint' in error for step in steps)
     assert sorted(path.name for path in train_dir.iterdir()) == before
 
@@ -246,7 +246,7 @@ def test_a_train_dir_that_vanishes_ends_the_run(
         assert [path.name for path in train_dir.iterdir()] == ['mine']
     else:
         assert not train_dir.exists()
-    assert CheckpointFolder(str(tmp_path / 'away')).newest_whole()
+    assert CheckpointFolder(str(tmp_path / 'away')).newest_complete()
 
 
 CHANGES = {

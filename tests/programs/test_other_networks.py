@@ -27,13 +27,13 @@ from cifar10_lib.base import flags
 from cifar10_lib.base.errors import UserError
 from cifar10_lib.evaluation import layer_table
 from cifar10_lib.evaluation.evaluator import Predictor
-from cifar10_lib.nn import networks
 from cifar10_lib.nn.layers import Pass
 from cifar10_lib.nn.networks import MODELS
 from cifar10_lib.nn.presets import PRESETS
 from cifar10_lib.nn.recipes import MODEL_NAMES
 from cifar10_lib.runs import history, run_folder
 from cifar10_lib.runs.checkpoints import Start
+from cifar10_lib.runs.run_folder import RunFolder
 from cifar10_lib.training import begin
 from cifar10_lib.training.nonfinite import Training
 from cifar10_lib.training.settings import TrainingData, num_splits
@@ -135,7 +135,7 @@ def test_a_folder_of_an_unknown_network_is_one_error(
         parsed(monkeypatch, [f'--train_dir={tmp_path}'])
     if 'model' in stored:
         with pytest.raises(UserError, match='found the model'):
-            networks.of_run(str(tmp_path))
+            RunFolder.open(str(tmp_path))
 
 
 def test_batches_that_are_normalized_are_not_split_unless_asked_for(
@@ -174,9 +174,9 @@ def test_a_run_of_any_network_leaves_a_checkpoint_and_its_name(
     assert values['global_step'] == 2 and values['examples_seen'] == 12
     assert 'softmax_linear/weights' in values
     assert not any(name.endswith('ExponentialMovingAverage') for name in values)
-    stored = run_folder.load(trained.train_dir)
+    stored = RunFolder.open(trained.train_dir).settings
     assert stored['preset'] == stored['model'] == trained.model
-    assert networks.of_run(trained.train_dir) is MODELS[trained.model]
+    assert RunFolder.open(trained.train_dir).model == trained.model
 
 
 @pytest.mark.parametrize('trained', ['batch_norm_cnn'], indirect=True)
@@ -279,7 +279,7 @@ def test_a_run_goes_on_with_its_own_network_alone(
         cifar10_train.train(settings_of('mlp', synthetic_data, tmp_path))
     assert sorted(path.name for path in tmp_path.iterdir()) == before
     cifar10_train.train(settings_of('mlp', synthetic_data, tmp_path, start_over=True))
-    assert run_folder.load(str(tmp_path))['model'] == 'mlp'
+    assert RunFolder.open(str(tmp_path)).settings['model'] == 'mlp'
 
 
 def test_a_checkpoint_of_another_network_is_one_error(synthetic_data: Path, tmp_path: Path) -> None:
@@ -294,7 +294,7 @@ def test_settings_of_an_unknown_network_are_one_error(tmp_path: Path) -> None:
     (tmp_path / 'settings.json').write_text('{"model": "other"}')
     pattern = r"settings\.json: found the model 'other'; expected one of tutorial, book"
     with pytest.raises(UserError, match=pattern):
-        networks.of_run(str(tmp_path))
+        RunFolder.open(str(tmp_path))
 
 
 # ------------------------------------------------------------- what reads checkpoints
@@ -416,12 +416,12 @@ def test_every_network_becomes_a_lite_model(name: str, tmp_path: Path) -> None:
 
 
 def test_a_network_can_be_named_where_no_settings_are(tmp_path: Path) -> None:
-    assert networks.of_run(str(tmp_path)).name == 'tutorial'
-    assert networks.of_run(str(tmp_path), 'mlp').name == 'mlp'
+    assert RunFolder.open(str(tmp_path)).model == 'tutorial'
+    assert RunFolder.open(str(tmp_path), 'mlp').model == 'mlp'
     (tmp_path / 'settings.json').write_text('{"model": "logistic"}')
-    assert networks.of_run(str(tmp_path), 'logistic').name == 'logistic'
+    assert RunFolder.open(str(tmp_path), 'logistic').model == 'logistic'
     with pytest.raises(UserError, match='--model=mlp: the checkpoints in .* network logistic'):
-        networks.of_run(str(tmp_path), 'mlp')
+        RunFolder.open(str(tmp_path), 'mlp')
 
 
 def test_the_table_of_layers_is_that_of_the_network() -> None:

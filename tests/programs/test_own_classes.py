@@ -18,7 +18,7 @@ import cifar10_train
 from cifar10_eval import EvalSettings
 from cifar10_input import TEST_FILES, TRAIN_FILES
 from cifar10_lib.base.errors import UserError
-from cifar10_lib.evaluation.evaluator import data_dir_of
+from cifar10_lib.runs.run_folder import RunFolder
 from cifar10_train import OneDeviceTrainSettings
 
 NAMES = ('cat', 'polar bear', 'Zürich')
@@ -143,8 +143,9 @@ def test_plots_name_own_classes(
 def test_data_is_looked_for_where_the_run_found_it(
     settings: OneDeviceTrainSettings, tmp_path: Path
 ) -> None:
-    assert data_dir_of(settings.train_dir, None) == settings.data_dir
-    assert data_dir_of(settings.train_dir, 'given') == 'given'
+    run = RunFolder.open(settings.train_dir)
+    assert run.find_data_dir(None) == settings.data_dir
+    assert run.find_data_dir('given') == 'given'
     (tmp_path / 'settings.json').write_text('{"data_dir": "gone"}')
-    assert data_dir_of(str(tmp_path), None) == 'cifar10_data'
-    assert data_dir_of('no run', None) == 'cifar10_data'
+    assert RunFolder.open(str(tmp_path)).find_data_dir(None) == 'cifar10_data'
+    assert RunFolder.open('no run').find_data_dir(None) == 'cifar10_data'

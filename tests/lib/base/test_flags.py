@@ -16,6 +16,7 @@ from cifar10_lib.base import flags
 from cifar10_lib.base.errors import UserError
 from cifar10_lib.base.flags import arguments, setting
 from cifar10_lib.runs import run_folder
+from cifar10_lib.runs.run_folder import RunFolder
 from tests.helpers.scripts import REPOSITORY
 
 SCRIPT = """'''Counts. Nothing else is shown.
@@ -216,9 +217,9 @@ def test_an_output_that_is_full_is_one_error(tmp_path: Path, option: str) -> Non
 
 def test_stored_settings_come_back(tmp_path: Path) -> None:
     settings = ExampleSettings(count=7)
-    assert run_folder.load(str(tmp_path)) == {}
+    assert RunFolder.open(str(tmp_path)).settings == {}
     run_folder.store(settings, str(tmp_path))
-    assert run_folder.load(str(tmp_path)) == {'count': 7, 'once': False, 'name': 'x'}
+    assert RunFolder.open(str(tmp_path)).settings == {'count': 7, 'once': False, 'name': 'x'}
     assert [path.name for path in tmp_path.iterdir()] == ['settings.json']
 
 
@@ -226,7 +227,7 @@ def test_stored_settings_come_back(tmp_path: Path) -> None:
 def test_damaged_settings_are_an_error_that_names_the_file(tmp_path: Path, text: str) -> None:
     (tmp_path / 'settings.json').write_text(text)
     with pytest.raises(UserError, match=r'settings\.json'):
-        run_folder.load(str(tmp_path))
+        RunFolder.open(str(tmp_path))
 
 
 def test_settings_in_one_line() -> None:

@@ -14,6 +14,7 @@ import pytest
 from axe_core_python.selenium import Axe  # type: ignore[import-untyped]
 from selenium.webdriver.chrome.webdriver import WebDriver
 
+import cifar10
 import cifar10_eval
 from cifar10_eval import EvalSettings
 from cifar10_lib.base import files
@@ -21,6 +22,7 @@ from cifar10_lib.base.errors import UserError
 from cifar10_lib.data.prepare import Prepared
 from cifar10_lib.evaluation import report
 from cifar10_lib.evaluation.evaluator import Evaluator, Result
+from cifar10_lib.runs.run_folder import RunFolder
 from tests.helpers import browser
 from tests.helpers.runs import save_network
 
@@ -52,7 +54,7 @@ def written(tmp_path_factory: pytest.TempPathFactory, records: Path) -> Written:
     (folder / 'train' / 'history.jsonl').write_text(
         '{"step": 1, "loss": 4.5}\n{"step": 7, "loss": 2.25}\n{"step": 7, "precision": 0.5}\n'
     )
-    evaluator = Evaluator(str(data_dir), 25)
+    evaluator = Evaluator(str(data_dir), cifar10.NETWORKS['tutorial'], 25)
     relabel(data_dir / 'test_batch.bin', evaluator.probabilities(checkpoint)[0].argmax(axis=1))
     settings = EvalSettings(
         eval_dir=str(folder / 'eval'),
@@ -127,9 +129,10 @@ def evaluated(written: Written, **changes: Any) -> report.Evaluated:
         labels=written.labels,
         data=Prepared(written.settings.data_dir, 'own', tuple(NAMES)),
         eval_data='test',
-        num_held_out=0,
+        run=RunFolder.open(written.settings.checkpoint_dir),
         average_views=False,
         eval_dir=written.settings.eval_dir,
+        network=cifar10.NETWORKS['tutorial'],
     )._replace(**changes)
 
 
@@ -208,6 +211,7 @@ def of_many_classes(written: Written, tmp_path_factory: pytest.TempPathFactory) 
     about = evaluated(
         written,
         checkpoint=save_network(folder / 'run'),
+        run=RunFolder.open(str(folder / 'run')),
         result=Result(7, 0, 25),
         probabilities=rng.random([25, 60], np.float32),
         data=Prepared(

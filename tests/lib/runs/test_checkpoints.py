@@ -25,8 +25,8 @@ def build_graph(num_classes: int = 10) -> dict[str, tf.Variable]:
     """A training graph; its variables by name."""
     images = tf.placeholder(tf.float32, [None, 24, 24, 3])
     labels = tf.placeholder(tf.int32, [None])
-    total_loss = cifar10.loss(cifar10.inference(images, num_classes), labels)
-    cifar10.train(total_loss, cifar10.create_global_step())
+    logits = cifar10.inference(images, cifar10.Options(num_classes))
+    cifar10.train(cifar10.loss(logits, labels), tf.train.get_or_create_global_step())
     return {v.op.name: v for v in tf.global_variables()}
 
 
@@ -139,14 +139,14 @@ def test_another_network_is_an_error_that_lists_all_that_differs(tmp_path: Path)
 
 def test_step_comes_from_the_name_if_need_be(tmp_path: Path) -> None:
     values = {'conv1/biases': np.zeros(64, np.float32)}
-    assert checkpoints.step_of(write_checkpoint(tmp_path, values, step=31)) == 31
+    assert checkpoints.read_step(write_checkpoint(tmp_path, values, step=31)) == 31
     with tf.Graph().as_default():
         tf.get_variable('conv1/biases', [64])
         with tf.Session() as session:
             session.run(tf.global_variables_initializer())
             unnumbered = tf.train.Saver().save(session, str(tmp_path / 'final'))
     with pytest.raises(UserError, match='final: holds no global_step'):
-        checkpoints.step_of(unnumbered)
+        checkpoints.read_step(unnumbered)
 
 
 # ------------------------------------------------------------------------- a folder
@@ -165,9 +165,9 @@ def data_file(directory: Path, step: int) -> Path:
 def test_a_saved_checkpoint_is_the_newest_for_every_reader(tmp_path: Path) -> None:
     folder = save(tmp_path, [1, 2])
     newest = str(tmp_path / 'model.ckpt-2')
-    assert folder.newest_whole() == newest
+    assert folder.newest_complete() == newest
     assert tf.train.latest_checkpoint(str(tmp_path)) == newest
-    assert checkpoints.step_of(newest) == 2
+    assert checkpoints.read_step(newest) == 2
     # The folder can be moved: its state file names no folder.
     moved = tmp_path.rename(tmp_path.with_name(f'{tmp_path.name}-moved'))
     assert tf.train.latest_checkpoint(str(moved)) == str(moved / 'model.ckpt-2')
@@ -181,7 +181,7 @@ def test_the_oldest_checkpoints_are_dropped(tmp_path: Path) -> None:
     state = tf.train.get_checkpoint_state(str(tmp_path))
     kept = [str(tmp_path / f'model.ckpt-{step}') for step in (3, 4)]
     assert list(state.all_model_checkpoint_paths) == kept
-    assert folder.newest_whole() == kept[-1]
+    assert folder.newest_complete() == kept[-1]
 
 
 def flip(path: Path) -> None:
@@ -211,7 +211,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over_and_kept(
     DAMAGE[damage](tmp_path)
     before = names(tmp_path)
     for _ in range(2):
-        assert folder.newest_whole() == str(tmp_path / 'model.ckpt-2')
+        assert folder.newest_complete() == str(tmp_path / 'model.ckpt-2')
     (warning,) = capsys.readouterr().err.splitlines()
     assert warning.startswith(f'Warning: {tmp_path}/model.ckpt-3: ')
     assert warning.endswith(f'; falling back to {tmp_path}/model.ckpt-2')
@@ -222,7 +222,7 @@ def test_a_damaged_checkpoint_is_never_dropped_and_never_counts(tmp_path: Path) 
     save(tmp_path, [1, 2, 3])
     flip(data_file(tmp_path, 3))
     folder = CheckpointFolder(str(tmp_path), max_to_keep=2)
-    assert folder.newest_whole() == str(tmp_path / 'model.ckpt-2')
+    assert folder.newest_complete() == str(tmp_path / 'model.ckpt-2')
     with tf.Graph().as_default(), tf.Session() as session:
         tf.get_variable('global_step', initializer=np.int64(4))
         session.run(tf.global_variables_initializer())
@@ -251,21 +251,21 @@ def test_the_folder_tells_where_the_state_file_does_not(
     data_file(tmp_path, 9).rename(data_file(tmp_path, 8))
     (tmp_path / STATE).write_bytes(STATES[state])
     # As numbers: 10 is more than 9.
-    assert folder.newest_whole() == str(tmp_path / 'model.ckpt-10')
+    assert folder.newest_complete() == str(tmp_path / 'model.ckpt-10')
     assert 'falling back to' in capsys.readouterr().err
     newest = save(tmp_path, [11], max_to_keep=2)
-    assert newest.newest_whole() == str(tmp_path / 'model.ckpt-11')
+    assert newest.newest_complete() == str(tmp_path / 'model.ckpt-11')
 
 
 def test_no_state_file_is_no_damage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = save(tmp_path, [1, 2])
     (tmp_path / STATE).unlink()
-    assert folder.newest_whole() == str(tmp_path / 'model.ckpt-2')
+    assert folder.newest_complete() == str(tmp_path / 'model.ckpt-2')
     assert capsys.readouterr().err == ''
 
 
 @pytest.mark.parametrize('state', [None, b''])
-def test_no_whole_checkpoint_is_an_error_that_names_all(tmp_path: Path, state: bytes) -> None:
+def test_no_complete_checkpoint_is_an_error_that_names_all(tmp_path: Path, state: bytes) -> None:
     folder = save(tmp_path, [1, 2])
     for step in (1, 2):
         flip(data_file(tmp_path, step))
@@ -273,9 +273,9 @@ def test_no_whole_checkpoint_is_an_error_that_names_all(tmp_path: Path, state: b
         (tmp_path / STATE).write_bytes(state)
     before = names(tmp_path)
     with pytest.raises(UserError) as error:
-        folder.newest_whole()
+        folder.newest_complete()
     message = str(error.value)
-    assert message.startswith(f'{tmp_path} holds no whole checkpoint, and nothing was deleted: ')
+    assert message.startswith(f'{tmp_path} holds no complete checkpoint, and nothing was deleted: ')
     assert 'model.ckpt-1: not a readable' in message and 'model.ckpt-2: not a readable' in message
     assert ('checkpoint: does not name checkpoints' in message) == (state is not None)
     assert names(tmp_path) == before
@@ -285,7 +285,7 @@ def test_a_file_that_happens_to_end_in_a_number_is_no_checkpoint(tmp_path: Path)
     folder = save(tmp_path, [1])
     (tmp_path / 'events.out.tfevents.1795321463.host-5').write_text('')
     (tmp_path / STATE).unlink()
-    assert folder.newest_whole() == str(tmp_path / 'model.ckpt-1')
+    assert folder.newest_complete() == str(tmp_path / 'model.ckpt-1')
 
 
 @pytest.mark.parametrize('moment', ['write', 'sync', 'move data', 'move index', 'state', 'drop'])
@@ -324,10 +324,10 @@ def test_an_interrupted_save_leaves_the_one_before(
 
     folder = CheckpointFolder(str(tmp_path))
     expected = 3 if moment == 'drop' else 2
-    assert folder.newest_whole() == str(tmp_path / f'model.ckpt-{expected}')
+    assert folder.newest_complete() == str(tmp_path / f'model.ckpt-{expected}')
     folder.remove_unfinished()
     save(tmp_path, [3, 4], max_to_keep=2)
-    assert folder.newest_whole() == str(tmp_path / 'model.ckpt-4')
+    assert folder.newest_complete() == str(tmp_path / 'model.ckpt-4')
     assert 'unfinished' not in names(tmp_path)
 
 
@@ -344,7 +344,11 @@ def test_a_copy_is_as_good_as_the_original(tmp_path: Path) -> None:
     folder = CheckpointFolder(str(tmp_path / 'to'), max_to_keep=1)
     for step in (1, 2):
         copy = folder.add_copy(str(tmp_path / 'from' / f'model.ckpt-{step}'))
-        assert checkpoints.step_of(copy) == step == checkpoints.step_of(str(folder.newest_whole()))
+        assert (
+            checkpoints.read_step(copy)
+            == step
+            == checkpoints.read_step(str(folder.newest_complete()))
+        )
     assert not list((tmp_path / 'to').glob('model.ckpt-1*'))
 
 

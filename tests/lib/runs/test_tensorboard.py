@@ -223,25 +223,28 @@ def test_runs_are_compared_by_their_settings(board: Board) -> None:
     assert [metric['name']['tag'] for metric in b['metricValues']] == ['loss_average/cross_entropy']
 
 
-def test_the_graph_is_that_of_layers_in_towers(board: Board) -> None:
+def test_the_graph_is_that_of_layers_in_parts(board: Board) -> None:
     graph = text_format.Parse(board.get('graphs/graph', run='a/train'), tf.GraphDef())
     names = {node.name for node in graph.node}
     outermost = {name.partition('/')[0] for name in names if '/' in name}
-    assert outermost - {'tower_1'} == {
+    assert outermost - {'weight_decay_1'} == {
+        'cross_entropy',
+        'gradients',
         'input',
         'learning_rate',
-        'loss',
-        'mean_over_towers',
+        'logits',
+        'part_0',
+        'part_1',
         'progress',
         'split',
         'summaries',
-        'tower_0',
         'train',
         'variables',
         'weight_decay',
     }
-    in_tower = {name.split('/')[1] for name in names if name.startswith('tower_0/')}
-    assert in_tower == {*LAYERS, 'pool1', 'norm1', 'norm2', 'pool2', 'cross_entropy', 'gradients'}
+    in_part = {name.split('/')[1] for name in names if name.startswith('part_0/')}
+    others = {'ReadVariableOp', 'add'}
+    assert in_part - others == {*LAYERS, 'pool1', 'norm1', 'norm2', 'pool2'}
     assert 'variables/conv1/weights/ExponentialMovingAverage' in names
     for node in graph.node:
         sources = {name.removeprefix('^').partition(':')[0] for name in node.input}

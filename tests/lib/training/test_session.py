@@ -16,7 +16,8 @@ import tensorflow.compat.v1 as tf
 
 from cifar10_lib.base.errors import UserError
 from cifar10_lib.data import prepare as prepare_module
-from cifar10_lib.runs import history, run_folder
+from cifar10_lib.runs import history
+from cifar10_lib.runs.run_folder import RunFolder
 from cifar10_lib.training import console, hooks
 from tests.helpers.runs import checkpoint_values, train
 
@@ -30,7 +31,7 @@ def test_a_run_leaves_a_checkpoint_settings_and_summaries(
 
     values = checkpoint_values(tmp_path / 'run')
     assert values['global_step'] == 3 and values['examples_seen'] == 24
-    stored = run_folder.load(str(tmp_path / 'run'))
+    stored = RunFolder.open(str(tmp_path / 'run')).settings
     assert stored['dataset'] == 'synthetic' and stored['batch_size'] == 8
     (events,) = (tmp_path / 'run').glob('events.out.tfevents.*')
     tags = {v.tag for e in tf.train.summary_iterator(str(events)) for v in e.summary.value}
@@ -155,7 +156,7 @@ def test_a_train_dir_never_mixes_presets(synthetic_data: Path, tmp_path: Path) -
     train(synthetic_data, tmp_path)
     with pytest.raises(UserError, match='--preset=fast: the run in .* by the preset tutorial'):
         train(synthetic_data, tmp_path, preset='fast', max_steps=3)
-    assert run_folder.load(str(tmp_path))['preset'] is None
+    assert RunFolder.open(str(tmp_path)).settings['preset'] is None
     train(synthetic_data, tmp_path, preset='tutorial', max_steps=3)
     assert checkpoint_values(tmp_path)['global_step'] == 3
 
@@ -163,7 +164,7 @@ def test_a_train_dir_never_mixes_presets(synthetic_data: Path, tmp_path: Path) -
 def test_a_finished_run_keeps_its_settings(synthetic_data: Path, tmp_path: Path) -> None:
     train(synthetic_data, tmp_path)
     train(synthetic_data, tmp_path, learning_rate=0.5)
-    assert run_folder.load(str(tmp_path))['learning_rate'] == 0.1
+    assert RunFolder.open(str(tmp_path)).settings['learning_rate'] == 0.1
 
 
 def test_a_step_that_is_not_finite_is_not_taken_and_names_the_first_bad_tensor(
