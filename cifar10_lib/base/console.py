@@ -1,4 +1,4 @@
-"""Console output: time stamps, and progress bars below the lines."""
+"""Console output: time stamps, and progress bars that stay below the printed lines."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, TextIO
 
 from tqdm import tqdm
 
-# Between two looks of a live line, in seconds.
+# Shortest time between two refreshes of a progress bar.
 SECONDS_BETWEEN_REFRESHES = 0.2
 
 
@@ -20,12 +20,16 @@ def timestamp() -> str:
 
 
 def on_terminal() -> bool:
-    """Whether what is printed goes to a terminal."""
+    """Whether standard output is a terminal."""
     return sys.stdout.isatty()
 
 
-class _Above:
-    """A stream whose lines go above a bar, each as soon as it is whole."""
+class _AboveBar:
+    """A stream whose lines go above a bar, each as soon as it is complete.
+
+    Not `tqdm.write`: with standard output redirected, that clears no bar for a line of
+    standard error.
+    """
 
     def __init__(self, stream: TextIO, bar: tqdm) -> None:
         self._stream = stream
@@ -41,8 +45,7 @@ class _Above:
             self._bar.refresh()
         return len(text)
 
-    def end(self) -> None:
-        """Makes what was left a line."""
+    def end_line(self) -> None:
         if self._partial:
             self.write('\n')
 
@@ -52,20 +55,20 @@ class _Above:
 
 @contextlib.contextmanager
 def prints_above(bar: tqdm) -> Iterator[None]:
-    """Closes the bar at the end of `with`; what is printed until then goes above it."""
-    out, err = _Above(sys.stdout, bar), _Above(sys.stderr, bar)
+    """Prints what is printed inside `with` above the bar, and closes the bar at its end."""
+    out, err = _AboveBar(sys.stdout, bar), _AboveBar(sys.stderr, bar)
     with bar:
         try:
             with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
                 yield
         finally:
-            out.end()
-            err.end()
+            out.end_line()
+            err.end_line()
 
 
 @contextlib.contextmanager
 def image_bar(num_images: int, shown: bool) -> Iterator[Callable[[int], object]]:
-    """Gives what shows how many images have been scored; the bar is gone at the end of `with`.
+    """Yields a function that shows how many images have been scored, until the end of `with`.
 
     Args:
       num_images: how many there are.

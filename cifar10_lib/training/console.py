@@ -1,57 +1,43 @@
-"""What does a run show of itself? The tutorial's lines, or on a terminal one line that lives."""
+"""Console output of a training run: the tutorial's log lines, or a live progress line."""
 
 from __future__ import annotations
 
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
 from typing import Any, NamedTuple
 
 import tensorflow.compat.v1 as tf
 from tqdm import tqdm
 
 from cifar10_lib.base.console import SECONDS_BETWEEN_REFRESHES, timestamp
-from cifar10_lib.runs.history import Entry, History
-
-# What a training's live line says beside its bar, the fullest first, and how many columns all
-# of it takes, with seven digits of steps and five of speed: by these alone a form is chosen,
-# so that a line keeps it.
-_FORMS = (
-    (
-        103,
-        ' {speed:.0f} examples/sec, loss {loss:.2f}, learning rate {rate:.3g}, '
-        'precision {precision}, {left} left',
-    ),
-    (87, ' {speed:.0f} ex/sec, loss {loss:.2f}, lr {rate:.3g}, precision {precision}, {left} left'),
-    (67, ' {left} {speed:.0f}/s loss {loss:.2f} lr {rate:.3g} p@1 {precision}'),
-)
-_SHORTEST_BAR, _LONGEST_BAR = 10, 30
+from cifar10_lib.runs.history import History
 
 
 class StepTensors(NamedTuple):
-    """What a step tells once it is tensors: as tensors, or as their values."""
+    """Scalars that describe a step: as tensors of the graph, or as their fetched values."""
 
     step: Any
-    """int64 [], the global_step."""
+    """int64 [], the global_step after the update."""
     examples: Any
-    """int64 [], the examples_seen."""
+    """int64 [], the examples_seen after the update."""
     loss: Any
-    """float32 [], the total loss of its batch."""
+    """float32 [], the total loss of the step's batch."""
     learning_rate: Any
-    """float32 [], which it was tensors with."""
+    """float32 [], of this update."""
 
 
 class Stopwatch:
     """Counts the seconds of training."""
 
     def __init__(self, seconds: float = 0.0) -> None:
-        """Shows `seconds` until it is started."""
+        """Stands at `seconds` until it is started."""
         self._seconds = seconds
         self._began: float | None = None
 
     def start(self) -> None:
-        """Goes on, unless it does already."""
+        """Starts it, unless it runs already."""
         if self._began is None:
             self._began = time.perf_counter()
 
@@ -63,21 +49,27 @@ class Stopwatch:
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
-        """What goes by inside `with` doesn't count."""
-        is_going, self._seconds, self._began = self._began is not None, self.seconds, None
+        """Stands still inside `with`."""
+        was_running, self._seconds, self._began = self._began is not None, self.seconds, None
         yield
-        if is_going:
+        if was_running:
             self.start()
 
 
-# --------------------------------------------------------------------- lines of text
+class _FetchHook(tf.train.SessionRunHook):
+    """Fetches the same tensors in every step."""
+
+    def __init__(self, tensors: Any) -> None:
+        self._tensors = tensors
+
+    def before_run(self, run_context: tf.train.SessionRunContext) -> tf.train.SessionRunArgs:
+        return tf.train.SessionRunArgs(self._tensors)
 
 
-class ConsoleHook(tf.train.SessionRunHook):
+class ConsoleHook(_FetchHook):
     """Prints step, loss and speed, in the tutorial's format.
 
-    The time of the first step, which includes building and warming up, counts
-    for no line.
+    No line counts the time of the first step, which includes building and warming up.
     """
 
     def __init__(
@@ -91,14 +83,14 @@ class ConsoleHook(tf.train.SessionRunHook):
     ) -> None:
         """
         Args:
-          step: int64 [], the global_step once the update is done.
+          step: int64 [], the global_step after the update.
           total_loss: float32 [].
           batch_size: number of examples in a step, all towers and workers together.
           log_frequency: steps between lines; None: prints none.
-          num_towers: with more than one, their speed is printed after that of all.
-          stopwatch: which times the steps; None: all that goes by counts.
+          num_towers: with more than one, the speed of each follows that of all.
+          stopwatch: times the steps; None: a new one, running.
         """
-        self._fetches = [step, total_loss]
+        super().__init__([step, total_loss])
         self._batch_size = batch_size
         self._log_frequency = log_frequency
         self._num_towers = num_towers
@@ -108,9 +100,6 @@ class ConsoleHook(tf.train.SessionRunHook):
         self._stopwatch = stopwatch
         self._last: tuple[int, float] | None = None
         self.step = 0
-
-    def before_run(self, run_context: tf.train.SessionRunContext) -> tf.train.SessionRunArgs:
-        return tf.train.SessionRunArgs(self._fetches)
 
     def after_run(
         self, run_context: tf.train.SessionRunContext, run_values: tf.train.SessionRunValues
@@ -122,68 +111,62 @@ class ConsoleHook(tf.train.SessionRunHook):
         elif self._log_frequency and self.step % self._log_frequency == 0:
             last_step, last_time = self._last
             seconds = (now - last_time) / (self.step - last_step)
-            print(
+            speed = self._batch_size / seconds
+            line = (
                 f'{timestamp()}: step {self.step}, loss = {loss:.2f} '
-                f'({self._batch_size / seconds:.1f} examples/sec; {seconds:.3f} sec/batch)'
-                f'{self._tower_note(seconds)}',
-                flush=True,
+                f'({speed:.1f} examples/sec; {seconds:.3f} sec/batch)'
             )
+            if self._num_towers > 1:
+                each = speed / self._num_towers
+                line += f', {each:.1f} examples/sec on each of {self._num_towers} towers'
+            print(line, flush=True)
             self._last = self.step, now
 
-    def _tower_note(self, seconds: float) -> str:
-        if self._num_towers == 1:
-            return ''
-        rate = self._batch_size / self._num_towers / seconds
-        return f', {rate:.1f} examples/sec on each of {self._num_towers} towers'
 
-
-class HistoryHook(tf.train.SessionRunHook):
-    """Notes the numbers of every so many steps in the history."""
+class HistoryHook(_FetchHook):
+    """Adds every `log_frequency`-th step to the history."""
 
     def __init__(
         self, tensors: StepTensors, history: History, stopwatch: Stopwatch, log_frequency: int
     ) -> None:
         """
         Args:
-          tensors: tensors of a step.
-          history: where to.
-          stopwatch: starts with the first step.
+          tensors: of a step.
+          history: to which the entries are added.
+          stopwatch: is started with the first step.
           log_frequency: steps between entries.
         """
-        self._taken = tensors
+        super().__init__(tensors)
         self._history = history
         self._stopwatch = stopwatch
         self._log_frequency = log_frequency
 
     def before_run(self, run_context: tf.train.SessionRunContext) -> tf.train.SessionRunArgs:
         self._stopwatch.start()
-        return tf.train.SessionRunArgs(self._taken)
+        return super().before_run(run_context)
 
     def after_run(
         self, run_context: tf.train.SessionRunContext, run_values: tf.train.SessionRunValues
     ) -> None:
-        tensors: StepTensors = run_values.results
-        if tensors.step % self._log_frequency == 0:
-            self._history.add(training_entry(tensors, self._stopwatch.seconds))
-
-
-def training_entry(tensors: StepTensors, seconds: float) -> Entry:
-    """What the history keeps of a step."""
-    return {
-        'step': int(tensors.step),
-        'examples': int(tensors.examples),
-        'seconds': round(seconds, 3),
-        'loss': float(tensors.loss),
-        # 0.1, not 0.10000000149011612, which is its float32.
-        'learning_rate': float(f'{tensors.learning_rate:.6g}'),
-    }
-
-
-# ------------------------------------------------------------------- lines that live
+        values: StepTensors = run_values.results
+        if values.step % self._log_frequency == 0:
+            self._history.add(
+                {
+                    'step': int(values.step),
+                    'examples': int(values.examples),
+                    'seconds': round(self._stopwatch.seconds, 3),
+                    'loss': float(values.loss),
+                    # 0.1, not 0.10000000149011612, which is its float32.
+                    'learning_rate': float(f'{values.learning_rate:.6g}'),
+                }
+            )
 
 
 class LiveLine(tqdm):
-    """How far a training run is, in the last line of a terminal."""
+    """Progress of a training run, in the last line of a terminal.
+
+    tqdm cuts at the right what does not fit, so the most important comes first.
+    """
 
     def __init__(self, start_step: int, max_steps: int, batch_size: int) -> None:
         """
@@ -193,94 +176,78 @@ class LiveLine(tqdm):
           batch_size: number of examples in a step, all towers and workers together.
         """
         self._batch_size = batch_size
-        self._taken: StepTensors | None = None
-        self._precision: float | None = None
-        self._note = 'starting'
+        self._has_shown_a_step = False
+        self._numbers = {'loss': '-', 'p@1': '-', 'lr': '-'}
         super().__init__(
+            desc='starting, ',
             initial=start_step,
             total=max_steps,
             file=sys.stdout,
             dynamic_ncols=True,
             mininterval=SECONDS_BETWEEN_REFRESHES,
             miniters=1,
+            bar_format='{n_fmt}/{total_fmt} {desc}{remaining} left, {speed} ex/s{postfix} |{bar}|',
         )
 
-    def show(self, tensors: StepTensors) -> None:
+    @property
+    def format_dict(self) -> MutableMapping[str, Any]:
+        """tqdm's fields, and the speed in examples a second."""
+        fields = super().format_dict
+        num_steps, seconds = fields['n'] - fields['initial'], fields['elapsed']
+        rate = fields['rate'] or (seconds and num_steps / seconds)
+        fields['speed'] = f'{self._batch_size * rate:.0f}' if rate else '?'
+        return fields
+
+    def show(self, values: StepTensors) -> None:
         """Shows a step, unless it has shown one just now."""
-        is_first, self._taken = self._taken is None, tensors
-        if is_first:
-            # It includes building and warming up, which no speed should count.
-            self.initial = self.n = self.last_print_n = tensors.step
-            self.unpause()
+        self._numbers['loss'] = f'{values.loss:.2f}'
+        self._numbers['lr'] = f'{values.learning_rate:.3g}'
+        self.set_postfix(self._numbers, refresh=False)
+        if self._has_shown_a_step:
+            self.desc = ''
+            self.update(values.step - self.n)
         else:
-            self._note = ''
-            self.update(tensors.step - self.n)
+            # The first step includes building and warming up, which no speed should count.
+            self._has_shown_a_step = True
+            self.initial = self.n = self.last_print_n = values.step
+            self.unpause()
 
     def show_precision(self, precision: float | None) -> None:
-        self._precision = precision
+        """Shows a precision @ 1 from the next refresh on; None: it is not known."""
+        if precision is not None:
+            self._numbers['p@1'] = f'{precision:.3f}'
+            self.set_postfix(self._numbers, refresh=False)
 
     @contextlib.contextmanager
     def evaluating(self, num_images: int) -> Iterator[Callable[[int], object]]:
-        """Gives what shows how many images have been scored; the time counts for no speed."""
-        before = self._note
+        """Yields a function that shows how many images have been scored.
+
+        No speed counts the time inside `with`.
+        """
+        desc = self.desc
 
         def show_scored(num_scored: int) -> None:
-            self._note = f'evaluating: {num_scored}/{num_images}'
-            self.refresh()
+            self.set_description_str(f'evaluating: {num_scored}/{num_images}, ')
 
         show_scored(0)
         try:
             yield show_scored
         finally:
-            self._note = before
+            self.desc = desc
             self.unpause()
 
-    @property
-    def format_dict(self) -> MutableMapping[str, Any]:
-        values = super().format_dict
-        values['bar_format'] = self._form(values)
-        return values
 
-    def _form(self, values: Mapping[str, Any]) -> str:
-        """The line, with {bar:LENGTH} for its bar."""
-        columns = values['ncols'] or sys.maxsize
-        fitting = (pair for pair in _FORMS if columns >= pair[0] + _SHORTEST_BAR)
-        needed, form = next(fitting, _FORMS[-1])
-        text = f' {self._note}' if self._note else form.format(**self._numbers(values))
-        steps = f'{values["n"]}/{values["total"]}'
-        length = min(columns - needed, _LONGEST_BAR)
-        if length < 1:
-            return f'{steps}{text}'[:columns]
-        return f'{steps} |{{bar:{length}}}|{text}'
-
-    def _numbers(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        assert self._taken
-        num_taken = values['n'] - values['initial']
-        steps_per_second = values['rate'] or num_taken / (values['elapsed'] or 1.0)
-        num_left = values['total'] - values['n']
-        return {
-            'speed': self._batch_size * steps_per_second,
-            'loss': self._taken.loss,
-            'rate': self._taken.learning_rate,
-            'precision': '-' if self._precision is None else f'{self._precision:.3f}',
-            'left': self.format_interval(num_left / steps_per_second) if steps_per_second else '?',
-        }
-
-
-class LiveHook(tf.train.SessionRunHook):
+class LiveHook(_FetchHook):
     """Keeps a live line up to date."""
 
     def __init__(self, tensors: StepTensors, line: LiveLine) -> None:
         """
         Args:
-          tensors: tensors of a step.
-          line: which shows them.
+          tensors: of a step.
+          line: shows them.
         """
-        self._taken = tensors
+        super().__init__(tensors)
         self._line = line
-
-    def before_run(self, run_context: tf.train.SessionRunContext) -> tf.train.SessionRunArgs:
-        return tf.train.SessionRunArgs(self._taken)
 
     def after_run(
         self, run_context: tf.train.SessionRunContext, run_values: tf.train.SessionRunValues
