@@ -8,10 +8,11 @@ and the same on host1 with index 1. Every worker computes the gradients of its o
 --batch_size images; their mean updates each worker's copy of the variables. So W workers of
 batch b take the steps of one device with batch W * b, unless the network normalises batches.
 Worker 0, the chief, prints, saves and writes summaries, as `cifar10_train.py` does, and either
-script goes on from the other's checkpoints.
+script resumes from the other's checkpoints.
 
-`cifar10_cluster_local.py` starts all workers on one machine, for a try. What happens when a
-worker or a machine fails is in docs/distributed.md.
+Without TF_CONFIG, the tasks of a SLURM step (`srun --ntasks=2 python ...`) are the workers.
+`--local_workers=2` starts two workers on this machine, for a try. What happens when a worker or
+a machine fails is in docs/distributed.md.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import tensorflow.compat.v1 as tf
 
 import cifar10
 from cifar10_lib.base.flags import run_script, setting
+from cifar10_lib.training import local_cluster
 from cifar10_lib.training.begin import begin, network_options, num_parts, training_batches
 from cifar10_lib.training.cluster import ClusterWorker, configure, from_environment
 from cifar10_lib.training.session import session_config, training_session
@@ -81,5 +83,31 @@ def train(settings: DistributedTrainSettings) -> None:
                 session.run(train_op)
 
 
+@dataclasses.dataclass(frozen=True)
+class CommandSettings(DistributedTrainSettings):
+    """What the command line asks for: a worker, or several on this machine."""
+
+    local_workers: int = setting(
+        0,
+        'Start so many workers on this machine; 0: be the one that TF_CONFIG or SLURM names.',
+        at_least=0,
+        at_most=local_cluster.MAX_WORKERS,
+    )
+    max_restarts: int = setting(
+        10,
+        'How often workers of --local_workers that were killed are started again, all together.',
+        at_least=0,
+    )
+
+
+def main(settings: CommandSettings) -> None:
+    """Trains as one worker, or starts workers that do."""
+    if settings.local_workers:
+        local_cluster.run(settings.local_workers, settings.max_restarts)
+    else:
+        names = [field.name for field in dataclasses.fields(DistributedTrainSettings)]
+        train(DistributedTrainSettings(**{name: getattr(settings, name) for name in names}))
+
+
 if __name__ == '__main__':
-    run_script(train, DistributedTrainSettings)
+    run_script(main, CommandSettings)

@@ -18,11 +18,11 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-import cifar10_cluster_local
 import cifar10_distributed_train
 import cifar10_input
 import cifar10_train
 from cifar10_lib.base.errors import UserError
+from cifar10_lib.training.local_cluster import free_addresses
 from cifar10_train import OneDeviceTrainSettings
 from tests.helpers.faults import Process, assert_bit_identical, finish, newest_step, started
 from tests.helpers.scripts import script_command
@@ -52,14 +52,17 @@ def options_for(data_dir: Path, train_dir: Path) -> list[str]:
 
 def cluster_command(data_dir: Path, train_dir: Path, *more: str) -> list[str]:
     return script_command(
-        'cifar10_cluster_local.py', '--', *options_for(data_dir, train_dir), *more
+        'cifar10_distributed_train.py',
+        '--local_workers=2',
+        *options_for(data_dir, train_dir),
+        *more,
     )
 
 
 @contextlib.contextmanager
 def started_workers(options: list[list[str]]) -> Iterator[list[Process]]:
     """One worker for each list of options, without anybody to start it again."""
-    addresses = cifar10_cluster_local.free_addresses(len(options))
+    addresses = free_addresses(len(options))
     with contextlib.ExitStack() as stack:
         processes = []
         for index, of_worker in enumerate(options):
@@ -114,6 +117,11 @@ def test_the_chief_alone_prints_and_writes(unbroken: tuple[Path, str]) -> None:
     assert steps == [('worker 0', str(step)) for step in range(2, MAX_STEPS + 1)]
     assert f'[worker 0] Finished at step {MAX_STEPS}, saved in {train_dir}' in output
     assert f'[worker 1] Finished at step {MAX_STEPS}, saved by the chief' in output
+    assert 'To go on, on each worker with its TF_CONFIG: ' in output
+    stored = json.loads((train_dir / 'settings.json').read_text())
+    assert stored['wait_secs'] == 100
+    for flag in ('local_workers', 'max_restarts'):
+        assert flag not in stored and flag not in output
     # All workers' weights are the same bits.
     assert 'Warning' not in output
     (events,) = train_dir.glob('events.out.tfevents.*')
@@ -147,12 +155,12 @@ def test_a_killed_worker_and_a_killed_chief_change_no_bit_of_the_result(
         output = process.output()
     assert re.search(r'precision @ 1 = .* \(step [23456]0, 60 images\)', evaluation)
     assert output.count('was killed by SIGKILL: started again') == 2
-    assert len(re.findall(r'\[worker 0\] Resuming from \S+ at step [2345]0', output)) == 2
+    assert len(re.findall(r'\[worker 0\] .* from \S+ at step [2345]0\n', output)) == 2
     assert_bit_identical(train_dir, unbroken[0])
 
 
 def kill_worker(cluster: Process, index: int) -> None:
-    """SIGKILL to the process that cifar10_cluster_local.py has last started for a worker."""
+    """SIGKILL to the process that --local_workers has last started for a worker."""
     pids = re.findall(rf'worker {index} is process (\d+)', cluster.output())
     os.kill(int(pids[-1]), signal.SIGKILL)
 

@@ -299,6 +299,7 @@ def declared(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], Declared]:
         ('cifar10_train.py', '--train_dir=', '--train_dir=: expected a name or path'),
         ('cifar10_data.py', '--num_train=1000001', '--num_train=1000001'),
         ('cifar10_multi_gpu_train.py', '--num_gpus=0', '--num_gpus=0'),
+        ('cifar10_distributed_train.py', '--local_workers=65', '--local_workers=65'),
     ],
 )
 def test_flags_have_bounds(
@@ -320,8 +321,7 @@ def test_help_begins_with_an_example_of_flags_that_exist(
     assert head == 'Example:\n'
     module = f'{path.parent.name}.{path.stem}'
     assert f'python {path.name}' in example or f'python -m {module}' in example
-    # What follows -- is another script's.
-    words = shlex.split(example.replace('\\\n', ' ').partition(' -- ')[0])
+    words = shlex.split(example.replace('\\\n', ' '))
     script.parse(*(word for word in words if word.startswith('--')))
     purpose = inspect.cleandoc(docstring).partition('\n')[0]
     assert purpose.endswith('.') and ' '.join(rest.split()).startswith(purpose)
