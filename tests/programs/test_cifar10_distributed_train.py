@@ -117,7 +117,7 @@ def test_the_chief_alone_prints_and_writes(unbroken: tuple[Path, str]) -> None:
     assert steps == [('worker 0', str(step)) for step in range(2, MAX_STEPS + 1)]
     assert f'[worker 0] Finished at step {MAX_STEPS}, saved in {train_dir}' in output
     assert f'[worker 1] Finished at step {MAX_STEPS}, saved by the chief' in output
-    assert 'To go on, on each worker with its TF_CONFIG: ' in output
+    assert 'To resume, on each worker with its TF_CONFIG: ' in output
     stored = json.loads((train_dir / 'settings.json').read_text())
     assert stored['wait_secs'] == 100
     for flag in ('local_workers', 'max_restarts'):
@@ -155,7 +155,7 @@ def test_a_killed_worker_and_a_killed_chief_change_no_bit_of_the_result(
         output = process.output()
     assert re.search(r'precision @ 1 = .* \(step [23456]0, 60 images\)', evaluation)
     assert output.count('was killed by SIGKILL: started again') == 2
-    assert len(re.findall(r'\[worker 0\] .* from \S+ at step [2345]0\n', output)) == 2
+    assert len(re.findall(r'\[worker 0\] Resuming from \S+ at step [2345]0\n', output)) == 2
     assert_bit_identical(train_dir, unbroken[0])
 
 
