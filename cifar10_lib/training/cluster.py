@@ -1,9 +1,9 @@
-"""What is a cluster, and how do its workers take a step together?
+"""A cluster of worker processes that take each training step together.
 
-Every worker is one process with its own copy of the graph and of the variables. Between
-them go only sums of tensors, by TensorFlow's own collective operations between its own
-servers: of what they were asked to do, of the chief's first values, and in each step of
-losses and gradients. The address of each is in the environment variable TF_CONFIG.
+Every worker has its own copy of the graph and of the variables. The workers exchange only sums
+of tensors, by TensorFlow's collective operations between its own servers: of their settings, of
+the chief's first values, and in each step of losses and gradients. TF_CONFIG or SLURM says where
+they are.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import signal
 import socket
 import sys
@@ -25,7 +26,7 @@ from typing import Any
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-from cifar10_lib.base.errors import UserError
+from cifar10_lib.base.errors import UserError, error_message
 from cifar10_lib.nn.layers import mean_statistics, set_mean_statistics
 from cifar10_lib.nn.recipes import Recipe
 from cifar10_lib.nn.towers import GradientsAndVariables, all_reduce
@@ -37,16 +38,20 @@ _EXAMPLE = (
     '{"cluster": {"worker": ["host0:2222", "host1:2222"]}, "task": {"type": "worker", "index": 0}}'
 )
 
-_JOBS = ('chief', 'worker')
+# host:port, or [IPv6 address]:port.
+_ADDRESS = re.compile(r'(?:[^\s:/\[\]]+|\[[^\s/\[\]]+\]):([0-9]{1,5})')
 
-# What the workers exchange, each under a key of its own: TensorFlow counts the steps of
-# each, and all must have taken the same number.
+# First port of SLURM's tasks on each host, as TensorFlow's resolver has it.
+_SLURM_PORT = 8888
+
+# The workers' exchanges, each under its own key: TensorFlow counts those of a key, and all
+# workers must have made the same number.
 _MEETING, _FIRST_VALUES, _STEP, _FAREWELL = range(1, 5)
 
-# Of what a worker tells the others of itself, as JSON.
+# Of the facts that a worker tells the others, as JSON.
 _FACTS_BYTES = 4096
 
-# Settings that decide the values of a step, or how many there are.
+# Settings that decide the values of a step, or the number of steps.
 _SAME_SETTINGS = (
     *(field.name for field in dataclasses.fields(Recipe)),
     'seed',
@@ -57,21 +62,20 @@ _SAME_SETTINGS = (
     'deterministic',
 )
 
-# Between two tries to reach a worker.
+# Of trying to reach a worker.
 _SECONDS_BETWEEN_TRIES = 0.2
-_SECONDS_OF_A_TRY = 2.0
+_SECONDS_PER_TRY = 2.0
 
-# Silent so long, then says whom it waits for.
+# A wait that takes longer is printed.
 _SECONDS_BEFORE_NOTE = 5.0
 
-# How often a worker starts again from one and the same checkpoint before it gives up.
+# Restarts of a worker from the same checkpoint before it gives up.
 MAX_RESTARTS = 10
 
-# In the environment of a worker that has started itself again: how often it has from one
-# step, and that step.
+# Environment variable of a worker that has restarted: how often from one step, and that step.
 _RESTARTS = 'CIFAR10_CLUSTER_RESTARTS'
 
-# What TensorFlow raises where another worker has gone, hangs, or has started anew.
+# TensorFlow's errors where another worker is gone, hangs, or has started anew.
 _LOST_ERRORS = (
     tf.errors.AbortedError,
     tf.errors.CancelledError,
@@ -80,12 +84,12 @@ _LOST_ERRORS = (
 )
 
 
-# ------------------------------------------------------------------------ TF_CONFIG
+# ------------------------------------------------------------------ TF_CONFIG and SLURM
 
 
 @dataclasses.dataclass(frozen=True)
 class Cluster:
-    """Who trains together, and which of them is this process."""
+    """The workers of a run, and which of them this process is."""
 
     addresses: tuple[str, ...]
     """host:port of each worker; the first is the chief."""
@@ -97,100 +101,126 @@ class Cluster:
 
 
 def from_environment() -> Cluster:
-    """The cluster that TF_CONFIG describes.
+    """The cluster that TF_CONFIG names, or without it the tasks of this SLURM step.
 
-    Its workers are numbered through: a job `chief` is worker 0, and those of `worker` follow.
+    Not Kubernetes: TensorFlow's resolver for it names the workers, but not which of them this
+    process is.
 
     Raises:
-      UserError: TF_CONFIG is missing or wrong; says where.
+      UserError: neither names a cluster, or one is wrong; says where.
     """
     text = os.environ.get('TF_CONFIG')
-    if not text:
-        raise UserError(
-            f"TF_CONFIG is not set: it names the workers, and which of them this is: '{_EXAMPLE}'"
-        )
+    if text:
+        return _from_tf_config(text)
+    if 'SLURM_PROCID' in os.environ and os.environ.get('SLURM_STEP_NUM_TASKS', '1') != '1':
+        return _from_slurm()
+    raise UserError(
+        f"TF_CONFIG is not set: it names the workers, and which of them this is: '{_EXAMPLE}'"
+    )
+
+
+def _from_tf_config(text: str) -> Cluster:
     try:
         config = json.loads(text)
     except ValueError as error:
         raise UserError(
             f'TF_CONFIG: not JSON: {error}; expected something like {_EXAMPLE}'
         ) from error
-    jobs = _jobs_of(_part(config, 'TF_CONFIG', 'cluster'))
-    addresses = tuple(address for name in _JOBS for address in jobs.get(name, []))
-    duplicates = sorted({address for address in addresses if addresses.count(address) > 1})
-    if duplicates:
-        raise UserError(f'TF_CONFIG: cluster: {", ".join(duplicates)} is there more than once')
-    return Cluster(addresses, _index_of(_part(config, 'TF_CONFIG', 'task'), jobs))
+    for name in ('cluster', 'task'):
+        if not isinstance(config, dict) or not isinstance(config.get(name), dict):
+            raise UserError(f'TF_CONFIG: expected an object {name!r}, as in {_EXAMPLE}')
+    resolver = tf.distribute.cluster_resolver.TFConfigClusterResolver()
+    try:
+        jobs = resolver.cluster_spec().as_dict()
+    except (TypeError, ValueError) as error:
+        raise UserError(f'TF_CONFIG: cluster: {error}; found {config["cluster"]}') from error
+    # Not resolver.task_id, which takes true and 1.5 for 1.
+    return _checked_cluster('TF_CONFIG', jobs, resolver.task_type, config['task'].get('index'))
 
 
-def _part(config: Any, where: str, name: str) -> dict[str, Any]:
-    """An object inside an object of JSON."""
-    part = config.get(name) if isinstance(config, dict) else None
-    if not isinstance(part, dict):
-        raise UserError(f'{where}: expected an object {name!r}, as in {_EXAMPLE}')
-    return part
-
-
-def _jobs_of(cluster: dict[str, Any]) -> dict[str, list[str]]:
-    """Checks the addresses of each job."""
-    for name, addresses in cluster.items():
-        where = f'TF_CONFIG: cluster: {name}'
-        if name not in _JOBS:
-            raise UserError(
-                f'{where}: expected only the jobs {" and ".join(_JOBS)}; there are no parameter '
-                'servers, and cifar10_eval.py evaluates'
-            )
-        if not isinstance(addresses, list) or not addresses:
-            raise UserError(f'{where}: expected a list of addresses, found {addresses!r}')
-        for address in addresses:
-            if not _is_address(address):
-                raise UserError(f'{where}: expected host:port, found {address!r}')
-    if len(cluster.get('chief', [])) > 1:
-        raise UserError('TF_CONFIG: cluster: chief: expected one address, found more')
-    if not cluster:
-        raise UserError(f'TF_CONFIG: cluster: names no worker; expected something like {_EXAMPLE}')
+def _from_slurm() -> Cluster:
+    try:
+        resolver = tf.distribute.cluster_resolver.SlurmClusterResolver(
+            port_base=_SLURM_PORT,
+            # SLURM assigns the GPUs. Without these numbers the resolver runs nvidia-smi, and
+            # leaves out the tasks of a host with fewer GPUs than tasks.
+            gpus_per_node=int(os.environ['SLURM_STEP_NUM_TASKS']),
+            gpus_per_task=1,
+            auto_set_gpu=False,
+        )
+        jobs = resolver.cluster_spec().as_dict()
+    except (RuntimeError, ValueError) as error:
+        raise UserError(f'SLURM: {error}; set TF_CONFIG in its place') from error
+    cluster = _checked_cluster('SLURM', jobs, resolver.task_type, resolver.task_id)
+    # The resolver sorts the hosts by name, and fills one after the other.
+    host, task = (os.environ.get(name) for name in ('SLURMD_NODENAME', 'SLURM_LOCALID'))
+    if host and task and cluster.addresses[cluster.index] != f'{host}:{_SLURM_PORT + int(task)}':
+        raise UserError(
+            f'SLURM: {cluster.describe(cluster.index)} was expected, but this is task {task} of '
+            f'{host}: the tasks are not numbered by the names of their hosts; give --nodelist '
+            'in alphabetical order and --distribution=block, or set TF_CONFIG'
+        )
     return cluster
 
 
-def _is_address(address: Any) -> bool:
-    if not isinstance(address, str):
-        return False
-    host, _, port = address.rpartition(':')
-    return bool(host) and port.isascii() and port.isdigit() and 0 < int(port) < 2**16
+def _checked_cluster(
+    source: str, jobs: dict[str, list[str]], job: str | None, index: Any
+) -> Cluster:
+    """The cluster of a resolved specification, its workers numbered through.
 
+    A job `chief` is worker 0, and those of `worker` follow.
 
-def _index_of(task: dict[str, Any], jobs: dict[str, list[str]]) -> int:
-    """This process's number among all workers."""
-    kind, index = task.get('type'), task.get('index')
-    if kind not in jobs:
+    Raises:
+      UserError: names what is wrong, and what was expected.
+    """
+    for name, addresses in jobs.items():
+        where = f'{source}: cluster: {name}'
+        if name not in ('chief', 'worker'):
+            raise UserError(
+                f'{where}: expected only the jobs chief and worker; there are no parameter '
+                'servers, and cifar10_eval.py evaluates'
+            )
+        if not addresses or not isinstance(addresses, list):
+            raise UserError(f'{where}: expected a list of addresses, found {addresses or "none"}')
+        for address in addresses:
+            match = _ADDRESS.fullmatch(address)
+            if not match or not 0 < int(match[1]) < 2**16:
+                raise UserError(f'{where}: expected host:port, found {address!r}')
+    chiefs = jobs.get('chief', [])
+    if len(chiefs) > 1:
+        raise UserError(f'{source}: cluster: chief: expected one address, found {chiefs}')
+    workers = (*chiefs, *jobs.get('worker', []))
+    if not workers:
+        raise UserError(f'{source}: cluster: names no worker; expected something like {_EXAMPLE}')
+    duplicates = sorted({address for address in workers if workers.count(address) > 1})
+    if duplicates:
+        raise UserError(f'{source}: cluster: {", ".join(duplicates)} is there more than once')
+    if job not in jobs:
         raise UserError(
-            f'TF_CONFIG: task: type: expected one of {", ".join(jobs)}, as in cluster; '
-            f'found {kind!r}'
+            f'{source}: task: type: expected one of {", ".join(jobs)}, as in cluster; found {job!r}'
         )
-    if type(index) is not int or not 0 <= index < len(jobs[kind]):
+    size = len(jobs[job])
+    if type(index) is not int or not 0 <= index < size:
         raise UserError(
-            f'TF_CONFIG: task: index: expected 0 to {len(jobs[kind]) - 1}, as cluster has '
-            f'{len(jobs[kind])} of type {kind!r}; found {index!r}'
+            f'{source}: task: index: expected 0 to {size - 1}, as cluster has {size} of type '
+            f'{job!r}; found {index!r}'
         )
-    return index + (len(jobs.get('chief', [])) if kind == 'worker' else 0)
+    return Cluster(workers, index + (len(chiefs) if job == 'worker' else 0))
 
 
 # ------------------------------------------------------------------- meeting others
 
 
 def configure(config: tf.ConfigProto, cluster: Cluster, wait_secs: int) -> tf.ConfigProto:
-    """The configuration of a worker's server and sessions.
+    """Makes the configuration of a session on one machine that of a worker, and returns it.
 
     Args:
-      config: of a session on one machine.
-      cluster: whose workers they are.
-      wait_secs: how long a call may wait for other workers.
-
-    Returns:
-      `config`, changed.
+      config: is changed.
+      cluster: of the worker.
+      wait_secs: longest wait of a call for other workers.
     """
     config.experimental.collective_group_leader = '/job:worker/replica:0/task:0'
-    # A session waits for all devices that it may use, without end: its own are enough.
+    # A session waits without limit for all devices that it may use: its own are enough.
     config.device_filters.append(f'/job:worker/task:{cluster.index}')
     # Not the collective operations' own timeout_seconds: that leaves a sleeping thread
     # behind for each of them.
@@ -209,8 +239,8 @@ def start_server(cluster: Cluster, config: tf.ConfigProto) -> tf.train.Server:
         return tf.train.Server(spec, job_name='worker', task_index=cluster.index, config=config)
     except tf.errors.OpError as error:
         raise UserError(
-            f'{cluster.describe(cluster.index)}: the port cannot be opened; is it in use, by '
-            'another run perhaps?'
+            f'{cluster.describe(cluster.index)}: the port cannot be opened; is it in use by '
+            'another run?'
         ) from error
 
 
@@ -218,17 +248,17 @@ def wait_for_others(cluster: Cluster, wait_secs: int) -> None:
     """Returns when every other worker's port is open.
 
     Raises:
-      UserError: one was not within `wait_secs` seconds; names it.
+      UserError: names the first that was not open within `wait_secs` seconds.
     """
     begin = time.monotonic()
     for index, address in enumerate(cluster.addresses):
         noted = False
-        while index != cluster.index and (problem := _problem_of(address)):
+        while index != cluster.index and (problem := _connection_error(address)):
             waited = time.monotonic() - begin
             if waited >= wait_secs:
                 raise UserError(
                     f'{cluster.describe(index)}: not reached within --wait_secs={wait_secs} '
-                    f'seconds: {problem}; start it, or correct its address in TF_CONFIG'
+                    f'seconds: {problem}; start it, or correct its address'
                 )
             if waited >= _SECONDS_BEFORE_NOTE and not noted:
                 print(f'Waiting for {cluster.describe(index)}: {problem}', flush=True)
@@ -236,13 +266,13 @@ def wait_for_others(cluster: Cluster, wait_secs: int) -> None:
             time.sleep(_SECONDS_BETWEEN_TRIES)
 
 
-def _problem_of(address: str) -> str | None:
-    """Why nothing answers at host:port; None if something does."""
+def _connection_error(address: str) -> str | None:
+    """Why host:port can't be connected to; None where it can."""
     host, _, port = address.rpartition(':')
     try:
-        socket.create_connection((host.strip('[]'), int(port)), _SECONDS_OF_A_TRY).close()
+        socket.create_connection((host.strip('[]'), int(port)), _SECONDS_PER_TRY).close()
     except OSError as error:
-        return error.strerror or str(error)
+        return error_message(error)
     return None
 
 
@@ -256,7 +286,7 @@ def program_digest() -> str:
 
 
 def refuse_mismatch(cluster: Cluster, facts: list[dict[str, Any]]) -> None:
-    """Raises UserError where a worker's facts aren't those of the chief; names all that differ."""
+    """Raises UserError that names every fact in which a worker differs from the chief."""
     problems = [
         f'{name} is {of_worker.get(name)} on {cluster.describe(index)}, '
         f'and {expected} on {cluster.describe(0)}'
@@ -277,9 +307,9 @@ class ClusterWorker(worker.Worker):
     def __init__(self, cluster: Cluster, config: tf.ConfigProto, wait_secs: int) -> None:
         """
         Args:
-          cluster: who they are.
-          config: as `configure` gives it.
-          wait_secs: how long to wait for the others.
+          cluster: its workers.
+          config: as `configure` returns it.
+          wait_secs: longest wait for the others, in seconds.
         """
         self.cluster = cluster
         self.index = cluster.index
@@ -291,16 +321,14 @@ class ClusterWorker(worker.Worker):
         self._stop: _AgreedStopHook | None = None
 
     def sum_over_workers(self, values: tf.Tensor, key: int) -> tf.Tensor:
-        """The sum of all workers' `values`, which are of one shape; the same bits on each.
+        """The sum of all workers' `values`, with the same bits on each.
 
         Args:
-          values: of any shape, float32, int32 or int64.
+          values: float32, int32 or int64, of the same shape on all workers.
           key: of this exchange; the workers make those of a key in the same order.
         """
         with tf.device(f'{self.device}/cpu:0'):
             return all_reduce(values, key, self.num_workers)
-
-    # ----------------------------------------------------------------- at the start
 
     def join(self, settings: TrainSettings, facts: dict[str, Any], start: Start | None) -> Start:
         self._server = start_server(self.cluster, self._config)
@@ -321,7 +349,7 @@ class ClusterWorker(worker.Worker):
         return start or Start(None, step, examples)
 
     def _exchange(self, own: dict[str, Any]) -> list[dict[str, Any]]:
-        """What each worker tells the others."""
+        """The facts of each worker, in the workers' order, from each worker's `own`."""
         text = json.dumps(own).encode()
         rows = np.zeros([self.num_workers, _FACTS_BYTES], np.int32)
         rows[self.index, : len(text)] = np.frombuffer(text, np.uint8)
@@ -338,8 +366,6 @@ class ClusterWorker(worker.Worker):
                         'was started with another TF_CONFIG'
                     ) from error
         return [json.loads(row.astype(np.uint8).tobytes().rstrip(b'\0')) for row in rows]
-
-    # ------------------------------------------------------------------- in the graph
 
     def mean_over_workers(
         self, loss: tf.Tensor, gradients: GradientsAndVariables
@@ -367,8 +393,6 @@ class ClusterWorker(worker.Worker):
         set_mean_statistics(pairs[num_gradients:])
         return mean_loss, pairs[:num_gradients]
 
-    # ----------------------------------------------------------------- in the session
-
     def hooks(self, own: list[tf.train.SessionRunHook]) -> list[tf.train.SessionRunHook]:
         return [_FirstValuesHook(self), *own, _FarewellHook(self)]
 
@@ -378,70 +402,59 @@ class ClusterWorker(worker.Worker):
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
-        """Starts the process again where another worker is lost meanwhile."""
+        """Restarts this process where another worker is lost inside `with`."""
         try:
             yield
         except tf.errors.OpError as error:
-            if not is_lost(error):
+            is_lost = 'Collective ops is aborted' in error.message
+            if not is_lost and not isinstance(error, _LOST_ERRORS):
                 raise
-            self._start_again(error)
+            self._restart(error)
 
-    def _start_again(self, error: tf.errors.OpError) -> None:
-        """Never returns: TensorFlow can't close a server, and only another process can
-        open the port again.
+    def _restart(self, error: tf.errors.OpError) -> None:
+        """Replaces this process by a new one with the same command, but for --start_over.
+
+        TensorFlow can't close a server, and only another process can open the port again.
 
         Raises:
-          UserError: it should not start again.
+          UserError: it was asked to stop, or has restarted too often.
         """
         reason = 'no answer' if isinstance(error, tf.errors.DeadlineExceededError) else 'broken off'
         if self._stop and self._stop.received:
             raise UserError(
-                f'{self._stop.received.name} came as another worker was lost; the run goes on '
-                'from the last checkpoint'
+                f'{self._stop.received.name} came as another worker was lost; the run '
+                'resumes from the last checkpoint'
             ) from error
-        restarts = 1 + _restarts_at(self._start_step)
-        if restarts > MAX_RESTARTS:
+        restarts, _, step = os.environ.get(_RESTARTS, '0 -1').partition(' ')
+        # Step -1: this process has not learnt yet where the run starts.
+        is_same_start = self._start_step in (-1, int(step))
+        num_restarts = 1 + (int(restarts) if is_same_start else 0)
+        if num_restarts > MAX_RESTARTS:
             raise UserError(
-                f'another worker was lost ({reason}), for the {restarts}th time since the last '
+                f'another worker was lost ({reason}), for the {num_restarts}th time since the last '
                 'checkpoint: given up'
             ) from error
         print(
             f'{self.cluster.describe(self.index)}: another worker was lost ({reason}): starting '
-            f'again from the last checkpoint ({restarts} of {MAX_RESTARTS})',
+            f'again from the last checkpoint ({num_restarts} of {MAX_RESTARTS})',
             file=sys.stderr,
         )
-        os.environ[_RESTARTS] = f'{restarts} {self._start_step}'
-        start_process_again()
-
-
-def is_lost(error: tf.errors.OpError) -> bool:
-    """Whether TensorFlow says that another worker has gone, hangs, or has started anew."""
-    return isinstance(error, _LOST_ERRORS) or 'Collective ops is aborted' in error.message
-
-
-def _restarts_at(step: int) -> int:
-    """How often this process has started itself again from `step`; -1: from no step yet."""
-    restarts, _, of_step = os.environ.get(_RESTARTS, '0 -1').partition(' ')
-    return int(restarts) if step in (-1, int(of_step)) else 0
-
-
-def start_process_again() -> None:
-    """Makes this process a new one with the same command, but for --start_over."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    # Of a flag that is given twice the last counts: what has begun isn't begun again.
-    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:], '--nostart_over'])
+        os.environ[_RESTARTS] = f'{num_restarts} {self._start_step}'
+        sys.stdout.flush()
+        sys.stderr.flush()
+        # Of a flag that is given twice the last counts: the restarted run resumes.
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:], '--nostart_over'])
 
 
 class _AgreedStopHook(worker.StopSignalHook):
-    """Ends all workers' training after the same step, where a signal has come to any."""
+    """Ends all workers' training after the same step, once a signal has come to any of them."""
 
     def __init__(self, index: int, own: tf.Tensor, everyones: tf.Tensor) -> None:
         """
         Args:
           index: of this worker.
-          own: float32 [num_workers], to be fed: the signal's number at the worker's place.
-          everyones: float32 [num_workers], their sum over the workers.
+          own: placeholder, float32 [num_workers], of the signal's number at this worker's place.
+          everyones: float32 [num_workers], the sum of `own` over the workers.
         """
         super().__init__()
         self._index, self._own, self._everyones = index, own, everyones
@@ -461,14 +474,14 @@ class _AgreedStopHook(worker.StopSignalHook):
 
 
 class _FirstValuesHook(tf.train.SessionRunHook):
-    """Gives every worker the chief's values."""
+    """Assigns the chief's values to every worker's variables."""
 
     def __init__(self, worker: ClusterWorker) -> None:
         self._worker = worker
 
     def begin(self) -> None:
         variables = [v for v in tf.global_variables() if v.dtype.base_dtype == tf.float32]
-        # As whole numbers, so that every bit comes through.
+        # As integers, whose sum with zeros keeps every bit.
         flat = tf.concat([tf.reshape(tf.bitcast(v, tf.int32), [-1]) for v in variables], axis=0)
         own = flat if self._worker.is_chief else tf.zeros_like(flat)
         chiefs = self._worker.sum_over_workers(own, _FIRST_VALUES)
@@ -497,7 +510,8 @@ class _FarewellHook(tf.train.SessionRunHook):
 
     def end(self, session: tf.Session) -> None:
         checksums = np.zeros([self._worker.num_workers], np.int64)
-        checksums[self._worker.index] = _checksum(session.run(tf.trainable_variables()))
+        weights = session.run(tf.trainable_variables())
+        checksums[self._worker.index] = zlib.crc32(b''.join(array.tobytes() for array in weights))
         try:
             checksums = session.run(self._everyones, {self._own: checksums})
         except tf.errors.OpError:
@@ -508,11 +522,3 @@ class _FarewellHook(tf.train.SessionRunHook):
                 "Warning: the workers' weights are not the same to the bit; the chief's are saved",
                 file=sys.stderr,
             )
-
-
-def _checksum(arrays: list[np.ndarray]) -> int:
-    """CRC-32 of the arrays' bytes."""
-    checksum = 0
-    for array in arrays:
-        checksum = zlib.crc32(np.ascontiguousarray(array).tobytes(), checksum)
-    return checksum

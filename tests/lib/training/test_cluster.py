@@ -1,4 +1,4 @@
-"""What a cluster is, and how its workers meet."""
+"""The cluster of workers: how it is named, how they meet, and when one restarts."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -48,10 +49,13 @@ def test_workers_are_numbered_through_and_the_chief_is_the_first(
         ({}, 'worker', 0, 'cluster: names no worker'),
         ({'ps': ['a:1'], **TWO}, 'worker', 0, 'cluster: ps: .* no parameter servers'),
         ({'worker': []}, 'worker', 0, 'worker: expected a list of addresses, found'),
-        ({'worker': 'a:1'}, 'worker', 0, "worker: expected a list of addresses, found 'a:1'"),
+        ({'worker': 'a:1'}, 'worker', 0, "job 'worker' must be a list .* found .*'a:1'"),
+        ({'worker': {'1': 'a:1'}}, 'worker', 0, "expected a list of addresses, found {1: 'a:1'}"),
         ({'worker': ['a']}, 'worker', 0, "expected host:port, found 'a'"),
         ({'worker': ['a:65536']}, 'worker', 0, "expected host:port, found 'a:65536'"),
-        ({'worker': [7]}, 'worker', 0, 'expected host:port, found 7'),
+        ({'worker': ['http://a:1']}, 'worker', 0, "expected host:port, found 'http://a:1'"),
+        ({'worker': ['::1:1']}, 'worker', 0, "expected host:port, found '::1:1'"),
+        ({'worker': [7]}, 'worker', 0, 'cluster: Task address 7 must be .* found .*7'),
         ({'chief': ['a:1', 'b:1']}, 'chief', 0, 'chief: expected one address'),
         ({'worker': ['a:1', 'b:1', 'a:1']}, 'worker', 0, 'a:1 is there more than once'),
         ({'chief': ['a:1'], 'worker': ['a:1']}, 'worker', 0, 'a:1 is there more than once'),
@@ -59,6 +63,7 @@ def test_workers_are_numbered_through_and_the_chief_is_the_first(
         (TWO, 'worker', 2, 'task: index: expected 0 to 1, .* found 2'),
         (TWO, 'worker', -1, 'task: index: expected 0 to 1, .* found -1'),
         (TWO, 'worker', True, 'task: index: .* found True'),
+        (TWO, 'worker', 1.5, 'task: index: .* found 1.5'),
         (TWO, 'worker', '0', "task: index: .* found '0'"),
     ],
 )
@@ -87,11 +92,86 @@ def test_a_tf_config_that_is_no_such_json_is_refused(
         cluster_module.from_environment()
 
 
+def test_an_ipv6_address_is_one_in_brackets(monkeypatch: pytest.MonkeyPatch) -> None:
+    tf_config(monkeypatch, {'worker': ['[::1]:2222']}, 'worker', 0)
+    assert cluster_module.from_environment() == Cluster(('[::1]:2222',), 0)
+
+
+# --------------------------------------------------------------------------- SLURM
+
+
+@pytest.fixture
+def slurm(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Sets the variables of a step of three tasks on n1 and n2; None: leaves one out."""
+    for name in ('TF_CONFIG', 'CUDA_VISIBLE_DEVICES'):
+        monkeypatch.delenv(name, raising=False)
+    # As on a machine without GPUs, where nvidia-smi is not found.
+    monkeypatch.setenv('PATH', '')
+
+    def set_variables(**changed: str | None) -> None:
+        step = {
+            'PROCID': '2',
+            'STEP_NUM_TASKS': '3',
+            'STEP_NODELIST': 'n[1-2]',
+            'STEP_TASKS_PER_NODE': '2,1',
+            'LOCALID': '0',
+        }
+        for name, value in {**step, **changed}.items():
+            monkeypatch.delenv(f'SLURM_{name}', raising=False)
+            if value is not None:
+                monkeypatch.setenv(f'SLURM_{name}', value)
+
+    return set_variables
+
+
+def test_the_tasks_of_a_slurm_step_are_the_workers(
+    slurm: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slurm()
+    monkeypatch.setenv('SLURMD_NODENAME', 'n2')
+    expected = Cluster(('n1:8888', 'n1:8889', 'n2:8888'), 2)
+    assert cluster_module.from_environment() == expected
+    assert 'CUDA_VISIBLE_DEVICES' not in os.environ
+
+    tf_config(monkeypatch, TWO, 'worker', 1)
+    assert cluster_module.from_environment() == Cluster(('host0:2222', 'host1:2223'), 1)
+
+
+@pytest.mark.parametrize(
+    ('variables', 'message'),
+    [
+        ({'STEP_NUM_TASKS': '1'}, 'TF_CONFIG is not set'),
+        ({'STEP_NUM_TASKS': None}, 'TF_CONFIG is not set'),
+        ({'PROCID': None}, 'TF_CONFIG is not set'),
+        ({'PROCID': '3'}, 'SLURM: task: type: expected one of worker, .* found None'),
+        ({'STEP_NUM_TASKS': 'x'}, "SLURM: invalid literal .* 'x'"),
+        ({'STEP_NUM_TASKS': '4'}, 'SLURM: Requested 4 tasks but only 3 were assigned'),
+        ({'STEP_NODELIST': None}, 'SLURM: SLURM_STEP_NODELIST not found in environment'),
+        ({'STEP_NODELIST': 'n[1-'}, r'SLURM: Invalid hostlist format "n\[1-"'),
+        ({'LOCALID': '1'}, 'SLURM: worker 2 at n2:8888 was expected, but this is task 1 of n2'),
+        (
+            {'STEP_NODELIST': 'n[2,10]'},
+            'SLURM: worker 2 at n2:8889 was expected, but this is task 0 of n2: ',
+        ),
+    ],
+)
+def test_a_slurm_step_that_names_no_cluster_is_refused(
+    slurm: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    variables: dict[str, str | None],
+    message: str,
+) -> None:
+    slurm(**variables)
+    monkeypatch.setenv('SLURMD_NODENAME', 'n2')
+    with pytest.raises(UserError, match=f'^{message}'):
+        cluster_module.from_environment()
+
+
 # ------------------------------------------------------------------------- meeting
 
 
 @pytest.fixture
-def taken() -> Any:
+def opened() -> Any:
     """The address of an open port of this process."""
     with socket.create_server(('127.0.0.1', 0)) as server:
         yield f'127.0.0.1:{server.getsockname()[1]}'
@@ -103,19 +183,19 @@ def closed() -> str:
         return f'127.0.0.1:{server.getsockname()[1]}'
 
 
-def test_a_worker_that_never_comes_is_named_after_a_bounded_wait(taken: str, closed: str) -> None:
-    cluster = Cluster(('127.0.0.1:1', taken, closed), 0)
+def test_a_worker_that_never_comes_is_named_after_a_bounded_wait(opened: str, closed: str) -> None:
+    cluster = Cluster(('127.0.0.1:1', opened, closed), 0)
     with pytest.raises(UserError, match=f'^worker 2 at {closed}: not reached within .*secs=1'):
         cluster_module.wait_for_others(cluster, wait_secs=1)
 
 
-def test_no_one_waits_for_workers_that_are_there(taken: str, closed: str) -> None:
-    cluster_module.wait_for_others(Cluster((closed, taken), 0), wait_secs=0)
+def test_no_one_waits_for_workers_that_are_there(opened: str, closed: str) -> None:
+    cluster_module.wait_for_others(Cluster((closed, opened), 0), wait_secs=0)
 
 
-def test_a_port_in_use_is_refused(taken: str) -> None:
-    with pytest.raises(UserError, match=f'^worker 0 at {taken}: the port cannot be opened'):
-        cluster_module.start_server(Cluster((taken,), 0), tf.ConfigProto())
+def test_a_port_in_use_is_refused(opened: str) -> None:
+    with pytest.raises(UserError, match=f'^worker 0 at {opened}: the port cannot be opened'):
+        cluster_module.start_server(Cluster((opened,), 0), tf.ConfigProto())
 
 
 def test_every_setting_that_differs_is_named_with_its_worker_and_both_values() -> None:
