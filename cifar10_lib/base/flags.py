@@ -1,13 +1,11 @@
-"""What was asked for? Settings: one frozen value, made from flags, stored as JSON.
+"""Settings of a script: one frozen value made from its flags.
 
-A script declares its settings as a frozen dataclass whose fields are made by
-`setting`, and hands it to `run_script` with its `main`. Each field becomes one
-absl flag of the same name, type, default and range, so flags, settings and the
-JSON beside the checkpoints can't drift apart. A field made by `arguments` takes
-what the command line holds beside flags.
+A script declares its settings as a frozen dataclass whose fields are made by `setting`, and
+hands it to `run_script` with its `main`. Each field becomes one absl flag of the same name,
+type, default and range. A field made by `arguments` takes the command line's other arguments.
 
-What --help prints comes from the same fields and from the script's docstring: its
-first line says what the script does, its first indented block is an example.
+--help shows the same fields, after the first indented block of the script's docstring, an
+example, and its first line, the script's purpose.
 """
 
 from __future__ import annotations
@@ -41,11 +39,18 @@ LARGEST_SEED = 2**63 - 1
 # As a shell gives it for a program that SIGPIPE (13) ended.
 BROKEN_PIPE = 128 + 13
 
-# What writing says where the disk, or what the user may have of it, is full.
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# Errors of writing where the disk, or the user's quota, is full.
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
-# Flags longer than this have their help on the next line.
+# The help of longer flags begins on the next line.
 _FLAG_COLUMNS = 30
+
+# Python's messages for a wrong value, and plain ones.
+_PLAIN_MESSAGES = {
+    r'invalid literal for int.*': 'expected a whole number',
+    r'could not convert string to float.*': 'expected a number',
+    r'\(.Non-boolean argument.*': 'expected true or false',
+}
 
 S = TypeVar('S')
 
@@ -63,43 +68,41 @@ def setting(
     Args:
       default: bool, int, float, str or None (an optional string); gives the flag its type.
       help_text: a sentence for --help.
-      at_least, at_most: the smallest and the largest value of an int or a float, which is
-        finite in any case.
+      at_least, at_most: range of an int or a float, which is finite in any case.
       choices: the allowed values of a str.
     """
     return dataclasses.field(
         default=default,
-        metadata={
-            'help': help_text,
-            'at_least': at_least,
-            'at_most': at_most,
-            'choices': choices,
-        },
+        metadata={'help': help_text, 'at_least': at_least, 'at_most': at_most, 'choices': choices},
     )
 
 
 def arguments() -> Any:
-    """A dataclass field that takes what the command line holds beside flags: tuple[str, ...].
+    """A dataclass field, tuple[str, ...], of the command line's arguments that are no flags.
 
-    A script without such a field refuses what is no flag.
+    A script without such a field refuses them.
     """
-    return dataclasses.field(default=(), metadata={'arguments': True})
+    return dataclasses.field(default=())
 
 
-def _takes_arguments(field: dataclasses.Field) -> bool:
-    return 'arguments' in field.metadata
+def _split_fields(
+    settings: Any,
+) -> tuple[list[dataclasses.Field], list[dataclasses.Field]]:
+    """The fields of a dataclass that are made by `setting`, and those made by `arguments`."""
+    fields = dataclasses.fields(settings)
+    return [f for f in fields if f.metadata], [f for f in fields if not f.metadata]
 
 
 def define_flags(settings_class: type, flag_values: flags.FlagValues = flags.FLAGS) -> None:
     """Defines one absl flag for each field of a dataclass of `setting`s."""
     # The flags belong to the script that is run, so that its --helpfull lists them.
     flags.disclaim_key_flags()
-    for field in dataclasses.fields(settings_class):
-        if _takes_arguments(field):
-            # Flags may follow arguments, as they may in most commands.
-            flag_values.set_gnu_getopt()
-        else:
-            _define_flag(field, flag_values)
+    options, rest = _split_fields(settings_class)
+    if rest:
+        # Flags may follow arguments, as they may in most commands.
+        flag_values.set_gnu_getopt()
+    for field in options:
+        _define_flag(field, flag_values)
 
 
 def _define_flag(field: dataclasses.Field, flag_values: flags.FlagValues) -> None:
@@ -117,7 +120,7 @@ def _define_flag(field: dataclasses.Field, flag_values: flags.FlagValues) -> Non
         flags.DEFINE_integer(**common, **bounds)
     elif isinstance(default, float):
         flags.DEFINE_float(**common, **bounds)
-        # Of a value that is not a number, no comparison with a bound holds.
+        # Comparing nan with a bound is always false.
         flags.register_validator(
             name, math.isfinite, 'expected a finite number', flag_values=flag_values
         )
@@ -149,18 +152,21 @@ def run_script(main: Callable[[S], None], settings_class: type[S]) -> None:
         try:
             return flags.FLAGS(argv)
         except (flags.Error, ValueError) as error:
-            _fail(script, f'{_flag_error(error, settings_class)} (--help lists the flags)')
+            message = ' '.join(str(error).split())
+            for pattern, plain in _PLAIN_MESSAGES.items():
+                message = re.sub(pattern, plain, message)
+            _fail(script, f'{message} (--help lists the flags)')
 
     def call_main(argv: list[str]) -> None:
         try:
-            main(_settings(settings_class, tuple(argv[1:])))
+            main(_parsed_settings(settings_class, tuple(argv[1:])))
         except UserError as error:
             _fail(script, str(error))
         except KeyboardInterrupt:
             print(f'\n{script}: interrupted', file=sys.stderr)
             sys.exit(130)
 
-    # TensorFlow's Python side notes every save, and its own use of what it has deprecated.
+    # TensorFlow's Python side logs every save, and its own use of what it has deprecated.
     logging.getLogger('tensorflow').setLevel(logging.ERROR)
     define_flags(settings_class)
     try:
@@ -174,7 +180,7 @@ def run_script(main: Callable[[S], None], settings_class: type[S]) -> None:
         sys.exit(BROKEN_PIPE)
     except OSError as error:
         # Of files, only the output has no name.
-        if error.filename is not None or error.errno not in _FULL:
+        if error.filename is not None or error.errno not in _DISK_FULL:
             raise
         with contextlib.suppress(OSError):
             print(f'{script}: error: output: {error.strerror}', file=sys.stderr)
@@ -182,46 +188,29 @@ def run_script(main: Callable[[S], None], settings_class: type[S]) -> None:
         sys.exit(1)
 
 
-# What a flag takes, by the type of its default.
-_VALUES_IN_WORDS = {bool: 'true or false', int: 'a whole number', float: 'a number'}
-
-
-def _flag_error(error: Exception, settings_class: type) -> str:
-    """What is wrong with the flags, in one line."""
-    text = ' '.join(str(error).split())
-    match = re.match(r'flag --(\w+)=(.*?): .*(?:Non-boolean|invalid literal|could not conv)', text)
-    types = {field.name: type(field.default) for field in dataclasses.fields(settings_class)}
-    expected = _VALUES_IN_WORDS.get(types.get(match[1], str)) if match else None
-    return f'flag --{match[1]}={match[2]}: expected {expected}' if match and expected else text
-
-
-def _settings(settings_class: type[S], rest: tuple[str, ...]) -> S:
-    """What the flags and the `rest` of the command line ask for."""
-    values = flags.FLAGS.flag_values_dict()
-    fields = dataclasses.fields(settings_class)  # type: ignore[arg-type]
-    if rest and not any(map(_takes_arguments, fields)):
+def _parsed_settings(settings_class: type[S], rest: tuple[str, ...]) -> S:
+    """The settings that the parsed flags and the `rest` of the command line ask for."""
+    options, rest_fields = _split_fields(settings_class)
+    if rest and not rest_fields:
         raise UserError(f'unexpected argument {rest[0]!r}: options start with --')
-    settings = settings_class(
-        **{field.name: rest if _takes_arguments(field) else values[field.name] for field in fields}
-    )
-    not_given = {
+    values = {field.name: flags.FLAGS[field.name].value for field in options}
+    settings = settings_class(**values, **{field.name: rest for field in rest_fields})
+    defaults = {
         name: default
         for name, default in _defaults(settings).items()
         if name in flags.FLAGS and not flags.FLAGS[name].present
     }
-    return dataclasses.replace(settings, **not_given)  # type: ignore[type-var]
+    return dataclasses.replace(settings, **defaults)  # type: ignore[type-var]
 
 
 def _defaults(settings: Any) -> dict[str, Any]:
-    """Values of the flags that aren't given.
+    """The values of flags that are not given.
 
-    They may depend on those that are: a class of settings says so in its method `defaults`,
-    which returns values by name.
+    A class of settings may have a method `defaults`, which returns those that depend on the
+    other flags.
     """
     defaults = {field.name: field.default for field in dataclasses.fields(settings)}
-    if hasattr(settings, 'defaults'):
-        defaults.update(settings.defaults())
-    return defaults
+    return {**defaults, **(settings.defaults() if hasattr(settings, 'defaults') else {})}
 
 
 def _fail(script: str, message: str) -> NoReturn:
@@ -240,7 +229,7 @@ def _discard_output() -> None:
 
 
 class _HelpFlag(flags.BooleanFlag):
-    """Prints `text` as soon as it is met, so that it helps with wrong flags after it too."""
+    """Prints `text` and exits where it is parsed, whatever is wrong with later flags."""
 
     def __init__(self, name: str, short_name: str, text: str) -> None:
         super().__init__(name, False, 'show this help', short_name=short_name, allow_override=True)
@@ -254,7 +243,7 @@ class _HelpFlag(flags.BooleanFlag):
 
 
 def help_text(script: str, docstring: str, settings_class: type, width: int | None = None) -> str:
-    """What --help prints: an example, what the script does, and its flags.
+    """The text of --help: an example, the script's purpose, and its flags.
 
     Args:
       script: its file name.
@@ -264,47 +253,36 @@ def help_text(script: str, docstring: str, settings_class: type, width: int | No
     """
     width = width or shutil.get_terminal_size((80, 24)).columns
     docstring = inspect.cleandoc(docstring)
-    purpose = docstring.partition('\n')[0]
+    options, rest = _split_fields(settings_class)
     example = re.search(r'(?m)(?:^    .*\n?)+', docstring)
-    blocks = [textwrap.fill(purpose, width)]
-    if example:
-        blocks.insert(0, f'Example:\n{example[0].rstrip()}')
-    fields = dataclasses.fields(settings_class)
-    for field in filter(_takes_arguments, fields):
-        blocks.append(f'Usage:\n    {script} [flags] [{field.name} ...]')
-    options = [field for field in fields if not _takes_arguments(field)]
-    blocks.append('Flags:\n' + _flag_table(options, width))
-    return '\n\n'.join(blocks)
+    blocks = [f'Example:\n{example[0].rstrip()}'] if example else []
+    blocks.append(textwrap.fill(docstring.partition('\n')[0], width))
+    blocks += [f'Usage:\n    {script} [flags] [{field.name} ...]' for field in rest]
+    return '\n\n'.join([*blocks, f'Flags:\n{_flag_table(options, width)}'])
 
 
-def _flag_table(fields: Sequence[dataclasses.Field], width: int) -> str:
-    """Two columns: each flag with its default, and what it means."""
-    names = [f'  {_flag_and_default(field)}' for field in fields]
-    longest = max((len(name) for name in names if len(name) <= _FLAG_COLUMNS + 2), default=0)
-    column = longest + 3
+def _flag_table(options: Sequence[dataclasses.Field], width: int) -> str:
+    """Two columns: each flag with its default, and its help."""
+    names = [
+        f'  --[no]{field.name}'
+        if isinstance(field.default, bool)
+        else f'  --{field.name}={"<name>" if field.default is None else field.default}'
+        for field in options
+    ]
+    column = 3 + max((len(name) for name in names if len(name) <= _FLAG_COLUMNS + 2), default=0)
+    indent = ' ' * column
     lines = []
-    for name, field in zip(names, fields, strict=True):
-        meaning = textwrap.fill(
-            _meaning(field),
-            max(width, column + 20),
-            initial_indent=' ' * column,
-            subsequent_indent=' ' * column,
-            break_long_words=False,
-            break_on_hyphens=False,
+    for name, field in zip(names, options, strict=True):
+        first_indent = name.ljust(column) if len(name) < column else f'{name}\n{indent}'
+        meaning = textwrap.wrap(
+            _meaning(field), max(width - column, 20), break_long_words=False, break_on_hyphens=False
         )
-        beside = len(name) < column
-        lines.append(name + meaning[len(name) :] if beside else f'{name}\n{meaning}')
+        lines.append(first_indent + f'\n{indent}'.join(meaning))
     return '\n'.join(lines)
 
 
-def _flag_and_default(field: dataclasses.Field) -> str:
-    if isinstance(field.default, bool):
-        return f'--[no]{field.name}'
-    return f'--{field.name}={"<name>" if field.default is None else field.default}'
-
-
 def _meaning(field: dataclasses.Field) -> str:
-    """The help of a flag, with the values it takes where they don't go without saying."""
+    """The help of a flag, and its range or choices where they are not obvious."""
     default, text = field.default, field.metadata['help']
     choices = field.metadata['choices'] or ()
     low, high = field.metadata['at_least'], field.metadata['at_most']
@@ -314,10 +292,8 @@ def _meaning(field: dataclasses.Field) -> str:
         return f'{text} One of {", ".join(choices)}.'
     if isinstance(default, bool) or not isinstance(default, int | float):
         return text
-    bounds = [
-        *([f'at least {low:,}'] if low not in (None, 0, 1) else []),
-        *([f'at most {high:,}'] if high < LARGEST else []),
-    ]
+    bounds = [f'at least {low:,}'] if low not in (None, 0, 1) else []
+    bounds += [f'at most {high:,}'] if high < LARGEST else []
     return f'{text} {", ".join(bounds).capitalize()}.' if bounds else text
 
 
@@ -331,26 +307,20 @@ def describe(settings: Any) -> str:
 
 def command_line(settings: Any) -> str:
     """The command that runs this script with these settings; defaults are left out."""
-    options: list[str] = []
-    rest: list[str] = []
+    words: list[str] = []
+    options, rest_fields = _split_fields(settings)
     defaults = _defaults(settings)
-    for field in dataclasses.fields(settings):
-        value = getattr(settings, field.name)
-        if _takes_arguments(field):
-            rest += value
-        elif value != defaults[field.name]:
-            options.append(_option(field.name, value))
+    for name in (field.name for field in options):
+        value = getattr(settings, name)
+        if value != defaults[name]:
+            no = 'no' if value is False else ''
+            words.append(f'--{no}{name}' if isinstance(value, bool) else f'--{name}={value}')
+    rest = [argument for field in rest_fields for argument in getattr(settings, field.name)]
     if any(argument.startswith('-') for argument in rest):
-        rest.insert(0, '--')
-    return shlex.join([interpreter(), sys.argv[0], *options, *rest])
+        words.append('--')
+    return shlex.join([interpreter(), sys.argv[0], *words, *rest])
 
 
 def interpreter() -> str:
-    """What runs a script as this one is run, as short as a user writes it."""
+    """The interpreter that runs this script, as short as a user writes it."""
     return 'python' if shutil.which('python') == sys.executable else sys.executable
-
-
-def _option(name: str, value: Any) -> str:
-    if isinstance(value, bool):
-        return f'--{name}' if value else f'--no{name}'
-    return f'--{name}={value}'
