@@ -159,7 +159,7 @@ def run_script(main: Callable[[S], None], settings_class: type[S]) -> None:
 
     def call_main(argv: list[str]) -> None:
         try:
-            main(_parsed_settings(settings_class, tuple(argv[1:])))
+            main(_settings(settings_class, tuple(argv[1:])))
         except UserError as error:
             _fail(script, str(error))
         except KeyboardInterrupt:
@@ -188,7 +188,7 @@ def run_script(main: Callable[[S], None], settings_class: type[S]) -> None:
         sys.exit(1)
 
 
-def _parsed_settings(settings_class: type[S], rest: tuple[str, ...]) -> S:
+def _settings(settings_class: type[S], rest: tuple[str, ...]) -> S:
     """The settings that the parsed flags and the `rest` of the command line ask for."""
     options, rest_fields = _split_fields(settings_class)
     if rest and not rest_fields:

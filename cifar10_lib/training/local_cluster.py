@@ -29,12 +29,24 @@ _SECONDS_BETWEEN_POLLS = 0.1
 # Time that workers have to stop before they are killed.
 _SECONDS_TO_STOP = 60.0
 
-_print_lock = threading.Lock()
 
+class _Output:
+    """Standard output of all workers.
 
-def _print_named(name: str, line: str) -> None:
-    with _print_lock:
-        print(f'[{name}] {line}', flush=True)
+    It keeps its first error, so that workers can stop well where nobody reads any more.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.error: OSError | None = None
+
+    def print(self, name: str, line: str) -> None:
+        with self._lock:
+            if not self.error:
+                try:
+                    print(f'[{name}] {line}', flush=True)
+                except OSError as error:
+                    self.error = error
 
 
 def free_addresses(count: int) -> list[str]:
@@ -49,8 +61,11 @@ def free_addresses(count: int) -> list[str]:
 class _WorkerProcess:
     """A worker that can be started again."""
 
-    def __init__(self, index: int, addresses: Sequence[str], command: Sequence[str]) -> None:
+    def __init__(
+        self, index: int, addresses: Sequence[str], command: Sequence[str], output: _Output
+    ) -> None:
         self.name = f'worker {index}'
+        self._output = output
         self._command = list(command)
         config = {
             'cluster': {'worker': list(addresses)},
@@ -71,7 +86,7 @@ class _WorkerProcess:
             # Ctrl-C reaches it through this process alone, once.
             start_new_session=True,
         )
-        _print_named('cluster', f'{self.name} is process {self.process.pid}')
+        self._output.print('cluster', f'{self.name} is process {self.process.pid}')
         self._printer = threading.Thread(
             target=self._print_lines, args=[self.process.stdout], daemon=True
         )
@@ -84,7 +99,7 @@ class _WorkerProcess:
 
     def _print_lines(self, lines: IO[str]) -> None:
         for line in lines:
-            _print_named(self.name, line.rstrip('\n'))
+            self._output.print(self.name, line.rstrip('\n'))
 
     def exit_code(self) -> int | None:
         """None while it runs; negative: the signal that killed it."""
@@ -99,6 +114,7 @@ class _LocalCluster:
 
     def __init__(self, max_restarts: int) -> None:
         self._restarts_left = max_restarts
+        self._output = _Output()
         self._running: list[_WorkerProcess] = []
         self._exit_code = 0
         self._first_signal: signal.Signals | None = None
@@ -106,19 +122,27 @@ class _LocalCluster:
         """When workers that were asked to stop are killed."""
 
     def run(self, num_workers: int, command: Sequence[str]) -> int:
-        """Starts the workers and returns, when all have ended, the exit code of the cluster."""
+        """Starts the workers and returns, when all have ended, the exit code of the cluster.
+
+        Raises:
+          OSError: the output can't be written; the workers have been stopped.
+        """
         addresses = free_addresses(num_workers)
         for index in range(num_workers):
             if not self._first_signal:
-                self._running.append(_WorkerProcess(index, addresses, command))
+                self._running.append(_WorkerProcess(index, addresses, command, self._output))
         while self._running:
             for worker in list(self._running):
                 code = worker.exit_code()
                 if code is not None:
                     self._handle_end(worker, code)
+            if self._output.error and not self._deadline:
+                self._stop(signal.SIGTERM)
             if self._deadline and time.monotonic() > self._deadline:
                 self._send_all(signal.SIGKILL)
             time.sleep(_SECONDS_BETWEEN_POLLS)
+        if self._output.error:
+            raise self._output.error
         return self._exit_code
 
     def handle_signal(self, number: int, frame: Any) -> None:
@@ -142,7 +166,7 @@ class _LocalCluster:
         if code < 0 and not self._deadline and self._restarts_left:
             self._restarts_left -= 1
             killer = signal.Signals(-code).name
-            _print_named('cluster', f'{worker.name} was killed by {killer}: started again')
+            self._output.print('cluster', f'{worker.name} was killed by {killer}: started again')
             worker.restart()
             return
         self._running.remove(worker)
@@ -150,7 +174,7 @@ class _LocalCluster:
             # As a shell gives it, where a signal was the cause.
             self._exit_code = code if code > 0 else 128 - code
         if code and not self._deadline:
-            _print_named(
+            self._output.print(
                 'cluster', f'{worker.name} failed with exit code {code}: stopping the others'
             )
             self._stop(signal.SIGTERM)

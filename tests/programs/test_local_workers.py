@@ -118,6 +118,27 @@ while True:
         assert process.end() == 137
 
 
+def test_workers_are_stopped_when_nobody_reads(tmp_path: Path) -> None:
+    program = f"""
+def stop(number, frame):
+    open(f'{tmp_path}/stopped {{index}}', 'x').close()
+    sys.exit()
+signal.signal(signal.SIGTERM, stop)
+while True:
+    print('x' * 10_000)
+    time.sleep(0.01)
+"""
+    with subprocess.Popen(
+        command(tmp_path, program), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout and process.stderr
+        while '[worker 1] x' not in process.stdout.readline():
+            pass
+        process.stdout.close()
+        assert process.stderr.read().endswith('BrokenPipeError: [Errno 32] Broken pipe\n')
+    assert sorted(path.name for path in tmp_path.glob('stopped *')) == ['stopped 0', 'stopped 1']
+
+
 def test_a_linked_script_starts_its_workers_from_any_folder(tmp_path: Path) -> None:
     *python, script = command(tmp_path, 'print(os.getcwd(), sys.argv[0])')
     folder = tmp_path / 'folder'
