@@ -23,8 +23,9 @@ from cifar10_lib.nn.presets import PRESETS
 from cifar10_lib.runs import history as history_module
 from cifar10_lib.runs import run_folder
 from cifar10_lib.training.settings import OneDeviceTrainSettings
+from tests.helpers.scripts import REPOSITORY
 
-DOCS = Path(results.__file__).resolve().parent.parent / 'docs'
+DOCS = REPOSITORY / 'docs'
 
 NAMES = tuple(results.ROWS)
 
@@ -195,7 +196,7 @@ def test_a_script_ends_well_before_the_one_that_runs_it(
     )
     runner = (
         'import signal, sys\n'
-        'from benchmarks import results\n'
+        'from benchmarks.results import __main__ as results\n'
         'signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))\n'
         f'results._run([sys.executable, {str(script)!r}], "a run")\n'
     )

@@ -6,7 +6,6 @@ import dataclasses
 import json
 import os
 import re
-import types
 from pathlib import Path
 from typing import Any
 
@@ -14,29 +13,23 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-import cifar10_distributed_train
 import cifar10_eval
 import cifar10_export
 import cifar10_multi_gpu_train
 import cifar10_plot
 import cifar10_train
-from cifar10_distributed_train import DistributedTrainSettings
+from cifar10 import NETWORKS, Options
 from cifar10_eval import EvalSettings
 from cifar10_export import ExportSettings
 from cifar10_lib.base import flags
 from cifar10_lib.base.errors import UserError
 from cifar10_lib.evaluation import layer_table
 from cifar10_lib.evaluation.evaluator import Predictor
-from cifar10_lib.nn.layers import Pass
-from cifar10_lib.nn.networks import MODELS
-from cifar10_lib.nn.presets import PRESETS
-from cifar10_lib.nn.recipes import MODEL_NAMES
+from cifar10_lib.nn.layers import evaluation_options
+from cifar10_lib.nn.presets import MODEL_NAMES, PRESETS
 from cifar10_lib.runs import history, run_folder
-from cifar10_lib.runs.checkpoints import Start
 from cifar10_lib.runs.run_folder import RunFolder
-from cifar10_lib.training import begin
-from cifar10_lib.training.nonfinite import Training
-from cifar10_lib.training.settings import TrainingData, num_splits
+from cifar10_lib.training.begin import begin, num_parts
 from cifar10_multi_gpu_train import FIRST, MIRRORED, MultiGpuTrainSettings
 from cifar10_plot import PlotSettings
 from cifar10_train import OneDeviceTrainSettings
@@ -54,7 +47,7 @@ def settings_of(
 ) -> OneDeviceTrainSettings:
     """Those that --preset and the flags of `more` make."""
     values = {
-        **dataclasses.asdict(PRESETS[preset]),
+        **dataclasses.asdict(PRESETS[preset].recipe),
         'preset': preset,
         'data_dir': str(data_dir),
         'dataset': 'synthetic',
@@ -63,7 +56,7 @@ def settings_of(
         'max_steps': 2,
         'save_summaries_steps': 1000,
         'save_histograms_steps': 1000,
-        'eval_every': 2 if PRESETS[preset].plateau_evaluations else 0,
+        'eval_every': 2 if PRESETS[preset].recipe.plateau_evaluations else 0,
         **more,
     }
     return OneDeviceTrainSettings(**values)
@@ -82,9 +75,8 @@ def parsed(monkeypatch: pytest.MonkeyPatch, options: list[str]) -> OneDeviceTrai
 
 
 def test_every_network_has_its_flag_and_its_preset() -> None:
-    assert tuple(MODELS) == MODEL_NAMES
-    assert all(PRESETS[name].model == name for name in MODEL_NAMES)
-    assert {recipe.model for recipe in PRESETS.values()} == set(MODEL_NAMES)
+    assert set(NETWORKS) == set(MODEL_NAMES)
+    assert all(PRESETS[name].recipe.model == name for name in NETWORKS)
 
 
 @pytest.mark.parametrize(
@@ -105,10 +97,10 @@ def test_flags_choose_network_and_recipe(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    """And the command that goes on chooses the same, as does the folder alone."""
+    """And the command that resumes chooses the same, as does the folder alone."""
     monkeypatch.chdir(tmp_path)
     settings = parsed(monkeypatch, [f'--{name}={value}' for name, value in given.items()])
-    expected = {**dataclasses.asdict(PRESETS[recipe]), **given, 'model': model}
+    expected = {**dataclasses.asdict(PRESETS[recipe].recipe), **given, 'model': model}
     if recipe == 'mnist_deep':
         expected |= {'num_held_out': 6000, 'eval_data': 'held_out', 'eval_every': 540}
     assert {name: getattr(settings, name) for name in expected} == expected
@@ -118,12 +110,12 @@ def test_flags_choose_network_and_recipe(
 
     os.mkdir(settings.train_dir)
     run_folder.store(settings, settings.train_dir)
-    goes_on = parsed(monkeypatch, [])
-    assert (goes_on.preset, goes_on.model) == (settings.preset, settings.model)
-    assert goes_on.max_rotation == settings.max_rotation
-    assert goes_on.max_brightness == settings.max_brightness
+    resumed = parsed(monkeypatch, [])
+    assert (resumed.preset, resumed.model) == (settings.preset, settings.model)
+    assert resumed.max_rotation == settings.max_rotation
+    assert resumed.max_brightness == settings.max_brightness
     assert parsed(monkeypatch, ['--start_over']).model == 'tutorial'
-    assert parsed(monkeypatch, ['--model=mlp']).batch_size == PRESETS['mlp'].batch_size
+    assert parsed(monkeypatch, ['--model=mlp']).batch_size == PRESETS['mlp'].recipe.batch_size
 
 
 @pytest.mark.parametrize('stored', [{'preset': 'other'}, {'model': ['mlp']}])
@@ -143,9 +135,9 @@ def test_batches_that_are_normalized_are_not_split_unless_asked_for(
 ) -> None:
     monkeypatch.setattr(tf.config, 'list_physical_devices', lambda kind: [])
     monkeypatch.setattr('os.cpu_count', lambda: 8)
-    assert num_splits(OneDeviceTrainSettings(model='batch_norm_cnn')) == 1
-    assert num_splits(OneDeviceTrainSettings(model='batch_norm_cnn', batch_splits=2)) == 2
-    assert num_splits(OneDeviceTrainSettings(model='deep_cnn')) == 2
+    assert num_parts(OneDeviceTrainSettings(), NETWORKS['batch_norm_cnn']) == 1
+    assert num_parts(OneDeviceTrainSettings(batch_splits=2), NETWORKS['batch_norm_cnn']) == 2
+    assert num_parts(OneDeviceTrainSettings(), NETWORKS['deep_cnn']) == 2
 
 
 # -------------------------------------------------------------------------- training
@@ -222,35 +214,25 @@ def test_towers_take_the_steps_of_one_device_in_as_many_parts(
         np.testing.assert_allclose(found[name], value, rtol=1e-4, atol=1e-6, err_msg=name)
 
 
-def test_workers_drop_what_one_device_does(records: Path) -> None:
-    """Each for its own share of the batch."""
-    data, start = TrainingData(str(records), 60, 10), Start(None, 7, 42)
+def test_workers_drop_what_one_device_does(synthetic_data: Path) -> None:
+    """Each in its own share of the batch."""
+    network = NETWORKS['mnist_cnn']
+    images = np.random.default_rng(0).random([6, 28, 28, 1], dtype=np.float32)
 
-    def masks(training: Training) -> list[np.ndarray]:
-        """Whether what dropout was given stayed, by the layers."""
-        found: dict[str, list[tf.Tensor]] = {}
-        for op in training.total_loss.graph.get_operations():
-            if op.type == 'GreaterEqual' and op.name.startswith('tower_'):
-                found.setdefault(op.name.split('/')[1], []).append(op.outputs[0])
-        with tf.Session() as session:
+    def kept(parts: int, share: slice = slice(None)) -> np.ndarray:
+        """Whether dropout keeps the values of a layer, float32 [images, 128]."""
+        with tf.Graph().as_default() as graph, tf.Session() as session:
+            options = Options(num_parts=parts, summaries=False)
+            first = 42 + (share.start or 0)
+            network.inference(tf.constant(images[share]), options, True, tf.constant(first))
+            masks = [op.outputs[0] for op in graph.get_operations() if op.type == 'GreaterEqual']
             session.run(tf.global_variables_initializer())
-            return session.run([tf.concat(parts, axis=0) for parts in found.values()])
+            return session.run(tf.concat(masks, axis=0))
 
-    def of_worker(index: int) -> list[np.ndarray]:
-        worker: Any = types.SimpleNamespace(
-            index=index, num_workers=2, mean_over_workers=lambda loss, pairs: (loss, pairs)
-        )
-        run: Any = types.SimpleNamespace(data=data, start=start)
-        settings = DistributedTrainSettings(model='mnist_cnn', batch_size=3, batch_splits=1)
-        with tf.Graph().as_default():
-            return masks(cifar10_distributed_train.build(settings, run, worker))
-
-    with tf.Graph().as_default():
-        settings = OneDeviceTrainSettings(model='mnist_cnn', batch_size=6, batch_splits=2)
-        whole = masks(cifar10_train.build(settings, data, start))
-    shares = [np.concatenate(parts) for parts in zip(of_worker(0), of_worker(1), strict=True)]
-    assert len(whole) == len(shares) == 1 and whole[0].shape == (6, 128)
-    np.testing.assert_array_equal(shares[0], whole[0])
+    complete = kept(parts=2)
+    assert complete.shape == (6, 128) and 0 < complete.mean() < 1
+    shares = [kept(1, slice(0, 3)), kept(1, slice(3, 6))]
+    np.testing.assert_array_equal(np.concatenate(shares), complete)
 
 
 @pytest.mark.parametrize(('name', 'warned'), [('mnist_cnn', True), ('logistic', False)])
@@ -261,11 +243,11 @@ def test_who_trains_a_network_for_digits_on_colours_is_warned(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    with begin.begin(settings_of(name, synthetic_data, tmp_path), 6):
+    with begin(settings_of(name, synthetic_data, tmp_path), NETWORKS[name], 6):
         assert ('is for grey images' in capsys.readouterr().err) == warned
 
 
-def test_a_run_goes_on_with_its_own_network_alone(
+def test_a_run_resumed_with_its_own_network_alone(
     synthetic_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cifar10_train.train(settings_of('logistic', synthetic_data, tmp_path, max_steps=1))
@@ -319,12 +301,12 @@ def evaluated(
 
 def by_hand(trained: OneDeviceTrainSettings, images: np.ndarray) -> np.ndarray:
     """Probabilities of images, by the checkpoint's own values and the network's function."""
-    model, values = MODELS[trained.model], checkpoint_values(Path(trained.train_dir))
+    model, values = NETWORKS[trained.model], checkpoint_values(Path(trained.train_dir))
     margin = (32 - model.view.size) // 2
     side = slice(margin, 32 - margin)
     seen = images[:, side, side, : model.view.depth].astype(np.float32) / 255
     with tf.Graph().as_default(), tf.Session() as session:
-        probabilities = tf.nn.softmax(model.logits(tf.constant(seen), Pass()))
+        probabilities = tf.nn.softmax(model.inference(tf.constant(seen), evaluation_options(10)))
         session.run([v.assign(values[v.op.name]) for v in tf.global_variables()])
         return session.run(probabilities)
 
@@ -347,13 +329,13 @@ def test_evaluation_prediction_and_export_are_of_the_runs_network(
     assert entry['precision'] == pytest.approx(hits / 60, abs=1.5 / 60)
 
     checkpoint = tf.train.latest_checkpoint(trained.train_dir)
-    predictor = Predictor(checkpoint)
+    predictor = Predictor(checkpoint, NETWORKS[trained.model])
     np.testing.assert_allclose(predictor.probabilities(images), expected, atol=1e-5)
 
     output = tmp_path / 'export'
     cifar10_export.export(ExportSettings(str(output), trained.train_dir, eval=True))
     metadata = json.loads((output / 'metadata.json').read_text(encoding='utf-8'))
-    view = MODELS[trained.model].view
+    view = NETWORKS[trained.model].view
     assert metadata['model'] == trained.model and metadata['weights'] == 'as trained'
     assert metadata['preprocessing']['crop']['height'] == view.size
     differences = metadata['largest_difference_of_a_probability']
@@ -395,12 +377,13 @@ def test_plots_are_of_the_runs_network(
         assert output.stat().st_size > 5000
 
 
-@pytest.mark.parametrize('name', MODELS)
+@pytest.mark.parametrize('name', NETWORKS)
 def test_every_network_becomes_a_lite_model(name: str, tmp_path: Path) -> None:
     """Of TensorFlow Lite's own operations, with the probabilities of the graph."""
-    model = MODELS[name]
+    model = NETWORKS[name]
     with tf.Graph().as_default(), tf.Session() as session:
-        model.logits(tf.zeros([1, model.view.size, model.view.size, model.view.depth]), Pass())
+        view = model.view
+        model.inference(tf.zeros([1, view.size, view.size, view.depth]), evaluation_options(10))
         session.run(tf.global_variables_initializer())
         checkpoint = tf.train.Saver().save(session, str(tmp_path / 'model.ckpt'), global_step=1)
     (tmp_path / 'settings.json').write_text(
@@ -410,7 +393,7 @@ def test_every_network_becomes_a_lite_model(name: str, tmp_path: Path) -> None:
     cifar10_export.save_model(checkpoint, labels, model, str(tmp_path / 'saved'))
     cifar10_export.convert_to_lite(str(tmp_path / 'saved'), str(tmp_path / 'lite'))
     images = np.random.default_rng(2).integers(0, 256, [3, 32, 32, 3], dtype=np.uint8)
-    expected = Predictor(checkpoint).probabilities(images)
+    expected = Predictor(checkpoint, model).probabilities(images)
     found = cifar10_export.load_lite(str(tmp_path / 'lite'))(images)
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
@@ -426,16 +409,16 @@ def test_a_network_can_be_named_where_no_settings_are(tmp_path: Path) -> None:
 
 def test_the_table_of_layers_is_that_of_the_network() -> None:
     with tf.Graph().as_default():
-        table = layer_table.table(layer_table.layers_of(MODELS['deep_cnn'], 10))
+        table = layer_table.table(layer_table.layers_of(NETWORKS['deep_cnn'], 10))
     lines = [line.split() for line in table.splitlines()]
     assert ['images', '32', 'x', '32', 'x', '3', '0', '0.0%'] in lines
     assert ['pool2', '7', 'x', '7', 'x', '64', '0', '0.0%'] in lines
     assert lines[-1] == ['Total', '1,676,842', '100.0%']
 
 
-@pytest.mark.parametrize('name', MODELS)
+@pytest.mark.parametrize('name', NETWORKS)
 def test_the_docs_have_the_weights_of_the_network(name: str) -> None:
     (row,) = re.findall(rf'^\| `{name}` \|.*', DOCS.read_text(encoding='utf-8'), re.MULTILINE)
     with tf.Graph().as_default():
-        total = sum(layer.num_weights for layer in layer_table.layers_of(MODELS[name], 10))
+        total = sum(layer.num_weights for layer in layer_table.layers_of(NETWORKS[name], 10))
     assert row.split(' | ')[2] == f'{total:,}'

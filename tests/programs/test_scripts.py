@@ -105,7 +105,7 @@ def test_two_towers_take_the_steps_of_one_device_with_the_whole_batch(
         np.testing.assert_allclose(second, first, atol=1e-4, err_msg=name)
 
 
-def test_train_stops_at_sigterm_and_the_printed_command_goes_on(
+def test_train_stops_at_sigterm_and_the_printed_command_resumes(
     data_options: list[str], tmp_path: Path
 ) -> None:
     command = script_command(
@@ -175,7 +175,7 @@ def test_eval_scores_each_image_once(synthetic_data: Path, monkeypatch: pytest.M
     # A batch that does not divide the number of images.
     monkeypatch.setattr(evaluator_module, 'BATCH_SIZE', 25)
     directory = str(synthetic_data / 'synthetic-batches-bin')
-    evaluator = evaluator_module.Evaluator(directory, 60)
+    evaluator = evaluator_module.Evaluator(directory, cifar10.NETWORKS['tutorial'], 60)
     with evaluator.graph.as_default(), tf.Session() as session:
         session.run(tf.global_variables_initializer())
         hits, _, _ = evaluator._score_all(session)
@@ -310,7 +310,9 @@ def test_flags_have_bounds(
         trainer.parse(option)
 
 
-@pytest.mark.parametrize('path', SCRIPTS, ids=[path.name for path in SCRIPTS])
+@pytest.mark.parametrize(
+    'path', SCRIPTS, ids=[str(path.relative_to(REPOSITORY)) for path in SCRIPTS]
+)
 def test_help_begins_with_an_example_of_flags_that_exist(
     path: Path, declared: Callable[[Path], Declared]
 ) -> None:
@@ -319,7 +321,8 @@ def test_help_begins_with_an_example_of_flags_that_exist(
     text = flags_module.help_text(path.name, docstring, script.settings_class, width=80)
     head, example, rest = re.split(r'(?<=^Example:\n)(.*?)\n\n', text, maxsplit=1, flags=re.S)
     assert head == 'Example:\n'
-    module = f'{path.parent.name}.{path.stem}'
+    parts = path.relative_to(REPOSITORY).with_suffix('').parts
+    module = '.'.join(part for part in parts if part != '__main__')
     assert f'python {path.name}' in example or f'python -m {module}' in example
     words = shlex.split(example.replace('\\\n', ' '))
     script.parse(*(word for word in words if word.startswith('--')))
@@ -329,5 +332,5 @@ def test_help_begins_with_an_example_of_flags_that_exist(
 
 
 def test_every_script_is_found() -> None:
-    names = [path.name for path in SCRIPTS]
-    assert {'cifar10_train.py', 'cifar10_plot.py', 'faults.py'} < set(names)
+    names = {str(path.relative_to(REPOSITORY)) for path in SCRIPTS}
+    assert {'cifar10_train.py', 'cifar10_plot.py', 'benchmarks/faults/__main__.py'} < names
