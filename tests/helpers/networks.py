@@ -1,6 +1,8 @@
-"""Numbers of weights of the networks."""
+"""Numbers of weights of the networks, and sessions to compute them in."""
 
 from __future__ import annotations
+
+import tensorflow.compat.v1 as tf
 
 # Of the layers with biases, in their order.
 WEIGHTS = {
@@ -14,3 +16,12 @@ WEIGHTS = {
     'mnist_cnn': [280, 605_824, 1_290],
     'mnist_deep': [832, 25_632, 18_496, 36_928, 803_072, 2_570],
 }
+
+
+def initialized_session(num_cpu_devices: int = 2) -> tf.Session:
+    """A session of the current graph, with its variables initialised."""
+    config = tf.ConfigProto(device_count={'CPU': num_cpu_devices}, allow_soft_placement=True)
+    session = tf.Session(config=config)
+    session.run(tf.global_variables_initializer())
+    session.run(tf.local_variables_initializer())
+    return session

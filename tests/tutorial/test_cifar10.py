@@ -1,13 +1,17 @@
-"""How a batch becomes logits, a loss and an update."""
+"""A batch becomes logits, a loss and an update."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
 import cifar10
-import cifar10_multi_gpu_train
+from cifar10_lib.base.errors import UserError
+from cifar10_lib.nn.schedules import learning_rate
+from cifar10_lib.nn.summaries import HISTOGRAMS
 
 SHAPES = {
     'conv1/weights': [5, 5, 3, 64],
@@ -34,7 +38,7 @@ def random_batch(size: int, seed: int = 0) -> Batch:
 
 def initial_weights(seed: int) -> dict[str, np.ndarray]:
     with tf.Graph().as_default():
-        cifar10.inference(tf.constant(random_batch(1)[0]), seed=seed)
+        cifar10.inference(tf.constant(random_batch(1)[0]), cifar10.Options(seed=seed))
         weights = {variable.op.name: variable for variable in tf.trainable_variables()}
         with tf.Session() as session:
             session.run(tf.global_variables_initializer())
@@ -155,7 +159,7 @@ def test_learning_rate_is_a_staircase_over_examples() -> None:
     edge = 350 * 50_000
     with tf.Graph().as_default():
         examples = tf.placeholder(tf.int64, [])
-        rate = cifar10.learning_rate_after(examples)
+        rate = learning_rate(examples)
         with tf.Session() as session:
             rates = [
                 session.run(rate, {examples: e})
@@ -170,7 +174,7 @@ def take_steps(batches: list[Batch]) -> list[dict[str, np.ndarray]]:
         images = tf.placeholder(tf.float32, [None, 24, 24, 3])
         labels = tf.placeholder(tf.int32, [None])
         total_loss = cifar10.loss(cifar10.inference(images), labels)
-        train_op = cifar10.train(total_loss, cifar10.create_global_step(), batch_size=8)
+        train_op = cifar10.train(total_loss, tf.train.get_or_create_global_step(), batch_size=8)
         variables = {v.op.name: v for v in tf.global_variables()}
         with tf.Session() as session:
             session.run(tf.global_variables_initializer())
@@ -227,7 +231,7 @@ def first_summaries(collection: str) -> dict[str, float]:
     images, labels = random_batch(2)
     with tf.Graph().as_default():
         total_loss = cifar10.loss(cifar10.inference(tf.constant(images)), tf.constant(labels))
-        train_op = cifar10.train(total_loss, cifar10.create_global_step())
+        train_op = cifar10.train(total_loss, tf.train.get_or_create_global_step())
         merged = tf.summary.merge_all(collection)
         with tf.Session() as session:
             session.run(tf.global_variables_initializer())
@@ -258,7 +262,7 @@ def test_the_averaged_losses_begin_with_the_first_loss() -> None:
 
 def test_histogram_summaries() -> None:
     layers = ['conv1', 'conv2', 'local3', 'local4', 'softmax_linear']
-    assert set(first_summaries(cifar10.HISTOGRAMS)) == {
+    assert set(first_summaries(HISTOGRAMS)) == {
         *(f'{layer}/activations' for layer in layers),
         *(f'{name}/{kind}' for name in SHAPES for kind in ('values', 'gradients')),
     }
@@ -269,7 +273,7 @@ def test_histogram_summaries() -> None:
 
 def gradients_of(use_fp16: bool, batch: Batch) -> tuple[float, dict[str, np.ndarray]]:
     images, labels = map(tf.constant, batch)
-    total_loss = cifar10.loss(cifar10.inference(images, use_fp16=use_fp16), labels)
+    total_loss = cifar10.loss(cifar10.inference(images, cifar10.Options(use_fp16=use_fp16)), labels)
     pairs = cifar10.compute_gradients(total_loss, use_fp16)
     with tf.Session() as session:
         session.run(tf.global_variables_initializer())
@@ -300,53 +304,40 @@ def test_float16_gradients_come_close_to_those_of_float32() -> None:
         assert difference < 0.1, name
 
 
-# --------------------------------------------------------------------------- towers
+# ---------------------------------------------------------------------- the facade
 
 
-def test_average_gradients_is_the_mean() -> None:
+def test_inputs_are_endless_and_take_what_the_tutorial_took(records: Path) -> None:
+    found = {}
+    for eval_data in (True, 'test', False, 'train_eval'):
+        with tf.Graph().as_default(), tf.Session() as session:
+            images, labels = cifar10.inputs(eval_data, str(records), batch_size=16)
+            batches = [session.run([images, labels]) for _ in range(5)]
+        assert {batch[0].shape for batch in batches} == {(16, 24, 24, 3)}
+        found[eval_data] = np.concatenate([batch[1] for batch in batches])
+    assert found[True].tolist() == found['test'].tolist()
+    assert found[False].tolist() == found['train_eval'].tolist()
+    # 25 test images: the 26th is the first again.
+    assert found['test'][25:50].tolist() == found['test'][:25].tolist()
+
+
+def test_data_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match='found no data_batch_1.bin'), tf.Graph().as_default():
+        cifar10.distorted_inputs(str(tmp_path))
+
+
+def test_the_terms_of_the_loss_are_collected_in_their_name_scope() -> None:
+    images, labels = random_batch(4)
     with tf.Graph().as_default():
-        variable = tf.get_variable('v', [2])
-        towers = [[(tf.constant([1.0, 2.0]), variable)], [(tf.constant([3.0, 6.0]), variable)]]
-        ((average, of),) = cifar10.average_gradients(towers)
-        assert of is variable
+        logits = cifar10.inference(tf.constant(images))
+        with tf.name_scope('tower_1'):
+            total_loss = cifar10.loss(logits, tf.constant(labels))
+        with tf.name_scope('tower_2'):
+            without_decay = cifar10.loss(logits, tf.constant(labels), decay_factor=0)
+        terms = tf.get_collection('losses', 'tower_1/')
+        assert len(terms) == 3 and len(tf.get_collection('losses')) == 4
         with tf.Session() as session:
-            assert session.run(average).tolist() == [2.0, 4.0]
-
-
-def tower_results(num_towers: int, batch: Batch) -> tuple[float, dict[str, np.ndarray]]:
-    """Loss and averaged gradients of towers on virtual CPU devices."""
-    with tf.Graph().as_default(), tf.device('/cpu:0'):
-        devices = cifar10_multi_gpu_train.tower_devices('cpu', num_towers)
-        images, labels = map(tf.constant, batch)
-        total_loss, gradients = cifar10.tower_gradients(images, labels, devices)
-        averages = {v.op.name: g for g, v in gradients}
-        config = tf.ConfigProto(device_count={'CPU': num_towers})
-        with tf.Session(config=config) as session:
             session.run(tf.global_variables_initializer())
-            return session.run([total_loss, averages])
-
-
-@pytest.mark.parametrize('num_towers', [2, 4])
-def test_gradients_of_towers_equal_those_of_one_device(num_towers: int) -> None:
-    batch = random_batch(16)
-    with tf.Graph().as_default():
-        loss, gradients = gradients_of(False, batch)
-    tower_loss, tower_gradients = tower_results(num_towers, batch)
-    np.testing.assert_allclose(tower_loss, loss, rtol=1e-6)
-    assert set(tower_gradients) == set(SHAPES)
-    for name, gradient in gradients.items():
-        # Sums over the batch in another order.
-        np.testing.assert_allclose(tower_gradients[name], gradient, atol=2e-6, rtol=1e-4)
-
-
-def test_towers_sit_on_their_devices_and_share_variables_on_the_cpu() -> None:
-    with tf.Graph().as_default() as graph, tf.device('/cpu:0'):
-        images, labels = map(tf.constant, random_batch(4))
-        devices = [cifar10_multi_gpu_train.variables_on_cpu(f'/cpu:{i}') for i in range(2)]
-        cifar10.tower_gradients(images, labels, devices)
-        assert {v.op.name for v in tf.global_variables()} == set(SHAPES)
-        assert all(v.device.endswith('CPU:0') for v in tf.global_variables())
-        convolutions = [op.device for op in graph.get_operations() if op.type == 'Conv2D']
-        assert sorted(convolutions) == ['/device:CPU:0'] * 2 + ['/device:CPU:1'] * 2
-        tags = [t.op.name for t in tf.get_collection(cifar10.HISTOGRAMS)]
-        assert tags and not any('tower' in tag for tag in tags)
+            total, values, cross_entropy = session.run([total_loss, terms, without_decay])
+    assert total == pytest.approx(sum(values), rel=1e-6)
+    assert cross_entropy == pytest.approx(values[0], rel=1e-6) and total > cross_entropy

@@ -1,7 +1,8 @@
-"""Training on one device: in how many parts it works on a batch."""
+"""Training on one device: the parts of a batch, and the path that a student reads."""
 
 from __future__ import annotations
 
+import ast
 import os
 from pathlib import Path
 
@@ -10,8 +11,13 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 import cifar10_train
+from cifar10 import NETWORKS
 from cifar10_lib.base.errors import UserError
+from cifar10_lib.training.begin import num_parts
 from cifar10_train import OneDeviceTrainSettings
+from tests.helpers.scripts import REPOSITORY
+
+TUTORIAL = NETWORKS['tutorial']
 
 
 @pytest.mark.parametrize(
@@ -24,14 +30,14 @@ def test_the_machine_decides_the_parts_of_a_batch(
     monkeypatch.setattr(os, 'cpu_count', lambda: cores)
     monkeypatch.setattr(tf.config, 'list_physical_devices', lambda kind: ['gpu'] * gpus)
     settings = OneDeviceTrainSettings(batch_size=batch_size)
-    assert cifar10_train.num_splits(settings) == expected
+    assert num_parts(settings, TUTORIAL) == expected
 
 
 def test_a_flag_decides_the_parts_of_a_batch() -> None:
     settings = OneDeviceTrainSettings(batch_size=12, batch_splits=3)
-    assert cifar10_train.num_splits(settings) == 3
+    assert num_parts(settings, TUTORIAL) == 3
     with pytest.raises(UserError, match='--batch_splits=5: expected a divisor of --batch_size=12'):
-        cifar10_train.num_splits(OneDeviceTrainSettings(batch_size=12, batch_splits=5))
+        num_parts(OneDeviceTrainSettings(batch_size=12, batch_splits=5), TUTORIAL)
 
 
 def test_the_parts_of_a_batch_do_not_change_the_steps(synthetic_data: Path, tmp_path: Path) -> None:
@@ -56,3 +62,46 @@ def test_the_parts_of_a_batch_do_not_change_the_steps(synthetic_data: Path, tmp_
         for name, value in values[0].items():
             # The same sums in another order.
             np.testing.assert_allclose(other[name], value, atol=1e-5, err_msg=name)
+
+
+# ------------------------------------------------------------------ the path to read
+
+TRAINERS = ('cifar10_train.py', 'cifar10_multi_gpu_train.py', 'cifar10_distributed_train.py')
+
+
+def read_train(script: str) -> ast.FunctionDef:
+    """The function `train` of a trainer."""
+    tree = ast.parse((REPOSITORY / script).read_text(encoding='utf-8'))
+    (train,) = (n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == 'train')
+    return train
+
+
+def test_train_is_one_screen() -> None:
+    train = read_train('cifar10_train.py')
+    assert train.end_lineno and train.end_lineno - train.lineno < 40
+
+
+def called(node: ast.AST) -> list[str]:
+    """Names of the functions that are called, in the order of the text."""
+    calls = [each for each in ast.walk(node) if isinstance(each, ast.Call)]
+    calls.sort(key=lambda call: (call.lineno, call.col_offset))
+    return [ast.unparse(call.func) for call in calls]
+
+
+@pytest.mark.parametrize('script', TRAINERS)
+def test_trainers_have_one_skeleton(script: str) -> None:
+    """Inputs, inference, loss, update and the loop, one after the other."""
+    train = read_train(script)
+    skeleton = [
+        'begin',
+        'cifar10.create_counters',
+        'training_batches',
+        'network.inference',
+        'cifar10.loss',
+        'training_session',
+        'session.should_stop',
+        'session.run',
+    ]
+    assert [name for name in called(train) if name in skeleton] == skeleton
+    (loop,) = (node for node in ast.walk(train) if isinstance(node, ast.While))
+    assert ast.unparse(loop) == 'while not session.should_stop():\n    session.run(train_op)'

@@ -29,7 +29,7 @@ def test_normalization_equals_the_plain_op(
     weights = rng.standard_normal([8, 6, 6, 64]).astype(np.float32)
     with tf.Graph().as_default(), tf.Session() as session:
         x = tf.constant(inputs)
-        fast = lrn.local_response_normalization(x, depth_radius, bias, alpha)
+        fast = lrn.by_matrix_products(x, depth_radius, bias, alpha)
         plain = tf.nn.local_response_normalization(x, depth_radius, bias, alpha, beta=0.75)
         found = session.run(values_and_gradients(fast, x, weights))
         expected = session.run(values_and_gradients(plain, x, weights))
@@ -43,8 +43,12 @@ def test_normalization_equals_the_plain_op(
 def test_normalization_takes_any_batch() -> None:
     with tf.Graph().as_default(), tf.Session() as session:
         x = tf.placeholder(tf.float32, [None, 12, 12, 64])
-        y = lrn.local_response_normalization(x)
+        y = lrn.by_matrix_products(x, 5, 1.0, 1.0)
         assert session.run(y, {x: np.ones([3, 12, 12, 64])}).shape == (3, 12, 12, 64)
+
+
+def pool(images: tf.Tensor) -> tf.Tensor:
+    return layers.max_pool('pool', images, side=3, padding='SAME')
 
 
 def test_pooling_before_bias_and_relu_gives_the_same_values_and_gradients() -> None:
@@ -58,8 +62,8 @@ def test_pooling_before_bias_and_relu_gives_the_same_values_and_gradients() -> N
         session.run(tf.global_variables_initializer())
         results = []
         for output in (
-            cifar10._bias_and_relu(cifar10._pool(x, 'fast'), biases),
-            cifar10._pool(cifar10._bias_and_relu(x, biases), 'plain'),
+            tf.nn.relu(tf.nn.bias_add(pool(x), biases)),
+            pool(tf.nn.relu(tf.nn.bias_add(x, biases))),
         ):
             gradient = tf.gradients(tf.reduce_sum(output * weights), biases)[0]
             results.append(session.run([*values_and_gradients(output, x, weights), gradient]))
@@ -74,8 +78,10 @@ def test_the_network_uses_the_plain_op_where_a_gpu_is_at_hand(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for gpu_at_hand in (False, True):
-        monkeypatch.setattr(layers, '_gpu_at_hand', lambda at_hand=gpu_at_hand: at_hand)
+        monkeypatch.setattr(
+            tf.config, 'list_physical_devices', lambda kind, found=gpu_at_hand: [kind] * found
+        )
         with tf.Graph().as_default() as graph:
-            cifar10.inference(tf.zeros([1, 24, 24, 3]), summaries=False)
+            cifar10.inference(tf.zeros([1, 24, 24, 3]), cifar10.Options(summaries=False))
             kinds = [op.type for op in graph.get_operations()]
         assert kinds.count('LRN') == (2 if gpu_at_hand else 0)
