@@ -44,8 +44,8 @@ def learning_rate(
     length = examples_per_decay(recipe, num_examples_per_epoch)
     fraction = _FRACTIONS[recipe.schedule](examples_seen, length, recipe.decay_factor)
     if recipe.warmup_epochs:
-        examples_of_warmup = max(int(recipe.warmup_epochs * num_examples_per_epoch), 1)
-        fraction *= _part(examples_seen, examples_of_warmup)
+        warmup_length = max(int(recipe.warmup_epochs * num_examples_per_epoch), 1)
+        fraction *= _part(examples_seen, warmup_length)
     if recipe.plateau_evaluations:
         fraction *= plateau_variable()
     return recipe.learning_rate * fraction

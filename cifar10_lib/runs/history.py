@@ -138,7 +138,7 @@ def _entry(path: str, number: int, line: str) -> Entry:
     if not sound:
         raise UserError(
             f'{path}: line {number}: found {line[:60]!r}; expected a JSON object with a step; move '
-            'the file away to go on without'
+            'the file away to continue without it'
         )
     return entry
 

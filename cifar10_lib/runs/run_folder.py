@@ -185,7 +185,7 @@ def _read_settings(folder: str) -> dict[str, Any]:
         return {}
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(
-            f'{path}: cannot be read as settings: {error}; move it away to go on without'
+            f'{path}: cannot be read as settings: {error}; move it away to continue without it'
         ) from error
     if not isinstance(settings, dict):
         raise UserError(f'{path}: expected a JSON object, found {type(settings).__name__}')

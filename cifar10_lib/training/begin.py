@@ -153,18 +153,18 @@ def _prepare_data(settings: TrainSettings, earlier: RunFolder) -> prepare.Prepar
 
 
 def _check_plateau(settings: TrainSettings, worker: Worker) -> None:
-    """Raises UserError where evaluations that the learning rate is to follow aren't known."""
+    """Raises UserError where the run has no evaluations that the learning rate could follow."""
     if not settings.plateau_evaluations:
         return
-    asked_for = f'--plateau_evaluations={settings.plateau_evaluations}'
+    flag = f'--plateau_evaluations={settings.plateau_evaluations}'
     if not settings.eval_every:
         raise UserError(
-            f'{asked_for}: nothing is evaluated in the midst of training; expected an '
+            f'{flag}: nothing is evaluated during training; expected an '
             '--eval_every of 1 or more'
         )
     if worker.num_workers > 1:
         raise UserError(
-            f'{asked_for}: found {worker.num_workers} workers, of which only one evaluates; '
+            f'{flag}: found {worker.num_workers} workers, of which only one evaluates; '
             'expected one, or --plateau_evaluations=0'
         )
 

@@ -131,7 +131,7 @@ def newest_note(folder: CheckpointFolder | None) -> str:
         newest = folder.newest_complete()
     except UserError:
         newest = None
-    return f'; the last whole checkpoint is {newest}' if newest else '; there is no checkpoint'
+    return f'; the last complete checkpoint is {newest}' if newest else '; there is no checkpoint'
 
 
 class PlateauHook(tf.train.SessionRunHook):

@@ -16,10 +16,9 @@ from cifar10_lib.training.console import LiveLine, Stopwatch
 
 
 class PeriodicEvaluation:
-    """Scores checkpoints in the midst of training, which goes on as if nothing had been.
+    """Scores checkpoints during training, in a graph and a session of its own.
 
-    It has a graph and a session of its own, so that training's batches and values stay the
-    same to the bit.
+    So training's batches and values stay the same to the bit.
     """
 
     def __init__(

@@ -316,7 +316,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(synthetic_data: Path, tmp_path
     assert result.returncode == 1 and 'Traceback' not in result.stderr, result.stderr
     assert f'{train_dir}/model.ckpt-14: cannot be written: ' in result.stderr
     assert 'No space left on device' in result.stderr
-    assert f'; the last whole checkpoint is {train_dir}/model.ckpt-7' in result.stderr
+    assert f'; the last complete checkpoint is {train_dir}/model.ckpt-7' in result.stderr
     assert not (tmp_path / 'copy' / 'unfinished').exists()
     output = finish(train_command(synthetic_data, tmp_path / 'copy', *ONE_DEVICE, '--max_steps=20'))
     assert faults.step_gone_on_from(output) == 7 and 'Warning' not in output

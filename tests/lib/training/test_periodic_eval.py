@@ -95,7 +95,7 @@ def test_a_disk_too_full_for_the_history_ends_the_run(synthetic_data: Path, tmp_
     line = f'{{"step": 0, "note": "{"x" * 20_000_000}"}}\n'
     (tmp_path / 'history.jsonl').write_text(line)
     pattern = (
-        r'history\.jsonl: cannot be written: File too large; the last whole checkpoint is '
+        r'history\.jsonl: cannot be written: File too large; the last complete checkpoint is '
         r'.*/model\.ckpt-1$'
     )
     with full_disk(len(line) + 150), pytest.raises(UserError, match=pattern):

@@ -176,7 +176,7 @@ def test_a_step_that_is_not_finite_is_not_taken_and_names_the_first_bad_tensor(
         train(synthetic_data, tmp_path, max_steps=50, learning_rate=1e30)
     pattern = (
         r'step 3: part_0/norm1/\w+: of [\d,]+ values 0 are NaN and [\d,]+ infinite; the step '
-        r'was not taken; the last whole checkpoint is .*/model\.ckpt-1'
+        r'was not taken; the last complete checkpoint is .*/model\.ckpt-1'
     )
     assert re.fullmatch(pattern, str(error.value))
     assert checkpoint_values(tmp_path)['global_step'] == 1
@@ -187,7 +187,7 @@ def test_a_checkpoint_from_which_no_step_can_be_taken_is_passed_over(
     synthetic_data: Path, tmp_path: Path
 ) -> None:
     train(synthetic_data, tmp_path, max_steps=1)
-    with pytest.raises(UserError, match=r'step 3: .*last whole checkpoint is .*ckpt-1$'):
+    with pytest.raises(UserError, match=r'step 3: .*last complete checkpoint is .*ckpt-1$'):
         train(synthetic_data, tmp_path, max_steps=50, save_checkpoint_steps=1, learning_rate=1e30)
     # What step 2 led to is still there, and no longer the newest.
     assert list(tmp_path.glob('model.ckpt-2.index'))
@@ -197,7 +197,7 @@ def test_a_checkpoint_from_which_no_step_can_be_taken_is_passed_over(
 
 
 def test_the_only_checkpoint_is_never_passed_over(synthetic_data: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r'step 2: .*last whole checkpoint is .*ckpt-1$'):
+    with pytest.raises(UserError, match=r'step 2: .*last complete checkpoint is .*ckpt-1$'):
         train(
             synthetic_data,
             tmp_path,
@@ -220,7 +220,7 @@ def test_weights_that_are_not_finite_are_not_saved(synthetic_data: Path, tmp_pat
         )
     pattern = (
         r'after step 1: [\w/]+: of [\d,]+ values [\d,]+ are NaN and [\d,]+ infinite; no '
-        r'checkpoint of it was written; the last whole checkpoint is .*/model\.ckpt-0'
+        r'checkpoint of it was written; the last complete checkpoint is .*/model\.ckpt-0'
     )
     assert re.fullmatch(pattern, str(error.value))
     assert not list(tmp_path.glob('model.ckpt-1*'))
