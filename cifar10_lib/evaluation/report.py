@@ -1,6 +1,6 @@
-"""What does an evaluation look like as one page? HTML in a file that needs no other.
+"""The report on an evaluation: one HTML page that needs no other file.
 
-The page has its pictures within it, and neither scripts nor requests.
+Its pictures are within it, and it has neither scripts nor requests.
 """
 
 from __future__ import annotations
@@ -9,10 +9,8 @@ import base64
 import datetime
 import io
 import os
-import re
 from collections.abc import Iterable
 from typing import Any, NamedTuple
-from xml.etree import ElementTree
 
 import jinja2
 import matplotlib
@@ -47,19 +45,8 @@ _NUM_MISTAKES, _NUM_CONFUSIONS = 24, 10
 # Beyond these many classes the matrix is no table to read; the most frequent confusions are.
 _MAX_CLASSES_OF_TABLE = 50
 
-# In CSS pixels, of which a point has 4/3: a little larger than the drawing would be on paper.
-_PIXELS_PER_POINT = 1.6
-
-_SVG, _XLINK = 'http://www.w3.org/2000/svg', 'http://www.w3.org/1999/xlink'
-
-# What the page's style has a light and a dark colour for, in place of a drawing's own.
-_THEMED = {
-    '#000000': 'currentColor',
-    'stroke: #ffffff': 'stroke: var(--page)',
-    figures.GRID: 'var(--grid)',
-    figures.BLUE: 'var(--blue)',
-    figures.PALE: 'var(--pale)',
-}
+# A little larger than the 96 CSS pixels of an inch on paper.
+_PIXELS_PER_INCH = 115
 
 
 class Evaluated(NamedTuple):
@@ -174,7 +161,7 @@ def _training(evaluated: Evaluated) -> dict[str, Any]:
     train_dir = os.path.dirname(evaluated.checkpoint)
     curves = analysis.read_curves('', train_dir, evaluated.eval_dir)
     drawings = [
-        _inline(figures.draw_curves([curves], 'step', panels=[panel]), alt, panel)
+        _drawing(figures.draw_curves([curves], 'step', panels=[panel]), alt, panel)
         for panel, alt in _curves_in_words(curves).items()
     ]
     return {'curves': drawings, 'settings': evaluated.run.settings}
@@ -213,7 +200,7 @@ def _confusion(evaluated: Evaluated) -> dict[str, Any]:
         + (f'Most often it takes {most}.' if most else 'It takes none for another.')
     )
     return {
-        'confusion': _inline(figures.draw_confusion(matrix, names, ''), alt, 'confusion'),
+        'confusion': _drawing(figures.draw_confusion(matrix, names, ''), alt, 'confusion'),
         'confusions': pairs,
         'classes': list(zip(names, of_class.tolist(), *(s.tolist() for s in scores), strict=True)),
         'names': names,
@@ -271,7 +258,7 @@ def _data(evaluated: Evaluated) -> dict[str, Any]:
         f'Bars of the images of {len(names)} classes: {_range(train)} training images and '
         f'{_range(test)} test images of each.'
     )
-    drawing = _inline(figures.draw_classes(train, test, names), alt, 'classes')
+    drawing = _drawing(figures.draw_classes(train, test, names), alt, 'classes')
     return {
         'counts': drawing,
         'class_counts': list(zip(names, train.tolist(), test.tolist(), strict=True)),
@@ -329,51 +316,30 @@ def _png(pixels: np.ndarray) -> dict[str, Any]:
     """A picture as a data URI, with its size: uint8 [height, width, 3 or 4]."""
     buffer = io.BytesIO()
     Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, 'PNG', optimize=True)
-    text = base64.b64encode(buffer.getvalue()).decode('ascii')
     height, width = pixels.shape[:2]
-    return {'uri': f'data:image/png;base64,{text}', 'width': width, 'height': height}
+    return {'uri': _data_uri('image/png', buffer.getvalue()), 'width': width, 'height': height}
 
 
-def _inline(figure: Figure, alt: str, prefix: str) -> dict[str, Any]:
-    """A drawing as an SVG element, in the page's colours and font.
+def _drawing(figure: Figure, alt: str, name: str) -> dict[str, Any]:
+    """A drawing as a data URI of an SVG.
 
     Args:
       figure: the drawing.
-      alt: what it shows, in words.
-      prefix: of its ids, by which those of the page's drawings are told apart.
+      alt: its alternative text.
+      name: what it shows, for the label of a part of the page that scrolls.
     """
     buffer = io.BytesIO()
-    with matplotlib.rc_context({'svg.fonttype': 'none', 'svg.hashsalt': prefix}):
-        figure.savefig(buffer, format='svg', transparent=True, metadata={'Date': None})
-    root = ElementTree.fromstring(buffer.getvalue())
-    for parent in list(root.iter()):
-        for child in list(parent):
-            if child.tag in (f'{{{_SVG}}}metadata', f'{{{_SVG}}}style'):
-                parent.remove(child)
-    for element in root.iter():
-        element.attrib.update(_adapted(element.attrib, prefix))
-    width = float(root.attrib.pop('width').removesuffix('pt'))
-    root.attrib.pop('height')
-    root.attrib.update({'role': 'img', 'aria-label': alt})
-    ElementTree.register_namespace('', _SVG)
-    ElementTree.register_namespace('xlink', _XLINK)
-    # The text is XML's and the drawing's own, with names escaped in it.
-    svg = Markup(ElementTree.tostring(root, encoding='unicode'))
-    return {'svg': svg, 'width': round(width * _PIXELS_PER_POINT), 'name': prefix}
+    with matplotlib.rc_context({'svg.hashsalt': name}):
+        figure.savefig(buffer, format='svg', metadata={'Date': None})
+    width, height = (round(_PIXELS_PER_INCH * inches) for inches in figure.get_size_inches())
+    return {
+        'uri': _data_uri('image/svg+xml', buffer.getvalue()),
+        'alt': alt,
+        'name': name,
+        'width': width,
+        'height': height,
+    }
 
 
-def _adapted(attributes: dict[str, str], prefix: str) -> dict[str, str]:
-    """Attributes of an SVG element, with ids of one drawing alone and colours by the page."""
-    changed = {}
-    for name, value in attributes.items():
-        if name == 'id':
-            value = f'{prefix}-{value}'
-        elif name.endswith('href') and value.startswith('#'):
-            value = f'#{prefix}-{value[1:]}'
-        elif name in ('style', 'clip-path'):
-            value = value.replace('url(#', f'url(#{prefix}-')
-            for color, themed in _THEMED.items():
-                value = value.replace(color, themed)
-            value = re.sub(r"'DejaVu Sans'.*?sans-serif", 'sans-serif', value)
-        changed[name] = value
-    return changed
+def _data_uri(media_type: str, content: bytes) -> str:
+    return f'data:{media_type};base64,{base64.b64encode(content).decode("ascii")}'

@@ -159,8 +159,7 @@ def _check_plateau(settings: TrainSettings, worker: Worker) -> None:
     flag = f'--plateau_evaluations={settings.plateau_evaluations}'
     if not settings.eval_every:
         raise UserError(
-            f'{flag}: nothing is evaluated during training; expected an '
-            '--eval_every of 1 or more'
+            f'{flag}: nothing is evaluated during training; expected an --eval_every of 1 or more'
         )
     if worker.num_workers > 1:
         raise UserError(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import re
+import statistics
 
 import pytest
 
@@ -12,6 +15,7 @@ from cifar10_lib.nn.presets import MODEL_NAMES, PRESETS
 from cifar10_lib.nn.recipes import TUTORIAL_RECIPE, Recipe, load_recipe
 from cifar10_lib.nn.schedules import distortions
 from cifar10_lib.training.settings import TrainSettings
+from tests.helpers.scripts import REPOSITORY
 
 
 def test_the_default_distortions_are_the_inputs() -> None:
@@ -24,11 +28,30 @@ def test_each_network_has_a_preset_of_its_name() -> None:
 
 
 @pytest.mark.parametrize('name', PRESETS)
-def test_a_preset_tells_its_command_and_sets_flags_that_exist(name: str) -> None:
+def test_a_preset_sets_flags_that_exist(name: str) -> None:
     preset = PRESETS[name]
-    command = '--max_steps=100000' if name == 'tutorial' else f'--preset={name}'
-    assert f'cifar10_train.py {command}' in ' '.join(preset.about.split())
+    recipe = {field.name for field in dataclasses.fields(Recipe)}
     assert set(preset.flags) <= {field.name for field in dataclasses.fields(TrainSettings)}
+    assert not set(preset.run) & recipe
+
+
+@pytest.mark.parametrize('name', PRESETS)
+def test_a_preset_tells_the_command_time_and_precision_of_its_kept_results(name: str) -> None:
+    files = (REPOSITORY / 'docs' / 'results').glob('*.json')
+    results = [json.loads(file.read_text(encoding='utf-8')) for file in files]
+    results = [result for result in results if result['preset'] == name]
+    about = ' '.join(PRESETS[name].about.split())
+    command = re.search(r'cifar10_train\.py (.*?): (.*)', about)
+    assert results and command
+    options, reached = command[1].split(), command[2]
+    assert options[0] == ('--max_steps=100000' if name == 'tutorial' else f'--preset={name}')
+    assert ('--data_dir=mnist_data' in options) == (results[0]['dataset'] == 'MNIST')
+    assert all(('--use_bf16' in options) == result['use_bf16'] for result in results)
+    minutes = statistics.median(result['seconds'] for result in results) / 60
+    assert f'{minutes:.1f} minutes' in reached
+    keys = ['precision', *(['precision_of_views'] if results[0]['precision_of_views'] else [])]
+    means = [f'{statistics.mean(result[key] for result in results):.3f}' for key in keys]
+    assert re.findall(r'\d\.\d{3}', reached) == means
 
 
 def test_a_stored_recipe_is_loaded_and_other_settings_are_left_out() -> None:
