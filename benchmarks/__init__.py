@@ -1,5 +1,1 @@
-"""Benchmarks: speed and faults beside other programs, accuracy beside published figures."""
-
-from pathlib import Path
-
-REPOSITORY = Path(__file__).resolve().parent.parent
+"""Measurements of the project: speed, faults, results and scaling, each beside its peers."""

@@ -1,4 +1,4 @@
-"""What do training programs do under faults? Linux only.
+"""Behaviour of training programs under faults. Linux only.
 
     python -m benchmarks.faults
 
@@ -13,14 +13,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import functools
 import os
 import shutil
 import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +35,6 @@ from benchmarks.faults.programs import (
     PROGRAMS,
     SAVE_STEPS,
     NotRun,
-    project_flags,
 )
 from benchmarks.faults.runs import Run, ending_and_step, kept_full, small_disk
 from benchmarks.faults.trials import (
@@ -43,11 +42,12 @@ from benchmarks.faults.trials import (
     Baseline,
     Trial,
     compare,
-    describe_struck,
+    describe_run,
     is_finite,
+    measure_baseline,
     start_again,
-    take_baseline,
 )
+from benchmarks.flags import parse_names
 from cifar10_input import CIFAR10_RECORD, NUM_CLASSES, train_files
 from cifar10_lib.base.errors import UserError
 from cifar10_lib.base.flags import run_script, setting
@@ -76,8 +76,8 @@ class FaultSettings:
 # ---------------------------------------------------------------- changes to files
 
 
-def cut(path: Path) -> None:
-    """Leaves about the first half; of a training file, not whole records."""
+def cut_in_half(path: Path) -> None:
+    """Leaves about the first half; of a training file, a part of the last record."""
     os.truncate(path, path.stat().st_size // 2 + 1)
 
 
@@ -124,12 +124,20 @@ def double_classes(value: np.ndarray) -> np.ndarray:
 # ------------------------------------------------------------------------- faults
 
 
-def signalled(number: signal.Signals, trial: Trial, baseline: Baseline) -> str:
-    """A signal in mid-training."""
+def signal_in_training(number: signal.Signals, trial: Trial, baseline: Baseline) -> str:
+    """A signal during training."""
     with trial.running() as process:
         process.send(number)
         run = process.finish()
-    return describe_struck(trial, baseline, run)
+    return describe_run(trial, baseline, run)
+
+
+def change_in_training(trial: Trial, change: Callable[[], object]) -> Run:
+    """Runs the program; something changes at FAULT_STEP, while it is held up."""
+    with trial.running() as process:
+        with process.frozen():
+            change()
+        return process.finish()
 
 
 def saved_file_changed(part: str, change: Change, trial: Trial, baseline: Baseline) -> str:
@@ -154,24 +162,22 @@ def two_trainers(trial: Trial, baseline: Baseline) -> str:
     They take turns: the second trainer begins while the first is held up, and is held up
     until the first has ended. So it ends last, as the one that was started last would.
     """
-    with trial.running() as first, contextlib.ExitStack() as holding:
+    with trial.running() as first, contextlib.ExitStack() as stack:
         with first.frozen():
-            second = holding.enter_context(trial.start())
+            second = stack.enter_context(trial.start())
             began = next(second.steps(), None)
             if began is not None:
                 second.read_to(began + STEPS_AHEAD)
         with second.frozen():
             first_run = first.finish()
         second_run = second.finish()
-    ends = _describe_trainer(trial, first_run), _describe_trainer(trial, second_run)
+
+    def describe(run: Run) -> str:
+        start = trial.started_from(run)
+        return ending_and_step(run) + (f', from {start}' if start is not None else '')
+
     weights = compare(trial.tensors(), baseline.final)
-    return f'first: {ends[0]}; second: {ends[1]}; {weights}'
-
-
-def _describe_trainer(trial: Trial, run: Run) -> str:
-    """How one of two trainers fared."""
-    start = trial.started_from(run)
-    return ending_and_step(run) + (f', from {start}' if start is not None else '')
+    return f'first: {describe(first_run)}; second: {describe(second_run)}; {weights}'
 
 
 def bad_data(change: Change, trial: Trial, baseline: Baseline) -> str:
@@ -184,24 +190,21 @@ def bad_data(change: Change, trial: Trial, baseline: Baseline) -> str:
 
 
 def first_training_file(trial: Trial) -> Path:
-    """The one that faults change."""
+    """The training file that faults change."""
     return Path(train_files(str(trial.data_dir))[0])
 
 
 def data_cut_in_training(trial: Trial, baseline: Baseline) -> str:
     """A training file is cut while the program runs, and put back before the next start."""
     path = first_training_file(trial)
-    whole = path.read_bytes()
-    with trial.running() as process:
-        with process.frozen():
-            cut(path)
-        run = process.finish()
-    path.write_bytes(whole)
-    return describe_struck(trial, baseline, run, ', with the file put back')
+    complete = path.read_bytes()
+    run = change_in_training(trial, lambda: cut_in_half(path))
+    path.write_bytes(complete)
+    return describe_run(trial, baseline, run, ', with the file put back')
 
 
 def diverging(save_steps: int, trial: Trial, baseline: Baseline) -> str:
-    """A run goes on with a huge learning rate; the next start has the ordinary one."""
+    """A run is resumed with a huge learning rate; the next start has the ordinary one."""
     shutil.copytree(baseline.broken_off, trial.train_dir)
     run = trial.run(diverge=True, save_steps=save_steps)
     saved = trial.tensors()
@@ -216,73 +219,62 @@ def full_disk(trial: Trial, baseline: Baseline) -> str:
     """The disk of the train folder becomes full, and has room again before the next start."""
     trial.train_dir.mkdir()
     with small_disk(trial.train_dir) as trial.mount:
-        with trial.running() as process, contextlib.ExitStack() as filling:
-            with process.frozen():
-                filling.enter_context(kept_full(trial.seen_from_here))
-            run = process.finish()
-        return describe_struck(trial, baseline, run, ', with room again')
+        with contextlib.ExitStack() as filling:
+            full = kept_full(trial.visible_train_dir)
+            run = change_in_training(trial, lambda: filling.enter_context(full))
+        return describe_run(trial, baseline, run, ', with room again')
 
 
 def read_only(trial: Trial, baseline: Baseline) -> str:
     """The train folder becomes read-only, and writable again before the next start."""
     trial.train_dir.mkdir()
     folder = str(trial.train_dir)
-    with small_disk(trial.train_dir) as trial.mount:
-        with trial.running() as process:
-            with process.frozen():
-                # A second mount on top of the first, which can't be changed while files
-                # in it are open for writing.
-                trial.mount.call('mount', '--bind', folder, folder)
-                trial.mount.call('mount', '-o', 'remount,bind,ro', folder)
-            run = process.finish()
-        trial.mount.call('umount', folder)
-        return describe_struck(trial, baseline, run, ', writable again')
+    with small_disk(trial.train_dir) as mount:
+
+        def protect() -> None:
+            # A second mount on top of the first, which can't be changed while files in it
+            # are open for writing.
+            mount.call('mount', '--bind', folder, folder)
+            mount.call('mount', '-o', 'remount,bind,ro', folder)
+
+        trial.mount = mount
+        run = change_in_training(trial, protect)
+        mount.call('umount', folder)
+        return describe_run(trial, baseline, run, ', writable again')
 
 
 def folder_removed(trial: Trial, baseline: Baseline) -> str:
     """The train folder is removed while the program runs."""
-    with trial.running() as process:
-        with process.frozen():
-            shutil.rmtree(trial.train_dir)
-        run = process.finish()
-    return describe_struck(trial, baseline, run)
+    run = change_in_training(trial, lambda: shutil.rmtree(trial.train_dir))
+    return describe_run(trial, baseline, run)
 
 
-def _of_newest(part: str, change: Change) -> Fault:
-    return functools.partial(saved_file_changed, part, change)
+def _checkpoint(part: str, change: Change) -> Fault:
+    return partial(saved_file_changed, part, change)
 
 
-# Title in the table, and what brings the fault about, by the name for --faults.
+# Title in the table, and function that brings the fault about, by the name for --faults.
 FAULTS: Mapping[str, tuple[str, Fault]] = {
-    'sigkill': ('SIGKILL', functools.partial(signalled, signal.SIGKILL)),
-    'sigterm': ('SIGTERM', functools.partial(signalled, signal.SIGTERM)),
-    'sigint': ('Ctrl-C', functools.partial(signalled, signal.SIGINT)),
-    'data_cut': ('newest checkpoint: data cut to half', _of_newest('data', cut)),
-    'index_cut': ('newest checkpoint: index cut to half', _of_newest('index', cut)),
+    'sigkill': ('SIGKILL', partial(signal_in_training, signal.SIGKILL)),
+    'sigterm': ('SIGTERM', partial(signal_in_training, signal.SIGTERM)),
+    'sigint': ('Ctrl-C', partial(signal_in_training, signal.SIGINT)),
+    'data_cut': ('newest checkpoint: data cut to half', _checkpoint('data', cut_in_half)),
+    'index_cut': ('newest checkpoint: index cut to half', _checkpoint('index', cut_in_half)),
     'data_flipped': (
         'newest checkpoint: one byte of the data flipped',
-        _of_newest('data', flip_byte),
+        _checkpoint('data', flip_byte),
     ),
-    'data_deleted': ('newest checkpoint: data deleted', _of_newest('data', os.remove)),
-    'state_emptied': ('state file emptied', _of_newest('state', empty)),
-    'state_noise': ('state file replaced by random bytes', _of_newest('state', fill_with_noise)),
+    'data_deleted': ('newest checkpoint: data deleted', _checkpoint('data', os.remove)),
+    'state_emptied': ('state file emptied', _checkpoint('state', empty)),
+    'state_noise': ('state file replaced by random bytes', _checkpoint('state', fill_with_noise)),
     'other_classes': ('newest checkpoint of another number of classes', other_classes),
     'two_trainers': ('two trainers on one folder', two_trainers),
-    'record_cut': ('training file cut within a record', functools.partial(bad_data, cut)),
-    'wrong_label': (
-        f'label {WRONG_LABEL} in one record',
-        functools.partial(bad_data, set_wrong_label),
-    ),
-    'data_noise': (
-        'training file replaced by random bytes',
-        functools.partial(bad_data, fill_with_noise),
-    ),
+    'record_cut': ('training file cut within a record', partial(bad_data, cut_in_half)),
+    'wrong_label': (f'label {WRONG_LABEL} in one record', partial(bad_data, set_wrong_label)),
+    'data_noise': ('training file replaced by random bytes', partial(bad_data, fill_with_noise)),
     'data_cut_in_training': ('training file cut while training', data_cut_in_training),
-    'diverging': ('loss not finite', functools.partial(diverging, SAVE_STEPS)),
-    'diverging_saved': (
-        'loss not finite, a checkpoint at every step',
-        functools.partial(diverging, 1),
-    ),
+    'diverging': ('loss not finite', partial(diverging, SAVE_STEPS)),
+    'diverging_saved': ('loss not finite, a checkpoint at every step', partial(diverging, 1)),
     'full_disk': ('disk full while training', full_disk),
     'read_only': ('train folder read-only while training', read_only),
     'folder_removed': ('train folder removed while training', folder_removed),
@@ -290,20 +282,6 @@ FAULTS: Mapping[str, tuple[str, Fault]] = {
 
 
 # -------------------------------------------------------------------------- table
-
-
-def chosen(listed: str, possible: Iterable[str], flag: str) -> list[str]:
-    """The names that a flag lists, separated by commas, or all.
-
-    Raises:
-      UserError: a name is not a possible one.
-    """
-    possible = list(possible)
-    names = possible if listed == 'all' else listed.split(',')
-    for name in names:
-        if name not in possible:
-            raise UserError(f'--{flag}: found {name!r}; expected {", ".join(possible)}; or all')
-    return names
 
 
 def cell(name: str, trial: Trial, baseline: Baseline) -> str:
@@ -315,9 +293,9 @@ def cell(name: str, trial: Trial, baseline: Baseline) -> str:
 
 
 def column(program: str, faults: list[str], folder: Path, data: Path) -> dict[str, str]:
-    """The cells of one program, by the names of the faults; says on stderr how far it is."""
+    """The cells of one program, by the names of the faults; progress goes to stderr."""
     _report(f'{program}: undisturbed runs')
-    baseline = take_baseline(PROGRAMS[program], folder, data)
+    baseline = measure_baseline(PROGRAMS[program], folder, data)
     cells = {}
     for name in faults:
         began = time.monotonic()
@@ -332,26 +310,22 @@ def _report(text: str) -> None:
 
 
 def table(columns: Mapping[str, Mapping[str, str]]) -> str:
-    """A Markdown table.
-
-    Args:
-      columns: by the name of the program, its cells by the name of the fault.
-    """
+    """A Markdown table of the cells, by the names of their program and fault."""
     titles = ['fault', *(PROGRAMS[program].title for program in columns)]
     faults = next(iter(columns.values()))
     rows = [[FAULTS[name][0], *(cells[name] for cells in columns.values())] for name in faults]
+    # Not aligned, as the other tables are: some cells have 150 characters.
     return '\n'.join(
         '| ' + ' | '.join(row) + ' |' for row in [titles, ['---'] * len(titles), *rows]
     )
 
 
 def circumstances() -> str:
-    """What was run, and with what."""
-    deterministic = 'every program' if 'deterministic' in project_flags() else 'the peers'
+    """Versions, and what every program was put through."""
     return (
         f'TensorFlow {tf.__version__}, Keras {keras.__version__}. {NUM_IMAGES} drawn images, '
         f'batch {BATCH_SIZE}, {MAX_STEPS} steps, a checkpoint every {SAVE_STEPS}, the fault at '
-        f'the first step seen from {FAULT_STEP} on. Seeds are fixed, and {deterministic} ran '
+        f'the first step seen from {FAULT_STEP} on. Seeds are fixed, and every program ran '
         'with deterministic operations. Weights, with all else that is saved, are compared '
         'with those of the same program undisturbed. For Keras, index and state file are its '
         'training_metadata.json. A full disk is kept full by another program until the run '
@@ -361,7 +335,7 @@ def circumstances() -> str:
 
 @contextlib.contextmanager
 def _working_folder(keep: str | None) -> Iterator[Path]:
-    """A new folder, which stays only where it was asked for."""
+    """A new folder; temporary, unless `keep` names it."""
     if keep is None:
         with tempfile.TemporaryDirectory() as folder:
             yield Path(folder)
@@ -378,8 +352,8 @@ def _working_folder(keep: str | None) -> Iterator[Path]:
 
 def main(settings: FaultSettings) -> None:
     """Puts programs through faults, and prints the table."""
-    faults = chosen(settings.faults, FAULTS, 'faults')
-    programs = chosen(settings.programs, PROGRAMS, 'programs')
+    faults = parse_names(settings.faults, FAULTS, 'faults')
+    programs = parse_names(settings.programs, PROGRAMS, 'programs')
     with _working_folder(settings.keep) as folder:
         data = folder / 'data'
         prepare.generate_synthetic(str(data), NUM_IMAGES, num_test=50)

@@ -1,12 +1,8 @@
-"""Which programs are put through faults, and what do they save?"""
+"""Programs that are put through faults, and the files that they save."""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
-import re
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -15,8 +11,7 @@ import h5py  # type: ignore[import-untyped]
 import numpy as np
 import tensorflow.compat.v1 as tf
 
-from benchmarks import REPOSITORY
-from benchmarks.speed.__main__ import child_environment
+from benchmarks.processes import as_flags, module_command, script_command
 from cifar10_lib.base.errors import UserError
 
 NUM_IMAGES = 500
@@ -36,7 +31,7 @@ class NotRun(UserError):
 
 @dataclasses.dataclass(frozen=True)
 class Saved:
-    """The files that a program would go on from."""
+    """The files that a program would resume from."""
 
     data: Path
     """The weights."""
@@ -101,32 +96,29 @@ class KerasBackup:
 
     def saved(self, train_dir: Path) -> Saved | None:
         data = train_dir / 'backup' / 'latest.weights.h5'
-        # Two files are all that there is; the second tells where to go on.
+        # There are no other files; the second one tells where to resume.
         metadata = data.with_name('training_metadata.json')
         return Saved(data, metadata, metadata) if data.exists() else None
 
-    def _path(self, train_dir: Path) -> Path:
+    def _open(self, train_dir: Path, mode: str) -> h5py.File:
         saved = self.saved(train_dir)
-        return saved.data if saved else train_dir / 'final.weights.h5'
+        return h5py.File(saved.data if saved else train_dir / 'final.weights.h5', mode)
 
     def tensors(self, train_dir: Path) -> Tensors:
-        with h5py.File(self._path(train_dir)) as file:
-            return {name: np.array(file[name]) for name in _dataset_names(file)}
+        with self._open(train_dir, 'r') as file:
+            return _datasets(file)
 
     def rewrite(self, train_dir: Path, change: Callable[[np.ndarray], np.ndarray]) -> None:
-        with h5py.File(self._path(train_dir), 'r+') as file:
-            for name in _dataset_names(file):
-                value = change(np.array(file[name]))
+        with self._open(train_dir, 'r+') as file:
+            for name, value in _datasets(file).items():
                 del file[name]
-                file.create_dataset(name, data=value)
+                file.create_dataset(name, data=change(value))
 
 
-def _dataset_names(file: h5py.File) -> list[str]:
-    names: list[str] = []
-    file.visititems(
-        lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None
-    )
-    return names
+def _datasets(file: h5py.File) -> Tensors:
+    items: dict[str, h5py.Dataset | h5py.Group] = {}
+    file.visititems(items.__setitem__)
+    return {name: np.array(item) for name, item in items.items() if isinstance(item, h5py.Dataset)}
 
 
 class Request(NamedTuple):
@@ -138,92 +130,48 @@ class Request(NamedTuple):
     diverge: bool = False
     """Train with a learning rate at which the loss does not stay finite."""
 
+    def flags(self) -> list[str]:
+        """Flags that all programs have."""
+        return as_flags(
+            data_dir=self.data_dir,
+            train_dir=self.train_dir,
+            max_steps=MAX_STEPS,
+            batch_size=BATCH_SIZE,
+            save_checkpoint_steps=self.save_steps,
+            **({'learning_rate': HUGE_LEARNING_RATE} if self.diverge else {}),
+        )
+
 
 class Program(NamedTuple):
     """A training program, as the harness sees it."""
 
     title: str
-    command: Callable[[Request], list[str]]
+    base_command: list[str]
+    """The flags of a request are added to it."""
     store: Store
     num_silent_steps: int = 0
     """Steps at the beginning of a run that print no line."""
 
-
-def _common_options(request: Request) -> list[str]:
-    return [
-        f'--data_dir={request.data_dir}',
-        f'--train_dir={request.train_dir}',
-        f'--max_steps={MAX_STEPS}',
-        f'--batch_size={BATCH_SIZE}',
-        *([f'--learning_rate={HUGE_LEARNING_RATE}'] if request.diverge else []),
-    ]
+    def command(self, request: Request) -> list[str]:
+        return [*self.base_command, *request.flags()]
 
 
-@functools.cache
-def project_flags() -> frozenset[str]:
-    """Names of the flags that this project's trainer has."""
-    command = [sys.executable, str(REPOSITORY / 'cifar10_train.py'), '--help']
-    listing = subprocess.run(
-        command, env=child_environment('cpu'), capture_output=True, text=True
-    ).stdout
-    return frozenset(re.findall(r'^ +--(?:\[no\])?(\w+)', listing, re.MULTILINE))
-
-
-def _project_command(request: Request) -> list[str]:
-    """This project's trainer.
-
-    Raises:
-      NotRun: checkpoints can't come as often as was asked for.
-    """
-    flags = project_flags()
-    if 'save_checkpoint_steps' in flags:
-        saving = f'--save_checkpoint_steps={request.save_steps}'
-    elif request.save_steps == SAVE_STEPS:
-        saving = '--save_checkpoint_secs=1'
-    else:
-        raise NotRun('needs --save_checkpoint_steps')
-    return [
-        sys.executable,
-        str(REPOSITORY / 'cifar10_train.py'),
-        *_common_options(request),
-        '--dataset=synthetic',
-        '--log_frequency=1',
-        '--seed=0',
-        saving,
-        *(['--deterministic'] if 'deterministic' in flags else []),
-    ]
-
-
-def _peer_command(module: str, *options: str) -> Callable[[Request], list[str]]:
-    def command(request: Request) -> list[str]:
-        return [
-            sys.executable,
-            '-m',
-            f'benchmarks.peers.{module}',
-            *_common_options(request),
-            f'--save_checkpoint_steps={request.save_steps}',
-            *options,
-        ]
-
-    return command
-
+_PROJECT = script_command(
+    'cifar10_train.py', dataset='synthetic', log_frequency=1, seed=0, deterministic=True
+)
+_SESSION = module_command('peers.monitored_session_train')
+_KERAS = module_command('peers.backup_and_restore_train')
 
 PROGRAMS = {
-    'project': Program('this project', _project_command, Checkpoints(), num_silent_steps=1),
-    'session': Program(
-        'MonitoredTrainingSession', _peer_command('monitored_session_train'), Checkpoints()
-    ),
-    'keras': Program(
-        'Keras BackupAndRestore', _peer_command('backup_and_restore_train'), KerasBackup()
-    ),
+    'project': Program('this project', _PROJECT, Checkpoints(), num_silent_steps=1),
+    'session': Program('MonitoredTrainingSession', _SESSION, Checkpoints()),
+    'keras': Program('Keras BackupAndRestore', _KERAS, KerasBackup()),
     'tutorial': Program(
-        "the tutorial's trainer",
-        _peer_command('monitored_session_train', '--start_over', '--stop_on_nan'),
-        Checkpoints(),
+        "the tutorial's trainer", [*_SESSION, '--start_over', '--stop_on_nan'], Checkpoints()
     ),
     'keras_double': Program(
         'Keras BackupAndRestore(double_checkpoint=True)',
-        _peer_command('backup_and_restore_train', '--double_checkpoint'),
+        [*_KERAS, '--double_checkpoint'],
         KerasBackup(),
     ),
 }

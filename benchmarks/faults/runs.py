@@ -1,4 +1,4 @@
-"""How is a training program started, watched, struck and ended?"""
+"""Runs of training programs that faults disturb, and disks that are small or full."""
 
 from __future__ import annotations
 
@@ -12,16 +12,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from benchmarks import processes
 from benchmarks.faults.programs import NotRun
 
-# Seconds after which a process counts as hung. A whole run takes about seven.
+# Seconds after which a process counts as hung. A complete run takes about seven.
 LIMIT = 90.0
 
 _STEP_LINE = re.compile(r'\bstep (\d+),? loss\b')
 
 
 def parse_step(line: str) -> int | None:
-    """The step that a line tells of, `step 20 loss 4.5` or `...: step 20, loss = 4.5 (...`."""
+    """The step in a line such as `step 20 loss 4.5` or `...: step 20, loss = 4.5 (...`."""
     found = _STEP_LINE.search(line)
     return int(found[1]) if found else None
 
@@ -37,9 +38,9 @@ class Run(NamedTuple):
 
     @property
     def steps(self) -> list[int]:
-        """The steps that the output tells of, in its order."""
-        found = (parse_step(line) for line in self.output.splitlines())
-        return [step for step in found if step is not None]
+        """The steps in the output, in its order."""
+        steps = map(parse_step, self.output.splitlines())
+        return [step for step in steps if step is not None]
 
     @property
     def last(self) -> int:
@@ -64,8 +65,8 @@ def ending_and_step(run: Run) -> str:
     return f'{ending(run)} ' + (f'after step {run.last}' if run.steps else 'at once')
 
 
-class Process:
-    """A process whose lines are read. Left by `with`, it is dead."""
+class Process(processes.Process):
+    """A process that prints the steps that it takes."""
 
     def __init__(
         self,
@@ -76,65 +77,37 @@ class Process:
     ) -> None:
         """
         Args:
-          command: the program and its arguments.
-          environment: of the process, whole.
+          command, environment: as of the base class.
           log: file for the output; the command is its first line.
           limit: seconds until the process is killed.
         """
-        self._lines: list[str] = []
-        self._log, self._title = log, ' '.join(command)
-        self._hung = False
         # A shell starts background jobs with Ctrl-C ignored, and children inherit that.
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        self._process = subprocess.Popen(
-            command,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            errors='replace',
-        )
-        self._timer = threading.Timer(limit, self._give_up)
-        self._timer.start()
-
-    def _give_up(self) -> None:
-        self._hung = True
-        self._process.kill()
-
-    def __enter__(self) -> Process:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._timer.cancel()
-        self._process.kill()
-        self._process.wait()
+        super().__init__(command, environment)
+        self._log, self._title = log, ' '.join(command)
+        self._lines: list[str] = []
+        self.kill_after(limit)
 
     def _read(self) -> Iterator[str]:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
+        for line in self.output:
             self._lines.append(line)
             yield line
 
     def steps(self) -> Iterator[int]:
-        """Each step as the process tells of it, until it ends."""
+        """Each step as the process prints it, until it ends."""
         return (step for line in self._read() if (step := parse_step(line)) is not None)
 
     def read_to(self, step: int) -> bool:
         """Waits for that step or a later one; False if the process ended before."""
         return any(seen >= step for seen in self.steps())
 
-    def send(self, number: signal.Signals) -> None:
-        """Sends a signal."""
-        self._process.send_signal(number)
-
     @contextlib.contextmanager
     def frozen(self) -> Iterator[None]:
         """Inside `with`, the process does nothing."""
         self.send(signal.SIGSTOP)
-        # One that has ended is not there to be waited for.
+        # A process that has been waited for can't be waited for again.
         with contextlib.suppress(ChildProcessError):
-            os.waitid(os.P_PID, self._process.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
+            os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
         try:
             yield
         finally:
@@ -144,9 +117,7 @@ class Process:
         """Waits for the end of the process."""
         for _ in self._read():
             pass
-        code = self._process.wait()
-        self._timer.cancel()
-        run = Run(code, ''.join(self._lines), self._hung)
+        run = Run(self._process.wait(), ''.join(self._lines), self.hung)
         self._log.write_text(f'{self._title}\n{run.output}{ending(run)}\n', encoding='utf-8')
         return run
 
@@ -202,7 +173,7 @@ def small_disk(folder: Path, megabytes: int = 200) -> Iterator[Mount]:
 def kept_full(folder: Path) -> Iterator[None]:
     """Inside `with`, every free byte of the disk is taken at once, also one that is freed."""
     full, done = threading.Event(), threading.Event()
-    path = folder / 'of_another_program'
+    path = folder / 'another_program'
 
     def fill() -> None:
         with open(path, 'ab', buffering=0) as file:

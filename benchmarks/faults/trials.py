@@ -1,4 +1,4 @@
-"""What did a program do under a fault, beside what it does undisturbed?"""
+"""Trials: a program under a fault, compared with what it does undisturbed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import tensorflow.compat.v1 as tf
 
 from benchmarks.faults.programs import MAX_STEPS, SAVE_STEPS, NotRun, Program, Request, Tensors
 from benchmarks.faults.runs import Mount, Process, Run, ending, ending_and_step
-from benchmarks.speed.__main__ import child_environment
+from benchmarks.processes import child_environment
 from cifar10_lib.base.errors import UserError
 
 # The step after which a fault comes: between two checkpoints, and in the middle of an epoch.
@@ -37,7 +37,7 @@ class Baseline(NamedTuple):
     last: int
     """The last step of that run."""
     start: int | None
-    """From where the next run went on."""
+    """The step from which the next run resumed."""
     final_after: Tensors
     """Saved at the end of that next run."""
 
@@ -90,50 +90,52 @@ class Trial:
 
     def _has_saved(self) -> bool:
         """Whether more is saved than the first weights."""
-        saved = self.program.store.saved(self.seen_from_here)
+        saved = self.program.store.saved(self.visible_train_dir)
         return saved is not None and not saved.index.stem.endswith('-0')
 
     @property
-    def seen_from_here(self) -> Path:
-        """The train folder, also where it is the program's own mount."""
+    def visible_train_dir(self) -> Path:
+        """The train folder as this process sees it, also where it is the program's own mount."""
         return self.mount.root / self.train_dir.relative_to('/') if self.mount else self.train_dir
 
     def tensors(self) -> Tensors | None:
         """What was saved last; None if it can't be read."""
         try:
-            return self.program.store.tensors(self.seen_from_here)
+            return self.program.store.tensors(self.visible_train_dir)
         except (LookupError, OSError, ValueError, tf.errors.OpError):
             return None
 
     def started_from(self, run: Run) -> int | None:
-        """The step from which a run went on; None if it took none."""
+        """The step from which a run resumed; None if it took none."""
         if not run.steps:
             return None
         return run.steps[0] - 1 - self.program.num_silent_steps
 
 
-def take_baseline(program: Program, folder: Path, data: Path) -> Baseline:
+def measure_baseline(program: Program, folder: Path, data: Path) -> Baseline:
     """Runs the program undisturbed, then killed, then on to the end.
 
     Raises:
       UserError: it doesn't train.
     """
-    trial = Trial(program, folder, data, 'undisturbed')
-    run = trial.run()
-    final = trial.tensors()
-    if run.code or final is None:
-        raise UserError(f'{program.title}: {ending(run)}: {run.output.strip()[-300:]}')
+    _, final = _run_to_end(Trial(program, folder, data, 'undisturbed'))
     trial = Trial(program, folder, data, 'broken_off')
     with trial.running() as process:
         process.send(signal.SIGKILL)
         last = process.finish().last
     broken_off = folder / 'broken_off'
     shutil.copytree(trial.train_dir, broken_off)
+    start, final_after = _run_to_end(trial)
+    return Baseline(final, broken_off, last, start, final_after)
+
+
+def _run_to_end(trial: Trial) -> tuple[int | None, Tensors]:
+    """The step from which the run resumed, and what it saved last."""
     run = trial.run()
-    final_after = trial.tensors()
-    if run.code or final_after is None:
-        raise UserError(f'{program.title}: {ending(run)}: {run.output.strip()[-300:]}')
-    return Baseline(final, broken_off, last, trial.started_from(run), final_after)
+    tensors = trial.tensors()
+    if run.code or tensors is None:
+        raise UserError(f'{trial.program.title}: {ending(run)}: {run.output.strip()[-300:]}')
+    return trial.started_from(run), tensors
 
 
 def is_finite(tensors: Tensors) -> bool:
@@ -156,14 +158,11 @@ def compare(found: Tensors | None, expected: Tensors) -> str:
         return NOT_FINITE
     if identical(found, expected):
         return 'weights bit-identical'
-    same_shapes = {name: value.shape for name, value in found.items()} == {
-        name: value.shape for name, value in expected.items()
-    }
-    if same_shapes and all(
-        np.allclose(found[name], expected[name], rtol=0, atol=CLOSE) for name in expected
-    ):
-        return 'weights close'
-    return OTHER
+    close = found.keys() == expected.keys() and all(
+        found[name].shape == value.shape and np.allclose(found[name], value, rtol=0, atol=CLOSE)
+        for name, value in expected.items()
+    )
+    return 'weights close' if close else OTHER
 
 
 def describe_start(start: int | None, before: int) -> str:
@@ -176,7 +175,7 @@ def describe_start(start: int | None, before: int) -> str:
 
 
 def describe_end(last: int) -> str:
-    """Nothing where a run ended at the step that it was asked for."""
+    """Where a run ended; empty if at MAX_STEPS."""
     return '' if last == MAX_STEPS else f', ended at step {last} instead of {MAX_STEPS}'
 
 
@@ -188,9 +187,9 @@ def describe_weights(
     Args:
       found: what was saved last.
       baseline: what the program does undisturbed.
-      start: the step from which the run went on.
-      damaged: the run began with damaged files. It took the damage in where it began
-        at the step at which it begins with whole ones, but ended with other weights.
+      start: the step from which the run resumed.
+      damaged: the run began with damaged files. It trained on the damage where it began
+        at the step at which it begins with intact ones, but ended with other weights.
     """
     words = compare(found, baseline.final)
     if damaged and found is not None and words in (OTHER, NOT_FINITE):
@@ -202,7 +201,7 @@ def describe_weights(
 
 
 def start_again(trial: Trial, baseline: Baseline, before: int, damaged: bool = False) -> str:
-    """Starts the program after a fault, twice if the first start fails; says what it did."""
+    """What the program does when it is started after a fault; twice, if the first start fails."""
 
     def describe(run: Run) -> str:
         if run.code:
@@ -220,13 +219,13 @@ def start_again(trial: Trial, baseline: Baseline, before: int, damaged: bool = F
     return f'{ending(run)}; next start: {describe(again)}'
 
 
-def describe_struck(trial: Trial, baseline: Baseline, run: Run, repaired: str = '') -> str:
-    """What a run did under a fault, and what the next start did where the run did not get through.
+def describe_run(trial: Trial, baseline: Baseline, run: Run, repaired: str = '') -> str:
+    """What a run did under a fault, and the next start where the run did not reach its end.
 
     Args:
-      trial: of the run.
+      trial: of the run, which has ended.
       baseline: what the program does undisturbed.
-      run: which the fault struck, and which has ended.
+      run: the run.
       repaired: what was put right before the next start.
     """
     if not run.code and run.last >= MAX_STEPS:

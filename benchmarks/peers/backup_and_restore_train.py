@@ -2,7 +2,7 @@
 
     python -m benchmarks.peers.backup_and_restore_train --data_dir=DIRECTORY --train_dir=FOLDER
 
-A peer for `faults.py`, with the network and input of `keras_train.py`. The backup lies in
+A peer for `benchmarks.faults`, with the network and input of `keras_train.py`. The backup lies in
 `backup` in the folder, and Keras deletes it when training has ended; the final weights
 are saved beside it.
 """
@@ -45,7 +45,7 @@ def build_model(batch_size: int, learning_rate: float) -> keras.Model:
 
 
 def main() -> None:
-    """Trains as the command line says."""
+    """Trains with the options of the command line."""
     parser = peer_parser(__doc__)
     parser.add_argument(
         '--double_checkpoint', action='store_true', help='keep the last backup but one as well'

@@ -14,17 +14,8 @@ import tensorflow as tf
 from tensorflow import keras
 
 import cifar10_input
-from benchmarks.speed.worker import (
-    CONSTANT,
-    EVALUATION,
-    EVALUATION_BATCH,
-    INPUT,
-    TRAIN,
-    Options,
-    Ticker,
-    constant_batch,
-    parse_options,
-)
+from benchmarks.speed import worker
+from benchmarks.speed.worker import Options, Ticker
 
 
 class LocalResponseNormalization(keras.layers.Layer):
@@ -139,7 +130,7 @@ def evaluation_batches(data_dir: str) -> tf.data.Dataset:
         return cifar10_input.evaluation_crop(images), labels
 
     records = _records(cifar10_input.test_files(data_dir))
-    return _ahead(records.batch(EVALUATION_BATCH).map(decode_and_crop))
+    return _ahead(records.batch(worker.EVALUATION_BATCH).map(decode_and_crop))
 
 
 def _fit(batches: tf.data.Dataset, options: Options) -> None:
@@ -159,16 +150,14 @@ def train_end_to_end(options: Options) -> None:
 
 def train_on_constant_batch(options: Options) -> None:
     """Training on a constant batch."""
-    batch = constant_batch(options.batch_size)
+    batch = worker.constant_batch(options.batch_size)
     _fit(tf.data.Dataset.from_tensors(batch).cache().repeat(), options)
 
 
 def read_input(options: Options) -> None:
     """The training batches, computed and thrown away."""
-    ticker = Ticker(options.batch_size, options.log_frequency)
-    batches = training_batches(options.data_dir, options.batch_size)
-    for _, _batch in zip(options.steps, batches, strict=False):
-        ticker.tick()
+    batches = iter(training_batches(options.data_dir, options.batch_size))
+    worker.repeat(lambda: next(batches), options)
 
 
 def evaluate(options: Options) -> None:
@@ -177,23 +166,19 @@ def evaluate(options: Options) -> None:
     model.compile(metrics=['sparse_categorical_accuracy'], jit_compile=False)
     batches = evaluation_batches(options.data_dir)
     ticker = Ticker(cifar10_input.count_examples(cifar10_input.test_files(options.data_dir)))
-    for _ in options.steps:
-        model.evaluate(batches, verbose=0)
-        ticker.tick()
+    worker.repeat(lambda: model.evaluate(batches, verbose=0), options, ticker)
 
 
 RUN = {
-    TRAIN: train_end_to_end,
-    CONSTANT: train_on_constant_batch,
-    INPUT: read_input,
-    EVALUATION: evaluate,
+    worker.TRAIN: train_end_to_end,
+    worker.CONSTANT: train_on_constant_batch,
+    worker.INPUT: read_input,
+    worker.EVALUATION: evaluate,
 }
 
 
 def main() -> None:
-    """Runs the task that the command line names."""
-    options = parse_options(__doc__)
-    RUN[options.task](options)
+    worker.run_task(__doc__, RUN)
 
 
 if __name__ == '__main__':

@@ -2,10 +2,9 @@
 
     python -m benchmarks.peers.monitored_session_train --data_dir=DIRECTORY --train_dir=FOLDER
 
-A peer for `faults.py`: this project's network and distortions, and around them nothing
-but tf.train.MonitoredTrainingSession. `--start_over --stop_on_nan` make it what the
-tutorial's trainer was: the folder deleted at every start, and a hook that looks at the
-loss.
+A peer for `benchmarks.faults`: this project's network and distortions, and around them nothing
+but tf.train.MonitoredTrainingSession. `--start_over --stop_on_nan` make it the
+tutorial's trainer: the folder deleted at every start, and a hook that looks at the loss.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import tensorflow
 import tensorflow.compat.v1 as tf
 
 import cifar10
-import cifar10_input
+from benchmarks.peers import keras_train
 
 SEED = 0
 
@@ -36,32 +35,16 @@ def peer_parser(description: str | None) -> argparse.ArgumentParser:
 
 
 def print_step(step: int, loss: float) -> None:
-    """The line that tells of a step which is done."""
+    """Prints the line of a step that is done."""
     print(f'step {step} loss {loss:.4f}', flush=True)
-
-
-def training_batches(data_dir: str, batch_size: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """Images float32 [batch_size, 24, 24, 3], distorted; labels int32 [batch_size].
-
-    The stream begins at its beginning at every start: no position is saved.
-    """
-
-    def decode_and_distort(index: tf.Tensor, records: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        images, labels = cifar10_input.decode_records(records)
-        numbers = cifar10_input.random_numbers(SEED, index * batch_size, batch_size)
-        return cifar10_input.distort(images, numbers), labels
-
-    files = cifar10_input.train_files(data_dir)
-    records = tf.data.FixedLengthRecordDataset(files, cifar10_input.CIFAR10_RECORD.record_bytes)
-    stream = records.shuffle(cifar10_input.SHUFFLE_WINDOW, seed=SEED).repeat()
-    batches = stream.batch(batch_size, drop_remainder=True).enumerate().map(decode_and_distort)
-    return tf.data.make_one_shot_iterator(batches.prefetch(2)).get_next()
 
 
 def train(options: argparse.Namespace) -> None:
     """Trains until `options.max_steps`."""
     tf.set_random_seed(SEED)
-    images, labels = training_batches(options.data_dir, options.batch_size)
+    # The stream begins at its beginning at every start: no position is saved.
+    batches = keras_train.training_batches(options.data_dir, options.batch_size)
+    images, labels = tf.data.make_one_shot_iterator(batches).get_next()
     total_loss = cifar10.loss(
         cifar10.inference(images, cifar10.Options(seed=SEED, summaries=False)), labels
     )
@@ -82,7 +65,7 @@ def train(options: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    """Trains as the command line says."""
+    """Trains with the options of the command line."""
     parser = peer_parser(__doc__)
     parser.add_argument('--start_over', action='store_true', help='first delete --train_dir')
     parser.add_argument('--stop_on_nan', action='store_true', help='look at the loss')

@@ -1,4 +1,4 @@
-"""PyTorch on the same layers, with the same distortions, a whole batch at once.
+"""PyTorch on the same layers, with the same distortions of a batch at once.
 
     python -m benchmarks.peers.torch_train --data_dir=cifar10_data/cifar-10-batches-bin
 
@@ -18,17 +18,8 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from benchmarks.speed.worker import (
-    CONSTANT,
-    EVALUATION,
-    EVALUATION_BATCH,
-    INPUT,
-    TRAIN,
-    Options,
-    Ticker,
-    constant_batch,
-    parse_options,
-)
+from benchmarks.speed import worker
+from benchmarks.speed.worker import Options, Ticker
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 
@@ -155,7 +146,7 @@ def train_end_to_end(options: Options) -> None:
 
 def train_on_constant_batch(options: Options) -> None:
     """Training on a constant batch."""
-    images, labels = (torch.from_numpy(part) for part in constant_batch(options.batch_size))
+    images, labels = (torch.from_numpy(part) for part in worker.constant_batch(options.batch_size))
     device = _device(options)
     images = images.permute(0, 3, 1, 2).to(device, memory_format=LAYOUT)
     batch = images, labels.long().to(device)
@@ -164,10 +155,8 @@ def train_on_constant_batch(options: Options) -> None:
 
 def read_input(options: Options) -> None:
     """The training batches, computed and thrown away."""
-    ticker = Ticker(options.batch_size, options.log_frequency)
     batches = training_batches(options.data_dir, options.batch_size)
-    for _, _batch in zip(options.steps, batches, strict=False):
-        ticker.tick()
+    worker.repeat(lambda: next(batches), options)
 
 
 @torch.inference_mode()
@@ -180,8 +169,8 @@ def evaluate(options: Options) -> None:
         if step == 1:
             ticker = Ticker(len(labels))
         hits = 0
-        pairs = zip(images.split(EVALUATION_BATCH), labels.split(EVALUATION_BATCH), strict=True)
-        for batch_images, batch_labels in pairs:
+        parts = (part.split(worker.EVALUATION_BATCH) for part in (images, labels))
+        for batch_images, batch_labels in zip(*parts, strict=True):
             crops = _standardize(batch_images[:, :, 4:28, 4:28].float())
             predictions = network(crops.to(device, memory_format=LAYOUT)).argmax(dim=1)
             hits += int((predictions == batch_labels.to(device)).sum())
@@ -193,19 +182,17 @@ def _device(options: Options) -> str:
 
 
 RUN = {
-    TRAIN: train_end_to_end,
-    CONSTANT: train_on_constant_batch,
-    INPUT: read_input,
-    EVALUATION: evaluate,
+    worker.TRAIN: train_end_to_end,
+    worker.CONSTANT: train_on_constant_batch,
+    worker.INPUT: read_input,
+    worker.EVALUATION: evaluate,
 }
 
 
 def main() -> None:
-    """Runs the task that the command line names."""
-    options = parse_options(__doc__)
     torch.set_num_threads(os.cpu_count() or 1)
     torch.manual_seed(0)
-    RUN[options.task](options)
+    worker.run_task(__doc__, RUN)
 
 
 if __name__ == '__main__':

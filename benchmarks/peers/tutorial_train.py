@@ -1,4 +1,4 @@
-"""The tutorial's formulation, written anew: queue runners and the plain operations.
+"""The tutorial's formulation, rewritten: queue runners and the plain operations.
 
     python -m benchmarks.peers.tutorial_train --data_dir=cifar10_data/cifar-10-batches-bin \
         --train_dir=tutorial_train
@@ -16,16 +16,9 @@ import tempfile
 
 import tensorflow.compat.v1 as tf
 
-from benchmarks.speed.project import held_batch, run_steps, save_initial_weights
-from benchmarks.speed.worker import (
-    CONSTANT,
-    EVALUATION,
-    INPUT,
-    TRAIN,
-    Options,
-    Ticker,
-    parse_options,
-)
+from benchmarks.speed import worker
+from benchmarks.speed.project import constant_batch, run_steps, save_initial_weights
+from benchmarks.speed.worker import Options, Ticker
 from cifar10_input import count_examples, test_files, train_files
 from cifar10_lib.training.console import ConsoleHook
 
@@ -199,7 +192,7 @@ def train_end_to_end(options: Options) -> None:
 def train_on_constant_batch(options: Options) -> None:
     """The same step without input, summaries and checkpoints."""
     with tf.Graph().as_default():
-        images, labels = held_batch(options.batch_size)
+        images, labels = constant_batch(options.batch_size)
         total_loss = loss(inference(images), labels)
         train_op = train(total_loss, options.batch_size)
         run_steps(train_op, total_loss, options, tf.ConfigProto(allow_soft_placement=True))
@@ -209,27 +202,23 @@ def read_input(options: Options) -> None:
     """The training batches, computed and thrown away."""
     with tf.Graph().as_default():
         batch = tf.group(*training_batches(options.data_dir, options.batch_size))
-        ticker = Ticker(options.batch_size, options.log_frequency)
         with tf.train.MonitoredSession() as session:
-            for _ in options.steps:
-                session.run(batch)
-                ticker.tick()
+            worker.repeat(lambda: session.run(batch), options)
 
 
 def evaluate(options: Options) -> None:
     """Scores the test images again and again, each time restoring the checkpoint."""
     num_examples = count_examples(test_files(options.data_dir))
     num_batches = math.ceil(num_examples / EVALUATION_BATCH)
-    ticker = Ticker(num_examples)
     with tempfile.TemporaryDirectory() as directory, tf.Graph().as_default():
         checkpoint = save_initial_weights(directory)
         images, labels = evaluation_batches(options.data_dir, EVALUATION_BATCH)
         hits = tf.nn.in_top_k(inference(images), labels, 1)
         averages = tf.train.ExponentialMovingAverage(0.9999)
         saver = tf.train.Saver(averages.variables_to_restore())
-        for _ in options.steps:
-            _count_hits(saver, checkpoint, hits, num_batches)
-            ticker.tick()
+        worker.repeat(
+            lambda: _count_hits(saver, checkpoint, hits, num_batches), options, Ticker(num_examples)
+        )
 
 
 def _count_hits(saver: tf.train.Saver, checkpoint: str, hits: tf.Tensor, num_batches: int) -> int:
@@ -245,18 +234,16 @@ def _count_hits(saver: tf.train.Saver, checkpoint: str, hits: tf.Tensor, num_bat
 
 
 RUN = {
-    TRAIN: train_end_to_end,
-    CONSTANT: train_on_constant_batch,
-    INPUT: read_input,
-    EVALUATION: evaluate,
+    worker.TRAIN: train_end_to_end,
+    worker.CONSTANT: train_on_constant_batch,
+    worker.INPUT: read_input,
+    worker.EVALUATION: evaluate,
 }
 
 
 def main() -> None:
-    """Runs the task that the command line names."""
-    options = parse_options(__doc__)
     logging.getLogger('tensorflow').setLevel(logging.ERROR)
-    RUN[options.task](options)
+    worker.run_task(__doc__, RUN)
 
 
 if __name__ == '__main__':

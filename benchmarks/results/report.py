@@ -1,4 +1,4 @@
-"""What do the results of recipes say? Their files, the table and the figure."""
+"""Report of the results of recipes: their files, the table and the figure."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ import json
 import math
 import os
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from benchmarks.speed.report import markdown_table
+from benchmarks.results import published
+from benchmarks.results.published import MNIST, MNIST_DIR, ROWS
+from benchmarks.tables import markdown_table
 from cifar10_lib.base import files
 from cifar10_lib.base.errors import UserError, os_errors_named
 from cifar10_lib.base.files import read_text
@@ -35,23 +37,23 @@ HEADER = (
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """What one run of a recipe came to."""
+    """Result of one run of a recipe."""
 
     preset: str
     dataset: str
     seed: int
     use_bf16: bool
     recipe: dict[str, Any]
-    """Values of `cifar10_recipe.Recipe`."""
+    """Values of `cifar10_lib.nn.recipes.Recipe`."""
     seconds: float
     """Of training, without evaluations."""
     precision: float
     """On all test images, after the last step."""
     precision_of_views: float | None
-    """Likewise, of probabilities averaged over ten views; None where that makes no sense."""
+    """Likewise, of probabilities averaged over ten views; None where training saw no such views."""
     num_test_images: int
     curve: list[list[float]]
-    """Examples seen, seconds of training, and precision, in the midst of training."""
+    """Examples seen, seconds of training, and precision, at moments of training."""
     machine: str
     date: str
 
@@ -65,13 +67,8 @@ class Result:
 
 
 def run_name(preset: str, seed: int, use_bf16: bool) -> str:
-    """What a run's folder and its result are called."""
+    """Name of a run's folder and of its result."""
     return f'{preset}-{"bf16-" if use_bf16 else ""}{seed}'
-
-
-def path_of(result: Result, folder: str) -> str:
-    """Where a result is kept."""
-    return os.path.join(folder, f'{result.name}.json')
 
 
 def store(result: Result, folder: str) -> None:
@@ -80,32 +77,28 @@ def store(result: Result, folder: str) -> None:
     Raises:
       UserError: it can't be written.
     """
-    path = path_of(result, folder)
+    path = os.path.join(folder, f'{result.name}.json')
     with os_errors_named(path):
         os.makedirs(folder, exist_ok=True)
         files.replace_text(path, json.dumps(dataclasses.asdict(result)) + '\n')
 
 
-def load(folder: str, presets: Sequence[str]) -> list[Result]:
-    """All results in a folder, in the order of their names.
-
-    Args:
-      folder: that of the files.
-      presets: the names of all.
+def load(folder: str) -> list[Result]:
+    """The results in a folder, in the order of their names.
 
     Raises:
-      UserError: names the file that is no result.
+      UserError: a file is no result, or one of another recipe than the preset's of today.
     """
-    return [_read(path, presets) for path in files.matching(folder, '*.json')]
+    return [_read(path) for path in files.matching(folder, '*.json')]
 
 
-def _read(path: str, presets: Sequence[str]) -> Result:
+def _read(path: str) -> Result:
     expected = 'expected a result as benchmarks.results writes it'
     text = read_text(path, expected)
     try:
         result = Result(**json.loads(text))
         sound = (
-            result.preset in presets
+            result.preset in ROWS
             and os.path.basename(path) == f'{result.name}.json'
             and isinstance(result.recipe, dict)
             and {'max_steps', 'batch_size'} <= result.recipe.keys()
@@ -120,6 +113,13 @@ def _read(path: str, presets: Sequence[str]) -> Result:
         sound = False
     if not sound:
         raise UserError(f'{path}: {expected}')
+    kept = published.complete_recipe(result.recipe)
+    for name, value in dataclasses.asdict(published.row_recipe(result.preset)).items():
+        if kept[name] != value:
+            raise UserError(
+                f'{path}: has --{name}={kept[name]}; the preset {result.preset} has {value}; '
+                f'to run it again, move the file and the folder {result.name} away'
+            )
     return result
 
 
@@ -128,12 +128,12 @@ def _is_number(value: object) -> bool:
     return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]
 
 
-def _groups(results: Sequence[Result], order: Sequence[str]) -> list[list[Result]]:
-    """Runs that differ by their seeds alone, in the order of their presets in `order`."""
-    places = {preset: place for place, preset in enumerate(order)}
+def _groups(results: Sequence[Result]) -> list[list[Result]]:
+    """Runs that differ by their seeds alone, in the order of their presets in `ROWS`."""
+    presets = list(ROWS)
 
     def command(result: Result) -> tuple[int, bool, str]:
-        return places[result.preset], result.use_bf16, result.machine
+        return presets.index(result.preset), result.use_bf16, result.machine
 
     ordered = sorted(results, key=lambda result: (command(result), result.seed))
     return [list(group) for _, group in itertools.groupby(ordered, command)]
@@ -142,35 +142,32 @@ def _groups(results: Sequence[Result], order: Sequence[str]) -> list[list[Result
 # -------------------------------------------------------------------------------- table
 
 
-def table(results: Sequence[Result], presets: Mapping[str, tuple[Sequence[str], str]]) -> str:
-    """A Markdown table, of one line for each command, and below it the machine.
-
-    Args:
-      results: of the presets.
-      presets: of each preset there is, in the order of the lines, the flags of the trainer and
-        what was published.
-    """
-    groups = _groups(results, tuple(presets))
+def table(results: Sequence[Result]) -> str:
+    """A Markdown table, of one line for each command, and below it the machine."""
     machines = sorted({result.machine for result in results})
-    lines = [_line(group, *presets[group[0].preset], machines) for group in groups]
-    measured = [
+    lines = [_line(group, machines) for group in _groups(results)]
+    numbered = [
         f'({place}) {machine}' if len(machines) > 1 else machine
         for place, machine in enumerate(machines, 1)
     ]
-    return f'{markdown_table(HEADER, lines)}\n\nMeasured on {"; ".join(measured)}.'
+    return f'{markdown_table(HEADER, lines)}\n\nMeasured on {"; ".join(numbered)}.'
 
 
-def _line(
-    group: Sequence[Result], flags: Sequence[str], published: str, machines: Sequence[str]
-) -> tuple[str, ...]:
-    first = group[0]
+def _line(group: Sequence[Result], machines: Sequence[str]) -> tuple[str, ...]:
+    first, row = group[0], ROWS[group[0].preset]
+    flags = [
+        f'--preset={first.preset}',
+        *([f'--max_steps={row.max_steps}'] if row.max_steps else []),
+        *([f'--data_dir={MNIST_DIR}'] if row.dataset == MNIST else []),
+        *(['--use_bf16'] if first.use_bf16 else []),
+    ]
     views = [r.precision_of_views for r in group if r.precision_of_views is not None]
     minutes = f'{statistics.median(result.seconds for result in group) / 60:.1f}'
     return (
-        f'`{" ".join([*flags, *(["--use_bf16"] if first.use_bf16 else [])])}`',
-        published or '–',
-        _spread([result.precision for result in group]),
-        _spread(views) if views else '–',
+        f'`{" ".join(flags)}`',
+        row.published or '–',
+        _mean_and_range([result.precision for result in group]),
+        _mean_and_range(views) if views else '–',
         f'{first.recipe["max_steps"]:,}',
         str(first.recipe['batch_size']),
         f'{minutes} ({machines.index(first.machine) + 1})' if len(machines) > 1 else minutes,
@@ -178,7 +175,7 @@ def _line(
     )
 
 
-def _spread(values: Sequence[float]) -> str:
+def _mean_and_range(values: Sequence[float]) -> str:
     mean = f'{statistics.mean(values):.3f}'
     return mean if len(values) == 1 else f'{mean} ({min(values):.3f} to {max(values):.3f})'
 
@@ -186,14 +183,9 @@ def _spread(values: Sequence[float]) -> str:
 # ------------------------------------------------------------------------------- figure
 
 
-def draw(results: Sequence[Result], order: Sequence[str]) -> Figure:
-    """Precision against time: a panel for each data set, a line for each run.
-
-    Args:
-      results: of the presets.
-      order: the names of all presets.
-    """
-    groups = _groups(results, order)
+def draw(results: Sequence[Result]) -> Figure:
+    """Precision against time: a panel for each data set, a line for each run."""
+    groups = _groups(results)
     datasets = list(dict.fromkeys(group[0].dataset for group in groups))
     figure = Figure(figsize=(9, 4.6 * len(datasets)), layout='constrained')
     panels = figure.subplots(len(datasets), squeeze=False)[:, 0]
@@ -212,14 +204,8 @@ def _draw_panel(axes: Axes, groups: Sequence[Sequence[Result]]) -> None:
             minutes = [seconds / 60 for _, seconds, _ in result.curve]
             precisions = [precision for *_, precision in result.curve]
             # Lines whose labels begin with _ are not in the legend.
-            axes.plot(
-                minutes,
-                precisions,
-                style,
-                color=color,
-                label='_' if number else label,
-                linewidth=1.6,
-            )
+            shown = '_' if number else label
+            axes.plot(minutes, precisions, style, color=color, label=shown, linewidth=1.6)
             axes.plot(minutes[-1], precisions[-1], 'o', color=color, markersize=5)
     axes.set_xscale('log')
     axes.xaxis.set_major_formatter(FuncFormatter(lambda minutes, place: f'{minutes:g}'))

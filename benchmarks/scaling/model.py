@@ -1,4 +1,4 @@
-"""How well should towers scale on GPUs? A model on paper, printed as Markdown.
+"""Model on paper of how towers scale on GPUs, printed as Markdown.
 
     python -m benchmarks.scaling.model
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from benchmarks.speed.flops import training_flops
-from benchmarks.speed.report import markdown_table
+from benchmarks.tables import markdown_table
 from cifar10_multi_gpu_train import CPU, FIRST, MIRRORED
 
 # float32 values: those of the weights, and of a standardised image.
@@ -111,27 +111,28 @@ def efficiency(machine: Machine, variables: str, num_towers: int, batch_size: in
 
 
 def smallest_batch(machine: Machine, variables: str, num_towers: int) -> float:
-    """The whole batch from which on N towers are faster than one GPU with all of it."""
+    """The complete batch from which on N towers are faster than one GPU with all of it."""
     saved = (1 - 1 / num_towers) * seconds_per_example(machine)
     return reduction_seconds(machine, variables, num_towers) / saved
 
 
 def tables() -> str:
     """Efficiencies and smallest batches, one row for each machine and home."""
-    lines = []
-    for machine in MACHINES:
-        for variables in (CPU, FIRST, MIRRORED):
-            cells = [
-                f'{100 * efficiency(machine, variables, n, batch_size):.0f}%'
-                for batch_size in (128, 1024)
-                for n in TOWERS
-            ]
-            smallest = [f'{smallest_batch(machine, variables, n):,.0f}' for n in TOWERS]
-            lines.append((machine.name, variables, *cells, *smallest))
+    sizes = [(n, batch_size) for batch_size in (128, 1024) for n in TOWERS]
+    lines = [
+        (
+            machine.name,
+            variables,
+            *(f'{100 * efficiency(machine, variables, *size):.0f}%' for size in sizes),
+            *(f'{smallest_batch(machine, variables, n):,.0f}' for n in TOWERS),
+        )
+        for machine in MACHINES
+        for variables in (CPU, FIRST, MIRRORED)
+    ]
     header = (
         'GPU and link',
         '`--variables`',
-        *(f'{n} × {batch_size}' for batch_size in (128, 1024) for n in TOWERS),
+        *(f'{n} × {batch_size}' for n, batch_size in sizes),
         *(f'pays from, {n}' for n in TOWERS),
     )
     return markdown_table(header, lines)

@@ -1,4 +1,4 @@
-"""Benchmark of towers: their steps in turn with those of one device.
+"""Cost of towers: their steps, in turns with those of one device.
 
     python -m benchmarks.scaling.towers
 
@@ -22,16 +22,14 @@ import tensorflow.compat.v1 as tf
 import cifar10_multi_gpu_train
 import cifar10_train
 from benchmarks.graphs import TrainingGraph, build_training_graph
-from benchmarks.speed.report import markdown_table
+from benchmarks.speed.steps import Runner, take_turns
+from benchmarks.tables import markdown_table, median_and_range, median_ratio
 from cifar10_lib.base.errors import UserError
 from cifar10_lib.base.flags import run_script, setting
 from cifar10_lib.data.prepare import prepare
 from cifar10_lib.nn.towers import FIRST, MIRRORED
 
 NUM_CORES = 2
-
-# The first steps allocate memory and choose kernels.
-WARM_UP_STEPS = 10
 
 GRAPH_SIZES = (1, 2, 4, 8, 16)
 
@@ -66,7 +64,7 @@ VARIANTS = (
 
 
 def build(variant: Variant, data_dir: str, batch_size: int) -> TrainingGraph:
-    """The trainers' own graph."""
+    """The trainers' own graph, each tower on a virtual device."""
     values = {'data_dir': data_dir, 'dataset': 'auto'}
     if variant.home is None:
         return build_training_graph(
@@ -82,63 +80,21 @@ def build(variant: Variant, data_dir: str, batch_size: int) -> TrainingGraph:
     )
 
 
-class Runner:
-    """A variant's graph and session, ready to take steps."""
-
-    def __init__(self, variant: Variant, data_dir: str, batch_size: int) -> None:
-        training = build(variant, data_dir, batch_size)
-        self._train_op = training.train_op
-        with self._train_op.graph.as_default():
-            self._session = tf.Session(config=training.config)
-            self._session.run(tf.global_variables_initializer())
-            self._session.run(tf.local_variables_initializer())
-
-    def seconds_per_step(self, num_steps: int) -> float:
-        begin = time.perf_counter()
-        for _ in range(num_steps):
-            self._session.run(self._train_op)
-        return (time.perf_counter() - begin) / num_steps
-
-    def trace(self) -> tf.RunMetadata:
-        """Of one step."""
-        metadata = tf.RunMetadata()
-        options = tf.RunOptions(trace_level=tf.RunOptions.FULL_TRACE)
-        self._session.run(self._train_op, options=options, run_metadata=metadata)
-        return metadata
+def make_runner(variant: Variant, data_dir: str, batch_size: int) -> Runner:
+    training = build(variant, data_dir, batch_size)
+    return Runner(training.train_op, training.config)
 
 
-# --------------------------------------------------------------------------- turns
-
-
-def take_turns(runners: Sequence[Runner], rounds: int, steps: int) -> list[list[float]]:
-    """Seconds a step of each runner in each round; the order is turned round after each."""
-    for runner in runners:
-        runner.seconds_per_step(WARM_UP_STEPS)
-    seconds: list[list[float]] = [[] for _ in runners]
-    order = list(zip(runners, seconds, strict=True))
-    for _ in range(rounds):
-        for runner, measured in order:
-            measured.append(runner.seconds_per_step(steps))
-        order.reverse()
-    return seconds
-
-
-def turns_table(names: Sequence[str], seconds: Sequence[Sequence[float]]) -> str:
+def turns_table(names: Sequence[str], times: Sequence[Sequence[float]]) -> str:
     """Step times, and their ratios to those of the first two variants in the same round."""
-    lines = []
-    for name, measured in zip(names, seconds, strict=True):
-        median, low, high = (1000 * f(measured) for f in (statistics.median, min, max))
-        ratios = [
-            statistics.median(own / other for own, other in zip(measured, reference, strict=True))
-            for reference in seconds[:2]
-        ]
-        lines.append(
-            (
-                name,
-                f'{median:.1f} ({low:.1f} to {high:.1f})',
-                *(f'{100 * ratio - 100:+.0f}%' for ratio in ratios),
-            )
+    lines = [
+        (
+            name,
+            median_and_range(own, digits=1),
+            *(f'{100 * median_ratio(own, reference) - 100:+.0f}%' for reference in times[:2]),
         )
+        for name, own in zip(names, times, strict=True)
+    ]
     header = ('variant', 'ms a step: median (min to max)', *(f'against {n}' for n in names[:2]))
     return markdown_table(header, lines)
 
@@ -147,7 +103,7 @@ def turns_table(names: Sequence[str], seconds: Sequence[Sequence[float]]) -> str
 
 
 class GraphSize(NamedTuple):
-    """What N towers make of a graph."""
+    """Size of the training graph of some number of towers."""
 
     seconds: float
     """To build it."""
@@ -164,7 +120,8 @@ def graph_size(num_towers: int, home: str, data_dir: str) -> GraphSize:
     train_op = build(Variant('', num_towers, home), data_dir, 2 * num_towers).train_op
     seconds = time.perf_counter() - begin
     definition = train_op.graph.as_graph_def()
-    return GraphSize(seconds, len(definition.node), definition.ByteSize(), longest_path(train_op))
+    length = longest_path(train_op)
+    return GraphSize(seconds, len(definition.node), definition.ByteSize(), length)
 
 
 def longest_path(target: tf.Operation) -> int:
@@ -181,21 +138,22 @@ def graphs_table(home: str, data_dir: str) -> str:
     """Sizes of the graphs of 1 to 16 towers."""
     lines = []
     for num_towers in GRAPH_SIZES:
-        size = graph_size(num_towers, home, data_dir)
-        lines.append(
-            (
-                f'{num_towers}',
-                f'{size.seconds:.2f} s',
-                f'{size.nodes:,}',
-                f'{size.num_bytes / 1000:,.0f} kB',
-                f'{size.longest_path}',
-            )
-        )
+        seconds, nodes, num_bytes, length = graph_size(num_towers, home, data_dir)
+        sizes = (f'{seconds:.2f} s', f'{nodes:,}', f'{num_bytes / 1000:,.0f} kB', f'{length}')
+        lines.append((f'{num_towers}', *sizes))
     header = (f'towers, {home}', 'build', 'operations', 'GraphDef', 'longest chain')
     return markdown_table(header, lines)
 
 
 # --------------------------------------------------------------------------- trace
+
+
+def trace(runner: Runner) -> tf.RunMetadata:
+    """Trace of one step."""
+    metadata = tf.RunMetadata()
+    options = tf.RunOptions(trace_level=tf.RunOptions.FULL_TRACE)
+    runner.session.run(runner.train_op, options=options, run_metadata=metadata)
+    return metadata
 
 
 def tower_spans(metadata: tf.RunMetadata) -> dict[str, tuple[int, int]]:
@@ -216,8 +174,8 @@ def tower_spans(metadata: tf.RunMetadata) -> dict[str, tuple[int, int]]:
 def overlap(spans: Sequence[tuple[int, int]]) -> float:
     """Of the time in which any tower is at work, the fraction in which all are."""
     together = min(end for _, end in spans) - max(begin for begin, _ in spans)
-    whole = max(end for _, end in spans) - min(begin for begin, _ in spans)
-    return max(0, together) / whole
+    total = max(end for _, end in spans) - min(begin for begin, _ in spans)
+    return max(0, together) / total
 
 
 def overlaps_table(variants: Sequence[Variant], runners: Sequence[Runner], steps: int) -> str:
@@ -225,18 +183,13 @@ def overlaps_table(variants: Sequence[Variant], runners: Sequence[Runner], steps
     lines = []
     for variant, runner in zip(variants, runners, strict=True):
         if variant.home:
-            traces = [tower_spans(runner.trace()) for _ in range(steps)]
+            traces = [tower_spans(trace(runner)) for _ in range(steps)]
             median = statistics.median(overlap(list(spans.values())) for spans in traces)
             lines.append((variant.name, f'{min(map(len, traces))}', f'{100 * median:.0f}%'))
     return markdown_table(('variant', 'devices at work', 'time in which all are'), lines)
 
 
 # ----------------------------------------------------------------------------- main
-
-
-def pin_to_cores() -> None:
-    """Keeps this process, and all threads that it will start, on the same cores."""
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:NUM_CORES])
 
 
 def main(settings: TowersSettings) -> None:
@@ -247,14 +200,15 @@ def main(settings: TowersSettings) -> None:
     """
     if settings.batch_size % 12:
         raise UserError(f'--batch_size={settings.batch_size}: expected a multiple of 12')
-    pin_to_cores()
-    prepared = prepare(settings.data_dir, settings.dataset)
+    # This process, and all threads that it will start, stay on the same cores.
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:NUM_CORES])
+    directory = prepare(settings.data_dir, settings.dataset).directory
     load = os.getloadavg()[0]
     for home in (FIRST, MIRRORED):
-        print(graphs_table(home, prepared.directory), end='\n\n')
-    runners = [Runner(v, prepared.directory, settings.batch_size) for v in VARIANTS]
-    seconds = take_turns(runners, settings.rounds, settings.steps)
-    print(turns_table([variant.name for variant in VARIANTS], seconds), end='\n\n')
+        print(graphs_table(home, directory), end='\n\n')
+    runners = [make_runner(variant, directory, settings.batch_size) for variant in VARIANTS]
+    times = take_turns(runners, settings.rounds, settings.steps)
+    print(turns_table([variant.name for variant in VARIANTS], times), end='\n\n')
     print(overlaps_table(VARIANTS, runners, settings.steps), end='\n\n')
     print(f'Load of the machine when this began: {load:.2f}')
 

@@ -1,17 +1,17 @@
-"""How fast? Measures the tutorial, this project, Keras and PyTorch side by side.
+"""Interleaved speed benchmark of the tutorial, this project, Keras and PyTorch.
 
     python -m benchmarks.speed --output=benchmark.png
 
 prints a table and draws a figure. Each variant is a process of its own; the processes
 take turns of a few seconds over several rounds (`turns.py`), warmed up before the
-first, and the table gives the median over the rounds, the spread, and the ratio to
+first, and the table gives the median over the rounds, the range, and the ratio to
 the first variant within the same round. The ceiling is a large float32 matrix
 product, in turns like the others, divided by the network's floating-point operations
 for an example (`flops.py`).
 
-Where the processor multiplies bfloat16, training with --use_bf16 is one more variant;
-float32's ceiling is none for it. The peers are written for the tutorial's network:
-with another --model this project is measured alone.
+Where the processor multiplies bfloat16, training with --use_bf16 is one more variant,
+to which float32's ceiling does not apply. The peers are written for the tutorial's
+network: with another --model this project is measured alone.
 
 PyTorch is measured where it is installed: pip install -r benchmarks/requirements.txt,
 or --torch_python for an environment of its own.
@@ -22,25 +22,25 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import json
-import os
 import signal
 import sys
 import tempfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
-from benchmarks import REPOSITORY
+from benchmarks.flags import parse_names
+from benchmarks.processes import child_environment, last_line, module_command, script_command
 from benchmarks.speed import report, turns
 from benchmarks.speed.machine import cpu_line, gpu_model
 from benchmarks.speed.report import BF16, PROJECT, TUTORIAL, Row
 from benchmarks.speed.worker import CONSTANT, EVALUATION, INPUT, TRAIN
+from benchmarks.tables import markdown_table
 from cifar10_lib.base.errors import UserError
 from cifar10_lib.base.flags import run_script, setting
 
 KERAS, TORCH, CEILING = 'Keras fit', 'PyTorch', 'ceiling'
 
-STARTS, SWEEP = 'start', 'sweep'
+STARTS = 'start'
 ROWS = (TRAIN, CONSTANT, INPUT, EVALUATION, STARTS)
 
 TITLES = {
@@ -79,13 +79,18 @@ class BenchmarkSettings:
     device: str = setting('cpu', 'Where the network runs: cpu or gpu.', choices=('cpu', 'gpu'))
     torch_python: str = setting(None, 'Interpreter that has PyTorch; by default this one.')
 
+    @property
+    def evaluation_lines(self) -> int:
+        """Lines in a turn of evaluation, each of which takes as many images as 80 batches."""
+        return max(1, self.lines // 5)
+
 
 class Bench(NamedTuple):
     """All that measuring a row needs to know."""
 
     settings: BenchmarkSettings
-    found: dict[str, Any]
-    """As `surroundings.py` prints it."""
+    surroundings: dict[str, Any]
+    """As `surroundings.py` prints them."""
     environment: dict[str, str]
     torch_python: str | None
     """None: PyTorch is left out."""
@@ -96,63 +101,50 @@ class Bench(NamedTuple):
 # ------------------------------------------------------------------- surroundings
 
 
-def child_environment(device: str) -> dict[str, str]:
-    """The environment of every measured process."""
-    environment = {
-        **os.environ,
-        'PYTHONPATH': os.pathsep.join(filter(None, [str(REPOSITORY), os.getenv('PYTHONPATH')])),
-        'PYTHONUNBUFFERED': '1',
-        'TF_CPP_MIN_LOG_LEVEL': '3',
-        # By default TensorFlow takes all of a GPU's memory, and there are several processes.
-        'TF_FORCE_GPU_ALLOW_GROWTH': 'true',
-    }
-    if device == 'cpu':
-        environment['CUDA_VISIBLE_DEVICES'] = '-1'
-    return environment
-
-
 def find_surroundings(settings: BenchmarkSettings, environment: dict[str, str]) -> dict[str, Any]:
-    """Data, devices and versions, as `surroundings.py` finds them.
+    """Data, devices and versions, as `surroundings.py` prints them.
 
     Raises:
       UserError: the data cannot be had, or --device=gpu finds none.
     """
-    command = _module(
+    command = module_command(
         'speed.surroundings',
         data_dir=settings.data_dir,
         dataset=settings.dataset,
         model=settings.model,
     )
-    found = json.loads(turns.run_to_end(command, environment, Path.cwd()))
-    if settings.device == 'gpu' and not any('GPU' in name for name in found['devices']):
+    surroundings = json.loads(last_line(command, environment))
+    devices = surroundings['devices']
+    if settings.device == 'gpu' and not any('GPU' in name for name in devices):
         raise UserError(
-            f'--device=gpu: TensorFlow {found["tensorflow"]} finds no GPU, only '
-            f'{", ".join(found["devices"])}'
+            f'--device=gpu: TensorFlow {surroundings["tensorflow"]} finds no GPU, only '
+            f'{", ".join(devices)}'
         )
-    return found
+    return surroundings
 
 
 def find_torch(python: str, environment: dict[str, str]) -> str | None:
     """Version of the PyTorch that an interpreter has, or None."""
+    command = [python, '-c', 'import numpy, torch; print(torch.__version__)']
     try:
-        return turns.run_to_end(
-            [python, '-c', 'import numpy, torch; print(torch.__version__)'], environment, Path.cwd()
-        )
+        return last_line(command, environment)
     except (UserError, OSError) as error:
         print(f'{TORCH}: left out, {python} cannot import it: {error}')
         return None
 
 
-def machine_line(settings: BenchmarkSettings, found: dict[str, Any], torch: str | None) -> str:
+def machine_line(
+    settings: BenchmarkSettings, surroundings: dict[str, Any], torch: str | None
+) -> str:
     """Processor, versions, date and batch, on one line."""
     parts = [
         *([gpu_model()] if settings.device == 'gpu' else []),
         cpu_line(),
-        f'TensorFlow {found["tensorflow"]}',
+        f'TensorFlow {surroundings["tensorflow"]}',
         *([f'PyTorch {torch}'] if torch else []),
         *([settings.model] if settings.model != TUTORIAL else []),
         f'batch {settings.batch_size}',
-        *(['synthetic images'] if found['dataset'] == 'synthetic' else []),
+        *(['synthetic images'] if surroundings['dataset'] == 'synthetic' else []),
         datetime.date.today().isoformat(),
     ]
     return ' · '.join(parts)
@@ -161,66 +153,56 @@ def machine_line(settings: BenchmarkSettings, found: dict[str, Any], torch: str 
 # ----------------------------------------------------------------------- commands
 
 
-def _options(**values: Any) -> list[str]:
-    return [f'--{name}={value}' for name, value in values.items()]
-
-
-def _module(name: str, python: str = sys.executable, **values: Any) -> list[str]:
-    return [python, '-m', f'benchmarks.{name}', *_options(**values)]
-
-
-def _train_dir(bench: Bench) -> str:
+def train_dir(bench: Bench) -> str:
     """A new folder for checkpoints and summaries."""
     return tempfile.mkdtemp(dir=bench.scratch)
 
 
-def commands_of(bench: Bench, task: str, log_frequency: int) -> dict[str, list[str]]:
+def task_commands(bench: Bench, task: str, log_frequency: int) -> dict[str, list[str]]:
     """The command of each variant for a task."""
-    settings = bench.settings
+    settings, surroundings = bench.settings, bench.surroundings
     values: dict[str, Any] = {
         'task': task,
-        'data_dir': bench.found['directory'],
+        'data_dir': surroundings['directory'],
         'batch_size': settings.batch_size,
         'log_frequency': log_frequency,
     }
     has_peers = settings.model == TUTORIAL
     commands = {}
     if has_peers:
-        commands[TUTORIAL] = _module('peers.tutorial_train', **values, train_dir=_train_dir(bench))
+        commands[TUTORIAL] = module_command(
+            'peers.tutorial_train', **values, train_dir=train_dir(bench)
+        )
     commands[PROJECT] = project_command(bench, values)
-    if task in (TRAIN, CONSTANT) and _multiplies_bf16(bench):
+    multiplies_bf16 = settings.device == 'cpu' and surroundings['multiplies_bf16']
+    if task in (TRAIN, CONSTANT) and multiplies_bf16:
         commands[BF16] = [*project_command(bench, values), '--use_bf16']
     if has_peers:
-        commands[KERAS] = _module('peers.keras_train', **values)
+        commands[KERAS] = module_command('peers.keras_train', **values)
     if has_peers and bench.torch_python:
-        commands[TORCH] = _module(
+        commands[TORCH] = module_command(
             'peers.torch_train', bench.torch_python, **values, device=settings.device
         )
     return commands
 
 
-def _multiplies_bf16(bench: Bench) -> bool:
-    return bench.settings.device == 'cpu' and bool(bench.found['multiplies_bf16'])
-
-
 def project_command(bench: Bench, values: dict[str, Any]) -> list[str]:
-    """This project's command for a task; it trains end to end as a user does."""
-    if values['task'] == TRAIN:
-        return project_train_command(bench, values['log_frequency'])
-    return _module('speed.project', **values, model=bench.settings.model)
+    """This project's command for a task.
 
-
-def project_train_command(bench: Bench, log_frequency: int) -> list[str]:
-    """`cifar10_train.py` as a user runs it, its other defaults left as they are."""
-    options = _options(
-        data_dir=bench.settings.data_dir,
-        dataset=bench.settings.dataset,
-        train_dir=_train_dir(bench),
-        model=bench.settings.model,
-        batch_size=bench.settings.batch_size,
-        log_frequency=log_frequency,
+    It trains end to end as a user does: by `cifar10_train.py`, with its own defaults.
+    """
+    settings = bench.settings
+    if values['task'] != TRAIN:
+        return module_command('speed.project', **values, model=settings.model)
+    return script_command(
+        'cifar10_train.py',
+        data_dir=settings.data_dir,
+        dataset=settings.dataset,
+        train_dir=train_dir(bench),
+        model=settings.model,
+        batch_size=settings.batch_size,
+        log_frequency=values['log_frequency'],
     )
-    return [sys.executable, str(REPOSITORY / 'cifar10_train.py'), *options]
 
 
 # ----------------------------------------------------------------------- measuring
@@ -234,25 +216,20 @@ def measure_row(bench: Bench, task: str) -> Row:
     """
     settings = bench.settings
     flops = {
-        TRAIN: bench.found['training_flops'],
-        CONSTANT: bench.found['training_flops'],
-        EVALUATION: bench.found['forward_flops'],
+        TRAIN: bench.surroundings['training_flops'],
+        CONSTANT: bench.surroundings['training_flops'],
+        EVALUATION: bench.surroundings['forward_flops'],
     }.get(task)
-    num_lines = evaluation_lines(settings) if task == EVALUATION else settings.lines
-    commands = commands_of(bench, task, settings.log_frequency)
+    num_lines = settings.evaluation_lines if task == EVALUATION else settings.lines
+    commands = task_commands(bench, task, settings.log_frequency)
     lines = dict.fromkeys(commands, num_lines)
     if flops:
-        commands[CEILING], lines[CEILING] = _module('speed.matrix_product'), CEILING_LINES
+        commands[CEILING], lines[CEILING] = module_command('speed.matrix_product'), CEILING_LINES
     warm_up = 1 if task == EVALUATION else 3
     rates = turns.take_turns(commands, bench.environment, settings.rounds, lines, warm_up)
     gflops = rates.pop(CEILING, [])
     ceiling = [rate * 1e9 / flops for rate in gflops] if flops else None
     return Row(TITLES[task], 'examples/s', rates, ceiling)
-
-
-def evaluation_lines(settings: BenchmarkSettings) -> int:
-    """Lines in a turn of evaluation, each of which takes as many images as 80 batches."""
-    return max(1, settings.lines // 5)
 
 
 def measure_starts(bench: Bench) -> list[Row]:
@@ -262,12 +239,11 @@ def measure_starts(bench: Bench) -> list[Row]:
       UserError: a process failed.
     """
     starts: dict[str, list[turns.Start]] = {}
-    for number in range(bench.settings.starts):
-        # New commands, for new training folders: a started run is not to be resumed.
-        commands = list(commands_of(bench, TRAIN, log_frequency=1).items())
-        for name, command in commands if number % 2 == 0 else reversed(commands):
-            start = turns.measure_start(name, command, bench.environment, START_STEPS)
-            starts.setdefault(name, []).append(start)
+    for name in turns.alternate(task_commands(bench, TRAIN, 1), bench.settings.starts):
+        # A new command, for a new training folder: a started run is not to be resumed.
+        command = task_commands(bench, TRAIN, log_frequency=1)[name]
+        start = turns.measure_start(name, command, bench.environment, START_STEPS)
+        starts.setdefault(name, []).append(start)
     return report.start_rows(starts)
 
 
@@ -280,14 +256,13 @@ def measure_sweep(bench: Bench, batch_sizes: Sequence[int] = SWEEP_BATCH_SIZES) 
     settings = bench.settings
     rows = {}
     for batch_size in batch_sizes:
-        command = _module(
-            'project',
-            task=CONSTANT,
-            data_dir=bench.found['directory'],
-            model=settings.model,
-            batch_size=batch_size,
-            log_frequency=settings.log_frequency,
-        )
+        values = {
+            'task': CONSTANT,
+            'data_dir': bench.surroundings['directory'],
+            'batch_size': batch_size,
+            'log_frequency': settings.log_frequency,
+        }
+        command = project_command(bench, values)
         commands = {'float32': command, 'float16': [*command, '--use_fp16']}
         lines = dict.fromkeys(commands, settings.lines)
         rates = turns.take_turns(commands, bench.environment, settings.rounds, lines)
@@ -298,52 +273,32 @@ def measure_sweep(bench: Bench, batch_sizes: Sequence[int] = SWEEP_BATCH_SIZES) 
 # -------------------------------------------------------------------------- script
 
 
-def chosen_rows(rows: str) -> tuple[str, ...]:
-    """The names that --rows gives.
-
-    Raises:
-      UserError: there is no such row.
-    """
-    if rows == 'all':
-        return ROWS
-    names = tuple(rows.split(','))
-    for name in names:
-        if name not in ROWS:
-            raise UserError(f'--rows: expected names of {", ".join(ROWS)}, found {name!r}')
-    return names
-
-
-def measure(bench: Bench, names: Sequence[str]) -> list[Row]:
-    """The rows that are asked for, each announced as it begins."""
-    rows = []
-    for name in names:
-        print(f'Measuring: {TITLES.get(name, "start")} ...', file=sys.stderr, flush=True)
-        rows += measure_starts(bench) if name == STARTS else [measure_row(bench, name)]
-    return rows
-
-
-def benchmark(settings: BenchmarkSettings) -> None:
+def main(settings: BenchmarkSettings) -> None:
     """Measures, prints the table, and writes the figure.
 
     Raises:
       UserError: a flag is wrong, the data or the GPU cannot be had, or a process failed.
     """
-    names = chosen_rows(settings.rows)
+    names = parse_names(settings.rows, ROWS, 'rows')
+    # Not by cifar10_lib.evaluation.figures, which imports TensorFlow: see surroundings.py.
     if not settings.output.endswith(('.png', '.svg')):
         raise UserError(f'--output={settings.output}: expected a name that ends in .png or .svg')
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     environment = child_environment(settings.device)
-    found = find_surroundings(settings, environment)
-    batch_size = settings.batch_size or found['batch_size']
+    surroundings = find_surroundings(settings, environment)
+    batch_size = settings.batch_size or surroundings['batch_size']
     settings = dataclasses.replace(settings, batch_size=batch_size)
     torch_python = settings.torch_python or sys.executable
     torch = find_torch(torch_python, environment)
-    machine = machine_line(settings, found, torch)
+    machine = machine_line(settings, surroundings, torch)
     with tempfile.TemporaryDirectory() as scratch:
         # What the processes leave behind when they are killed goes with the rest.
         environment['TMPDIR'] = scratch
-        bench = Bench(settings, found, environment, torch_python if torch else None, scratch)
-        rows = measure(bench, names)
+        bench = Bench(settings, surroundings, environment, torch_python if torch else None, scratch)
+        rows: list[Row] = []
+        for name in names:
+            print(f'Measuring: {TITLES.get(name, STARTS)} ...', file=sys.stderr, flush=True)
+            rows += measure_starts(bench) if name == STARTS else [measure_row(bench, name)]
         sweep = measure_sweep(bench) if settings.device == 'gpu' else {}
     print_tables(machine, settings, rows, sweep)
     write_figure(settings.output, rows, machine)
@@ -353,17 +308,14 @@ def print_tables(
     machine: str, settings: BenchmarkSettings, rows: Sequence[Row], sweep: dict[int, Row]
 ) -> None:
     """Prints the machine, how it was measured, and the tables."""
-    print(f'{machine}\n')
     print(
-        f'Medians of {settings.rounds} turns of {settings.lines} lines of '
-        f'{settings.log_frequency} steps (evaluation: of {evaluation_lines(settings)} passes over '
+        f'{machine}\n\nMedians of {settings.rounds} turns of {settings.lines} lines of '
+        f'{settings.log_frequency} steps (evaluation: of {settings.evaluation_lines} passes over '
         f'the test images), and of {settings.starts} starts.\n'
     )
-    lines = [line for row in rows for line in report.table_lines(row)]
-    print(report.markdown_table(report.HEADER, lines))
+    print(markdown_table(report.HEADER, [line for row in rows for line in report.table_lines(row)]))
     if sweep:
-        print(f'\nStep time of {PROJECT} on a constant batch:\n')
-        print(report.sweep_table(sweep))
+        print(f'\nStep time of {PROJECT} on a constant batch:\n\n{report.sweep_table(sweep)}')
 
 
 def write_figure(path: str, rows: Sequence[Row], machine: str) -> None:
@@ -383,4 +335,4 @@ def write_figure(path: str, rows: Sequence[Row], machine: str) -> None:
 
 
 if __name__ == '__main__':
-    run_script(benchmark, BenchmarkSettings)
+    run_script(main, BenchmarkSettings)

@@ -1,4 +1,4 @@
-"""Benchmark of the changes to the training step, with one change more at a time.
+"""Speed of the training step with one more of the project's changes at a time.
 
     python -m benchmarks.speed.changes
 
@@ -11,23 +11,20 @@ of the same round.
 from __future__ import annotations
 
 import dataclasses
-import statistics
-import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import tensorflow.compat.v1 as tf
 
 import cifar10
+from benchmarks.speed.steps import Runner, take_turns
+from benchmarks.tables import markdown_table, median_and_range, median_ratio
 from cifar10_lib.base.flags import run_script, setting
 from cifar10_lib.data.prepare import prepare
 from cifar10_lib.nn import layers
 from cifar10_lib.nn.lrn import by_matrix_products
 
-Normalize = Callable[[tf.Tensor], tf.Tensor]
-
-# The first steps allocate memory and choose kernels.
-WARM_UP_STEPS = 10
+HEADER = ('variant', 'ms a step: median (min to max)', 'times as fast as the first')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +42,7 @@ class Variant(NamedTuple):
     """One way to compute a training step."""
 
     name: str
-    normalize: Normalize
+    normalize: Callable[[tf.Tensor], tf.Tensor]
     pool_first: bool
     splits: int
     turned_gradient: bool = False
@@ -129,61 +126,36 @@ def network(images: tf.Tensor, variant: Variant) -> tf.Tensor:
     return layers.logits(hidden, options, stddev=1 / 192.0)
 
 
-class Runner:
-    """A variant's graph and session, ready to take steps."""
-
-    def __init__(self, variant: Variant, data_dir: str, batch_size: int) -> None:
-        with tf.Graph().as_default():
-            images, labels = cifar10.distorted_inputs(data_dir, batch_size)
-            scope = tf.get_variable_scope()
-            logits = []
-            for i, part in enumerate(tf.split(images, variant.splits)):
-                with tf.variable_scope(scope, reuse=i > 0):
-                    logits.append(network(part, variant))
-            total_loss = cifar10.loss(tf.concat(logits, axis=0), labels)
-            global_step, examples_seen = cifar10.create_counters()
-            self._train_op = cifar10.train(total_loss, global_step, examples_seen, batch_size)
-            self._session = tf.Session()
-            self._session.run(tf.global_variables_initializer())
-
-    def seconds_per_step(self, num_steps: int) -> float:
-        begin = time.perf_counter()
-        for _ in range(num_steps):
-            self._session.run(self._train_op)
-        return (time.perf_counter() - begin) / num_steps
+def training_step(variant: Variant, data_dir: str, batch_size: int) -> tf.Operation:
+    """Builds the variant's training graph."""
+    with tf.Graph().as_default():
+        images, labels = cifar10.distorted_inputs(data_dir, batch_size)
+        logits = []
+        for i, part in enumerate(tf.split(images, variant.splits)):
+            with tf.variable_scope(tf.get_variable_scope(), reuse=i > 0):
+                logits.append(network(part, variant))
+        total_loss = cifar10.loss(tf.concat(logits, axis=0), labels)
+        global_step, examples_seen = cifar10.create_counters()
+        return cifar10.train(total_loss, global_step, examples_seen, batch_size)
 
 
-def measure(runners: Sequence[Runner], rounds: int, steps: int) -> list[list[float]]:
-    """Seconds a step of each runner in each round; the runners take turns."""
-    for runner in runners:
-        runner.seconds_per_step(WARM_UP_STEPS)
-    seconds: list[list[float]] = [[] for _ in runners]
-    for _ in range(rounds):
-        for runner, measured in zip(runners, seconds, strict=True):
-            measured.append(runner.seconds_per_step(steps))
-    return seconds
-
-
-def table(names: Sequence[str], seconds: Sequence[Sequence[float]]) -> str:
-    """Markdown: for each variant the step time and its ratio to the first of the round."""
+def table(names: Sequence[str], times: Sequence[Sequence[float]]) -> str:
+    """Step times in milliseconds, and ratios of speed to the first of the round, in Markdown."""
     lines = [
-        '| variant | ms a step: median (min to max) | times as fast as the first |',
-        '| --- | --- | --- |',
+        (name, median_and_range(own, digits=1), f'{median_ratio(times[0], own):.2f}')
+        for name, own in zip(names, times, strict=True)
     ]
-    for name, measured in zip(names, seconds, strict=True):
-        ratios = [first / own for first, own in zip(seconds[0], measured, strict=True)]
-        median, low, high = (1000 * f(measured) for f in (statistics.median, min, max))
-        lines.append(
-            f'| {name} | {median:.1f} ({low:.1f} to {high:.1f}) | {statistics.median(ratios):.2f} |'
-        )
-    return '\n'.join(lines)
+    return markdown_table(HEADER, lines)
 
 
 def main(settings: ChangesSettings) -> None:
-    prepared = prepare(settings.data_dir, settings.dataset)
-    runners = [Runner(v, prepared.directory, settings.batch_size) for v in VARIANTS]
-    seconds = measure(runners, settings.rounds, settings.steps)
-    print(table([variant.name for variant in VARIANTS], seconds))
+    """Measures, and prints the table."""
+    directory = prepare(settings.data_dir, settings.dataset).directory
+    runners = [
+        Runner(training_step(variant, directory, settings.batch_size)) for variant in VARIANTS
+    ]
+    times = take_turns(runners, settings.rounds, settings.steps)
+    print(table([variant.name for variant in VARIANTS], times))
 
 
 if __name__ == '__main__':

@@ -32,15 +32,15 @@ class Layer(NamedTuple):
 
 
 def layers(network: Network = cifar10.NETWORKS['tutorial']) -> list[Layer]:
-    """The network's layers that have weights, the first one first, as the graph has them."""
+    """The network's layers that have weights, in the order of the graph."""
     with tf.Graph().as_default() as graph:
         view = network.view
         network.inference(
             tf.zeros([1, view.size, view.size, view.depth]), evaluation_options(cifar10.NUM_CLASSES)
         )
-        operations = [op for op in graph.get_operations() if op.type in ('Conv2D', 'MatMul')]
+        products = [op for op in graph.get_operations() if op.type in ('Conv2D', 'MatMul')]
         # Not those whose matrix is a constant: the normalisation's bands.
-        return [_layer(op) for op in operations if op.inputs[1].op.type == 'ReadVariableOp']
+        return [_layer(op) for op in products if op.inputs[1].op.type == 'ReadVariableOp']
 
 
 def _layer(product: tf.Operation) -> Layer:
@@ -55,7 +55,7 @@ def _layer(product: tf.Operation) -> Layer:
 
 def forward_flops(network: Network = cifar10.NETWORKS['tutorial']) -> int:
     """Floating-point operations of the forward pass, for one example."""
-    return _flops(layers(network))
+    return 2 * sum(layer.multiply_adds for layer in layers(network))
 
 
 def training_flops(network: Network = cifar10.NETWORKS['tutorial']) -> int:
@@ -65,9 +65,5 @@ def training_flops(network: Network = cifar10.NETWORKS['tutorial']) -> int:
     pass, the gradient for its weights, and the gradient for its inputs. The first
     layer's inputs are the images, whose gradient nobody needs.
     """
-    products = layers(network)
-    return 3 * _flops(products) - _flops(products[:1])
-
-
-def _flops(weighted: list[Layer]) -> int:
-    return 2 * sum(layer.multiply_adds for layer in weighted)
+    first, *others = (layer.multiply_adds for layer in layers(network))
+    return 2 * (2 * first + 3 * sum(others))

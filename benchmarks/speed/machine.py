@@ -1,4 +1,4 @@
-"""What is this machine, in words? Standard library alone, for processes that must stay small."""
+"""Names of this machine's processors."""
 
 from __future__ import annotations
 
@@ -8,19 +8,15 @@ import subprocess
 from pathlib import Path
 
 
-def cpu_model() -> str:
-    """The processor's name, from Linux, or what Python knows."""
+def cpu_line() -> str:
+    """The processor's name, from Linux or else from Python, and its number of cores."""
     try:
         lines = Path('/proc/cpuinfo').read_text(encoding='utf-8').splitlines()
     except OSError:
         lines = []
     names = (line.partition(':')[2].strip() for line in lines if line.startswith('model name'))
-    return next(names, platform.processor() or platform.machine())
-
-
-def cpu_line() -> str:
-    """The processor's name and its number of cores."""
-    return f'{cpu_model()}, {os.cpu_count()} cores'
+    name = next(names, platform.processor() or platform.machine())
+    return f'{name}, {os.cpu_count()} cores'
 
 
 def gpu_model() -> str:

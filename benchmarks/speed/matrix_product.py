@@ -1,4 +1,4 @@
-"""The ceiling: how many GFLOP/s does a large float32 matrix product reach?
+"""The ceiling: GFLOP/s of a large float32 matrix product.
 
     python -m benchmarks.speed.matrix_product
 

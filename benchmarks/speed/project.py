@@ -1,4 +1,4 @@
-"""This project, in the parts that its own scripts don't run by themselves.
+"""This project's parts that its own scripts don't run by themselves.
 
     python -m benchmarks.speed.project --task=constant --data_dir=cifar10_data/cifar-10-batches-bin
 
@@ -17,24 +17,17 @@ import tensorflow.compat.v1 as tf
 import cifar10
 import cifar10_train
 from benchmarks.graphs import TrainingGraph, build_training_graph
-from benchmarks.speed.worker import (
-    CONSTANT,
-    EVALUATION,
-    INPUT,
-    Options,
-    Ticker,
-    constant_batch,
-    parse_options,
-)
+from benchmarks.speed import worker
+from benchmarks.speed.worker import Options, Ticker
 from cifar10_input import TUTORIAL_VIEW, View
 from cifar10_lib.evaluation.evaluator import Evaluator
 from cifar10_lib.nn.layers import Network
 from cifar10_lib.nn.presets import MODEL_NAMES, PRESETS
 
 
-def held_batch(batch_size: int, view: View = TUTORIAL_VIEW) -> tuple[tf.Tensor, tf.Tensor]:
-    """The constant batch, read from variables, which no optimiser of graphs computes ahead."""
-    images, labels = constant_batch(batch_size, view.size, view.depth)
+def constant_batch(batch_size: int, view: View = TUTORIAL_VIEW) -> tuple[tf.Tensor, tf.Tensor]:
+    """The constant batch, from variables, which no optimiser of graphs computes with ahead."""
+    images, labels = worker.constant_batch(batch_size, view.size, view.depth)
     return (
         tf.get_variable('images', initializer=images, trainable=False).read_value(),
         tf.get_variable('labels', initializer=labels, trainable=False).read_value(),
@@ -60,7 +53,7 @@ def train_on_constant_batch(options: Options) -> None:
     with mock.patch.object(
         cifar10_train,
         'training_batches',
-        lambda run, batch_size: held_batch(batch_size, run.network.view),
+        lambda run, batch_size: constant_batch(batch_size, run.network.view),
     ):
         training = build(options)
     with training.train_op.graph.as_default():
@@ -84,10 +77,7 @@ def read_input(options: Options) -> None:
     with tf.Session(graph=training.train_op.graph) as session:
         # The batch stays in TensorFlow, as in training: fetching would copy it.
         batch = [training.images.op, training.labels.op]
-        ticker = Ticker(options.batch_size, options.log_frequency)
-        for _ in options.steps:
-            session.run(batch)
-            ticker.tick()
+        worker.repeat(lambda: session.run(batch), options)
 
 
 def evaluate(options: Options) -> None:
@@ -97,9 +87,7 @@ def evaluate(options: Options) -> None:
         checkpoint = save_initial_weights(directory, network)
         evaluator = Evaluator(options.data_dir, network)
         ticker = Ticker(evaluator.num_examples)
-        for _ in options.steps:
-            evaluator.evaluate(checkpoint)
-            ticker.tick()
+        worker.repeat(lambda: evaluator.evaluate(checkpoint), options, ticker)
 
 
 def save_initial_weights(directory: str, network: Network = cifar10.NETWORKS['tutorial']) -> str:
@@ -113,13 +101,15 @@ def save_initial_weights(directory: str, network: Network = cifar10.NETWORKS['tu
         return tf.train.Saver().save(session, os.path.join(directory, 'model.ckpt'), global_step=0)
 
 
-RUN = {CONSTANT: train_on_constant_batch, INPUT: read_input, EVALUATION: evaluate}
+RUN = {
+    worker.CONSTANT: train_on_constant_batch,
+    worker.INPUT: read_input,
+    worker.EVALUATION: evaluate,
+}
 
 
 def main() -> None:
-    """Runs the task that the command line names."""
-    options = parse_options(__doc__, tasks=tuple(RUN), models=MODEL_NAMES)
-    RUN[options.task](options)
+    worker.run_task(__doc__, RUN, models=MODEL_NAMES)
 
 
 if __name__ == '__main__':

@@ -1,4 +1,4 @@
-"""What do the measurements say? Medians, ratios, the table and the figure."""
+"""Report of the speed benchmark: medians, ratios, the table and the figure."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.speed.turns import Rates, Start
+from benchmarks.tables import markdown_table, median_and_range, median_ratio
 
 TUTORIAL = 'tutorial'
 PROJECT = 'this project'
@@ -40,19 +41,8 @@ class Summary(NamedTuple):
     highest: float
     ratio: float
     """To the row's first variant: median over the rounds of the ratio within the round."""
-    of_ceiling: float | None
-    """Likewise, to the ceiling, which is one of float32."""
-
-
-def median_ratio(values: Sequence[float], references: Sequence[float]) -> float:
-    """Median over the rounds of value / reference.
-
-    The two values of a round were taken within the same minute, so what slows the
-    machine for longer than that changes both alike and their ratio little.
-    """
-    return statistics.median(
-        value / reference for value, reference in zip(values, references, strict=True)
-    )
+    ceiling_fraction: float | None
+    """Likewise, to the ceiling; None without one, and in bfloat16, as it is float32's."""
 
 
 def summarize(row: Row, variant: str) -> Summary:
@@ -69,13 +59,10 @@ def summarize(row: Row, variant: str) -> Summary:
 
 
 def start_rows(starts: dict[str, list[Start]]) -> list[Row]:
-    """The rows that the starts give: time to first step, and peak memory."""
-    seconds = {name: [start.first_step_seconds for start in of] for name, of in starts.items()}
-    memory = {name: [start.peak_bytes / 1e6 for start in of] for name, of in starts.items()}
-    return [
-        Row('time to first step', 's', seconds, digits=1),
-        Row('peak memory', 'MB', memory),
-    ]
+    """Rows of the time to first step and the peak memory of each variant's starts."""
+    seconds = {name: [one.first_step_seconds for one in own] for name, own in starts.items()}
+    memory = {name: [one.peak_bytes / 1e6 for one in own] for name, own in starts.items()}
+    return [Row('time to first step', 's', seconds, digits=1), Row('peak memory', 'MB', memory)]
 
 
 def table_lines(row: Row) -> list[tuple[str, ...]]:
@@ -83,31 +70,19 @@ def table_lines(row: Row) -> list[tuple[str, ...]]:
     lines: list[tuple[str, ...]] = []
     for variant in row.values:
         summary = summarize(row, variant)
-        median, spread = _median_and_spread(row, summary)
-        fraction = '' if summary.of_ceiling is None else f'{100 * summary.of_ceiling:.0f}%'
-        lines.append((row.title, variant, median, spread, f'{summary.ratio:.2f}', fraction))
+        fraction = summary.ceiling_fraction
+        percentage = '' if fraction is None else f'{100 * fraction:.0f}%'
+        lines.append((variant, *_cells(row, summary), f'{summary.ratio:.2f}', percentage))
     if row.ceiling:
-        of_ceiling = summarize(row._replace(values={'ceiling': row.ceiling}), 'ceiling')
-        median, spread = _median_and_spread(row, of_ceiling)
-        lines.append((row.title, 'ceiling', median, spread, '', '100%'))
-    return lines
+        summary = summarize(row._replace(values={'ceiling': row.ceiling}), 'ceiling')
+        lines.append(('ceiling', *_cells(row, summary), '', '100%'))
+    return [(row.title, *line) for line in lines]
 
 
-def _median_and_spread(row: Row, summary: Summary) -> tuple[str, str]:
+def _cells(row: Row, summary: Summary) -> tuple[str, str]:
+    """Median, and lowest to highest."""
     median, lowest, highest = (f'{value:,.{row.digits}f}' for value in summary[:3])
     return f'{median} {row.unit}', f'{lowest} to {highest}'
-
-
-def markdown_table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """A Markdown table whose source reads as a table too."""
-    widths = [max(map(len, column)) for column in zip(header, *lines, strict=True)]
-    rule = ['-' * width for width in widths]
-    return '\n'.join(
-        '| '
-        + ' | '.join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))
-        + ' |'
-        for line in (header, rule, *lines)
-    )
 
 
 def sweep_table(rows: dict[int, Row]) -> str:
@@ -120,8 +95,8 @@ def sweep_table(rows: dict[int, Row]) -> str:
     for batch_size, row in rows.items():
         cells = [f'{batch_size:,}']
         for rates in row.values.values():
-            times = sorted(1000 * batch_size / rate for rate in rates)
-            cells.append(f'{statistics.median(times):.2f} ms ({times[0]:.2f} to {times[-1]:.2f})')
+            times = [1000 * batch_size / rate for rate in rates]
+            cells.append(median_and_range(times, digits=2, unit=' ms'))
         speedup = median_ratio(row.values['float16'], row.values['float32'])
         lines.append((*cells, f'{speedup:.2f}'))
     return markdown_table(('batch', 'step in float32', 'step in float16', 'speed-up'), lines)
@@ -139,21 +114,30 @@ def draw(rows: Sequence[Row], title: str) -> Figure:
     figure.suptitle(title, fontsize=10, color='#444444')
     panels = figure.subplots(1, len(rows), sharex=True, sharey=True, squeeze=False)[0]
     for axes, row in zip(panels, rows, strict=True):
-        _draw_row(axes, row)
+        _draw_bars(axes, row)
+        if row.ceiling:
+            _draw_ceiling(axes, row.ceiling)
+        axes.set_title(row.title, loc='left', fontsize=11, pad=16)
+        axes.set_xlabel(row.unit)
+        axes.margins(x=0.22)
+        axes.spines[['top', 'right', 'left']].set_visible(False)
+        axes.tick_params(left=False)
+        axes.xaxis.set_major_formatter('{x:,.0f}')
     panels[0].invert_yaxis()
     return figure
 
 
-def _draw_row(axes: Axes, row: Row) -> None:
+def _draw_bars(axes: Axes, row: Row) -> None:
+    """A bar to each median, with the range of the rounds."""
     summaries = {variant: summarize(row, variant) for variant in row.values}
     medians = [summary.median for summary in summaries.values()]
-    spread = [
+    ranges = [
         [summary.median - summary.lowest for summary in summaries.values()],
         [summary.highest - summary.median for summary in summaries.values()],
     ]
     colors = [_PROJECT_COLOR if name in (PROJECT, BF16) else _PEER_COLOR for name in summaries]
     error = {'ecolor': '#444444', 'elinewidth': 1, 'capsize': 3}
-    axes.barh(list(summaries), medians, 0.62, color=colors, xerr=spread, error_kw=error)
+    axes.barh(list(summaries), medians, 0.62, color=colors, xerr=ranges, error_kw=error)
     for place, summary in enumerate(summaries.values()):
         axes.annotate(
             f'{summary.median:,.0f}   {summary.ratio:.2f} ×',
@@ -164,21 +148,12 @@ def _draw_row(axes: Axes, row: Row) -> None:
             # The line of the ceiling may pass behind.
             bbox={'facecolor': 'white', 'edgecolor': 'none', 'pad': 1.5},
         )
-    _draw_ceiling(axes, row)
-    axes.set_title(row.title, loc='left', fontsize=11, pad=16)
-    axes.set_xlabel(row.unit)
-    axes.margins(x=0.22)
-    axes.spines[['top', 'right', 'left']].set_visible(False)
-    axes.tick_params(left=False)
-    axes.xaxis.set_major_formatter('{x:,.0f}')
 
 
-def _draw_ceiling(axes: Axes, row: Row) -> None:
-    """A line at the median of the ceiling, over a band of its spread."""
-    if not row.ceiling:
-        return
-    ceiling = statistics.median(row.ceiling)
-    axes.axvspan(min(row.ceiling), max(row.ceiling), color=_CEILING_COLOR, alpha=0.12, linewidth=0)
+def _draw_ceiling(axes: Axes, values: Sequence[float]) -> None:
+    """A line at the median of the ceiling, over a band of its range."""
+    ceiling = statistics.median(values)
+    axes.axvspan(min(values), max(values), color=_CEILING_COLOR, alpha=0.12, linewidth=0)
     axes.axvline(ceiling, color=_CEILING_COLOR, linewidth=1.2, linestyle='--')
     axes.annotate(
         f'ceiling {ceiling:,.0f}',

@@ -1,4 +1,4 @@
-"""Do memory and speed stay where they are through a long training run? Linux only.
+"""Memory and speed of a long training run. Linux only.
 
     python -m benchmarks.speed.soak --max_steps=20000
 
@@ -9,22 +9,17 @@ runs `cifar10_train.py` in a temporary folder with default settings, and prints,
 from __future__ import annotations
 
 import dataclasses
-import re
 import statistics
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks import REPOSITORY
+from benchmarks.processes import memory_bytes, script_command
+from benchmarks.speed.turns import parse_line
 from cifar10_lib.base.errors import UserError
 from cifar10_lib.base.flags import run_script, setting
 from cifar10_lib.data import prepare
-from cifar10_lib.data.datasets import DATASETS
-
-_CONSOLE_LINE = re.compile(r': step (\d+), loss = \S+ \((\S+) examples/sec;')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +27,7 @@ class SoakSettings:
     """How long to train, and on what."""
 
     data_dir: str = setting('cifar10_data', 'Folder of the data set.')
-    dataset: str = setting('cifar10', 'The images.', choices=DATASETS)
+    dataset: str = setting('cifar10', 'The images.', choices=prepare.DATASETS)
     max_steps: int = setting(20_000, 'Steps to take.', at_least=3000)
     report_steps: int = setting(1000, 'Steps between reports.', at_least=100)
 
@@ -47,64 +42,54 @@ class Sample(NamedTuple):
     """Median of the console lines since the last sample."""
 
 
-def resident_megabytes(pid: int) -> float:
-    """Resident memory of a running process, in 10^6 bytes, from /proc."""
-    status = Path(f'/proc/{pid}/status').read_text(encoding='utf-8')
-    return int(re.findall(r'VmRSS:\s+(\d+) kB', status)[0]) * 1024 / 1e6
-
-
-def samples(lines: Iterable[str], pid: int, report_steps: int) -> Iterator[Sample]:
+def sample(lines: Iterable[str], pid: int, report_steps: int) -> Iterator[Sample]:
     """A sample each time that the console comes to a multiple of `report_steps`."""
     rates = []
-    for line in lines:
-        found = _CONSOLE_LINE.search(line)
-        if found is None:
-            continue
-        step = int(found[1])
-        rates.append(float(found[2]))
-        if step % report_steps == 0:
-            yield Sample(step, resident_megabytes(pid), statistics.median(rates))
+    for line in filter(None, map(parse_line, lines)):
+        rates.append(line.rate)
+        if line.step % report_steps == 0:
+            megabytes = memory_bytes(pid, 'VmRSS') / 1e6
+            yield Sample(line.step, megabytes, statistics.median(rates))
             rates.clear()
 
 
-def summary(taken: list[Sample]) -> str:
+def summary(samples: list[Sample]) -> str:
     """How far memory and speed moved, after the first sample."""
-    memory = [sample.megabytes for sample in taken]
-    rates = [sample.examples_per_sec for sample in taken]
-    third = max(1, len(taken) // 3)
+    memory = [sample.megabytes for sample in samples]
+    rates = [sample.examples_per_sec for sample in samples]
+    third = max(1, len(samples) // 3)
     drift = statistics.median(rates[-third:]) / statistics.median(rates[:third]) - 1
     return (
-        f'Memory after step {taken[0].step}: {memory[0]:.0f} MB, then {min(memory):.0f} to '
+        f'Memory after step {samples[0].step}: {memory[0]:.0f} MB, then {min(memory):.0f} to '
         f'{max(memory):.0f} MB. Speed: median {statistics.median(rates):.0f} examples/sec, '
         f'the last third {drift:+.1%} against the first.'
     )
 
 
 def main(settings: SoakSettings) -> None:
-    """Trains, and reports as training goes on."""
+    """Trains, and reports during training."""
     prepared = prepare.prepare(settings.data_dir, settings.dataset)
+    samples = []
     with tempfile.TemporaryDirectory() as train_dir:
-        command = [
-            sys.executable,
-            str(REPOSITORY / 'cifar10_train.py'),
-            f'--data_dir={prepared.directory}',
-            f'--dataset={prepared.dataset}',
-            f'--train_dir={train_dir}',
-            f'--max_steps={settings.max_steps}',
-        ]
+        command = script_command(
+            'cifar10_train.py',
+            data_dir=prepared.directory,
+            dataset=prepared.dataset,
+            train_dir=train_dir,
+            max_steps=settings.max_steps,
+        )
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
             assert process.stdout is not None
-            taken = []
-            for sample in samples(process.stdout, process.pid, settings.report_steps):
-                taken.append(sample)
+            for one in sample(process.stdout, process.pid, settings.report_steps):
+                samples.append(one)
                 print(
-                    f'step {sample.step}: {sample.megabytes:.0f} MB, '
-                    f'{sample.examples_per_sec:.0f} examples/sec',
+                    f'step {one.step}: {one.megabytes:.0f} MB, '
+                    f'{one.examples_per_sec:.0f} examples/sec',
                     flush=True,
                 )
         if process.returncode:
             raise UserError(f'cifar10_train.py ended with exit code {process.returncode}')
-    print(summary(taken))
+    print(summary(samples))
 
 
 if __name__ == '__main__':

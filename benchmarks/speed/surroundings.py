@@ -1,9 +1,8 @@
-r"""Data, machine and operations of a network, as one line of JSON.
+"""Data, versions, devices and operations of a network, as one line of JSON.
 
     python -m benchmarks.speed.surroundings --data_dir=cifar10_data
 
-A process of its own: the runner must stay small, because Linux counts the memory of
-the process that starts another towards the other's peak, and it must not hold a GPU.
+A process of its own: the runner that starts the others must not hold a GPU.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from cifar10_lib.training import mixed_precision
 
 @dataclasses.dataclass(frozen=True)
 class SurroundingsSettings:
-    """Data set and network of a benchmark."""
+    """Which data set to get ready, and which network is measured."""
 
     data_dir: str = setting('cifar10_data', 'Folder of the data set, filled if it is empty.')
     dataset: str = setting('cifar10', 'The images.', choices=DATASETS)
@@ -32,21 +31,20 @@ class SurroundingsSettings:
 
 
 def main(settings: SurroundingsSettings) -> None:
-    """Prepares the data, and prints where they are, what TensorFlow found, and the operations."""
+    """Gets the data ready, and prints the line."""
     prepared = prepare.prepare(settings.data_dir, settings.dataset)
     network = cifar10.NETWORKS[settings.model]
-    devices = [device.name for device in tf.config.list_physical_devices()]
-    found = {
+    surroundings = {
         'directory': prepared.directory,
         'dataset': prepared.dataset,
         'tensorflow': tf.__version__,
-        'devices': devices,
+        'devices': [device.name for device in tf.config.list_physical_devices()],
         'multiplies_bf16': mixed_precision.multiplies_bf16(),
         'batch_size': PRESETS[settings.model].recipe.batch_size,
         'training_flops': training_flops(network),
         'forward_flops': forward_flops(network),
     }
-    print(json.dumps(found))
+    print(json.dumps(surroundings))
 
 
 if __name__ == '__main__':

@@ -1,8 +1,8 @@
-"""How do processes take turns, so that noise of the machine falls on all of them alike?
+"""Turns of processes, so that noise of the machine affects all of them alike.
 
 Every variant is a process that prints console lines without end. All but one are
-stopped (SIGSTOP) at any time; the one goes on (SIGCONT) for its turn, a few lines, and
-is stopped again. A slow minute of the machine then slows a turn of every variant,
+stopped (SIGSTOP) at any time; the one is resumed (SIGCONT) for its turn, a few lines,
+and stopped again. A slow minute of the machine then slows a turn of every variant,
 and the ratios of that round stay right.
 """
 
@@ -10,25 +10,23 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import os
-import queue
 import re
 import signal
-import subprocess
-import threading
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple, TypeVar
 
+from benchmarks.processes import Process, memory_bytes
 from cifar10_lib.base.errors import UserError
 
-# Seconds without a line after which a process counts as hung.
+# Seconds without a console line after which a process counts as hung.
 PATIENCE = 300.0
 
 _LINE = re.compile(
     r'(?P<time>\S+ \S+): step (?P<step>\d+).*'
     r'\((?P<rate>[\d.]+) \w+/sec; (?P<seconds>[\d.]+) sec/\w+\)'
 )
+
+T = TypeVar('T')
 
 
 class Line(NamedTuple):
@@ -51,15 +49,8 @@ def parse_line(text: str) -> Line | None:
     return Line(time, int(match['step']), float(match['rate']), float(match['seconds']))
 
 
-class Usage(NamedTuple):
-    """What a process took from start to end."""
-
-    peak_bytes: int
-    """Largest resident set."""
-
-
-class Worker:
-    """A process that prints console lines. Left by `with`, it is dead, stopped or not."""
+class Worker(Process):
+    """A process that prints console lines."""
 
     def __init__(
         self,
@@ -71,55 +62,33 @@ class Worker:
         """
         Args:
           name: for messages.
-          command: the program and its arguments.
-          environment: of the process, whole.
-          patience: seconds to wait for a line.
+          command, environment: as of `Process`.
+          patience: seconds to wait for a console line.
         """
         self._name = name
         self._patience = patience
-        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        self._output: list[str] = []
-        self.started = datetime.datetime.now()
-        self._process = subprocess.Popen(
-            command,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        # A thread reads, because a pipe cannot be read with a limit of time.
-        threading.Thread(target=self._read, daemon=True).start()
-
-    def _read(self) -> None:
-        assert self._process.stdout is not None
-        with self._process.stdout as output:
-            for text in output:
-                self._lines.put(text)
-        self._lines.put(None)
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
+        self._other_output: list[str] = []
+        self.start_time = datetime.datetime.now()
+        super().__init__(command, environment)
 
     def next_line(self) -> Line:
-        """Waits for the next console line; other output is passed over.
+        """Waits for the next console line; other output is skipped.
 
         Raises:
-          UserError: the process ended, or printed nothing for too long.
+          UserError: the process ended, or printed no line for too long.
         """
-        while True:
-            try:
-                text = self._lines.get(timeout=self._patience)
-            except queue.Empty:
-                raise UserError(f'{self._name}: no line in {self._patience:.0f} seconds') from None
-            if text is None:
-                last = ''.join(self._output[-3:]).strip() or 'no output'
-                raise UserError(f'{self._name}: ended before its last turn: {last}')
+        timer = self.kill_after(self._patience)
+        for text in self.output:
             line = parse_line(text)
             if line:
+                timer.cancel()
                 return line
-            self._output.append(text)
+            self._other_output.append(text)
+        timer.cancel()
+        if self.hung:
+            raise UserError(f'{self._name}: no line in {self._patience:.0f} seconds')
+        last = ''.join(self._other_output[-3:]).strip() or 'no output'
+        raise UserError(f'{self._name}: ended before its last turn: {last}')
 
     def take_turn(self, num_lines: int) -> float:
         """Runs for a turn, and stops.
@@ -133,7 +102,7 @@ class Worker:
           summaries, counts in full.
         """
         resumed = datetime.datetime.now()
-        self._signal(signal.SIGCONT)
+        self.send(signal.SIGCONT)
         while self.next_line().time < resumed:
             pass
         rates = [self.next_line().rate for _ in range(num_lines)]
@@ -142,32 +111,22 @@ class Worker:
 
     def pause(self) -> None:
         """Stops the process until its next turn."""
-        self._signal(signal.SIGSTOP)
-
-    def _signal(self, number: signal.Signals) -> None:
-        # A process that ended by itself is found by next_line.
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(self.pid, number)
-
-    def end(self) -> Usage:
-        """Kills the process, and says what it took. To be called once."""
-        self._signal(signal.SIGKILL)
-        # Not Popen.wait, which gives no usage.
-        _, status, usage = os.wait4(self.pid, 0)
-        self._process.returncode = os.waitstatus_to_exitcode(status)
-        # Linux counts in units of 1024 bytes.
-        return Usage(usage.ru_maxrss * 1024)
-
-    def __enter__(self) -> Worker:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        if self._process.returncode is None:
-            self.end()
+        self.send(signal.SIGSTOP)
 
 
-# Of each variant, units a second in each round.
+# Units a second of each variant in each round.
 Rates = dict[str, list[float]]
+
+
+def alternate(variants: Iterable[T], rounds: int) -> Iterator[T]:
+    """Each variant once a round, in an order that every round reverses.
+
+    So none always follows the same other.
+    """
+    order = list(variants)
+    for _ in range(rounds):
+        yield from order
+        order.reverse()
 
 
 def take_turns(
@@ -177,10 +136,7 @@ def take_turns(
     num_lines: Mapping[str, int],
     warm_up_lines: int = 3,
 ) -> Rates:
-    """Starts all processes, and lets them take turns.
-
-    Each warms up alone. The order is turned round after every round, so none always
-    follows the same other.
+    """Starts all processes, each of which warms up alone, and lets them take turns.
 
     Args:
       commands: of each variant.
@@ -196,15 +152,13 @@ def take_turns(
     with contextlib.ExitStack() as stack:
         workers = {}
         for name, command in commands.items():
-            workers[name] = stack.enter_context(Worker(name, command, environment))
+            workers[name] = worker = Worker(name, command, environment)
+            stack.enter_context(worker)
             for _ in range(warm_up_lines):
-                workers[name].next_line()
-            workers[name].pause()
-        order = list(workers)
-        for _ in range(rounds):
-            for name in order:
-                rates[name].append(workers[name].take_turn(num_lines[name]))
-            order.reverse()
+                worker.next_line()
+            worker.pause()
+        for name in alternate(workers, rounds):
+            rates[name].append(workers[name].take_turn(num_lines[name]))
     return rates
 
 
@@ -227,8 +181,7 @@ def measure_start(
 
     Args:
       name: for messages.
-      command: the program and its arguments.
-      environment: of the process, whole.
+      command, environment: as of `Process`.
       steps: number of steps before the process is ended.
 
     Raises:
@@ -238,20 +191,7 @@ def measure_start(
         line = second = worker.next_line()
         while line.step < steps:
             line = worker.next_line()
-        usage = worker.end()
-    seconds = (second.time - worker.started).total_seconds() - second.seconds
-    return Start(seconds, usage.peak_bytes)
-
-
-def run_to_end(command: Sequence[str], environment: Mapping[str, str], cwd: Path) -> str:
-    """The last line that a command prints to stdout.
-
-    Raises:
-      UserError: it fails; with the last line of its stderr.
-    """
-    done = subprocess.run(command, env=dict(environment), cwd=cwd, capture_output=True)
-    output = (done.stderr if done.returncode else done.stdout).decode(errors='replace')
-    last = output.strip().rpartition('\n')[2]
-    if done.returncode:
-        raise UserError(last or f'{command[0]}: exit code {done.returncode}')
-    return last
+        # Not ru_maxrss, towards which Linux counts the memory of the process that starts it.
+        peak_bytes = memory_bytes(worker.pid, 'VmHWM')
+    seconds = (second.time - worker.start_time).total_seconds() - second.seconds
+    return Start(seconds, peak_bytes)

@@ -1,4 +1,4 @@
-"""What do all measured processes share? Options, a constant batch, and the console line.
+"""Parts that all measured programs share: options, a constant batch, the console line.
 
 Standard library and NumPy alone, so that the PyTorch variant can run in an
 environment without TensorFlow.
@@ -10,7 +10,7 @@ import argparse
 import datetime
 import itertools
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -52,8 +52,7 @@ def parse_options(
     Args:
       description: what the program is; its first line goes into the help.
       arguments: those to read, if not the command line's.
-      tasks: those that the program can do, its default first.
-      models: the networks that it can measure, its default first.
+      tasks, models: what the program can do, and on which networks; the defaults first.
     """
     parser = argparse.ArgumentParser(description=(description or '').partition('\n')[0])
     add = parser.add_argument
@@ -68,6 +67,16 @@ def parse_options(
     add('--use_bf16', action='store_true', help='multiply in bfloat16, this project alone')
     add('--model', choices=models, default=models[0], help='the network')
     return parser.parse_args(arguments, Options())
+
+
+def run_task(
+    description: str | None,
+    tasks: Mapping[str, Callable[[Options], None]],
+    models: Sequence[str] = ('tutorial',),
+) -> None:
+    """Runs the task that the command line names; the arguments are as of `parse_options`."""
+    options = parse_options(description, tasks=tuple(tasks), models=models)
+    tasks[options.task](options)
 
 
 def constant_batch(
@@ -88,7 +97,7 @@ class Ticker:
     """Prints the console line of this project's trainers, every so many steps.
 
     The time of the first step, which includes building and warming up, counts for no
-    line, as in `cifar10_progress.ConsoleHook`.
+    line, as in `cifar10_lib.training.console.ConsoleHook`.
     """
 
     def __init__(
@@ -127,3 +136,11 @@ class Ticker:
                 flush=True,
             )
             self._last_step, self._last_time = self._step, now
+
+
+def repeat(step: Callable[[], object], options: Options, ticker: Ticker | None = None) -> None:
+    """Does a step again and again; by default each is one of a training batch."""
+    ticker = ticker or Ticker(options.batch_size, options.log_frequency)
+    for _ in options.steps:
+        step()
+        ticker.tick()

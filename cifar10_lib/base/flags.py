@@ -143,7 +143,9 @@ def run_script(main: Callable[[S], None], settings_class: type[S]) -> None:
     flag or an output on a full disk, 130 when the user interrupts, and 141 when nobody
     reads the output any more.
     """
-    script = os.path.basename(sys.argv[0])
+    folder, script = os.path.split(sys.argv[0])
+    if script == '__main__.py':
+        script = os.path.basename(folder)
 
     def parse_flags(argv: list[str]) -> list[str]:
         text = help_text(script, sys.modules['__main__'].__doc__ or '', settings_class)

@@ -14,20 +14,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.processes import REPOSITORY
 from benchmarks.results import __main__ as results
-from benchmarks.results import report as results_report
-from benchmarks.results.__main__ import Plan, ResultsSettings, Row
+from benchmarks.results import published, report
+from benchmarks.results.__main__ import Plan, ResultsSettings
+from benchmarks.results.published import ROWS, Row
 from benchmarks.results.report import Result
 from cifar10_lib.base.errors import UserError
 from cifar10_lib.nn.presets import PRESETS
 from cifar10_lib.runs import history as history_module
 from cifar10_lib.runs import run_folder
 from cifar10_lib.training.settings import OneDeviceTrainSettings
-from tests.helpers.scripts import REPOSITORY
 
 DOCS = REPOSITORY / 'docs'
 
-NAMES = tuple(results.ROWS)
+NAMES = tuple(ROWS)
 
 RESULT = Result(
     preset='small_cnn',
@@ -51,7 +52,7 @@ def with_changes(**values: object) -> Result:
     return dataclasses.replace(RESULT, **values)  # type: ignore[arg-type]
 
 
-def plan_of(preset: str, seed: int = 0, **values: object) -> Plan:
+def make_plan(preset: str, seed: int = 0, **values: object) -> Plan:
     return Plan(ResultsSettings(**values), preset, seed)  # type: ignore[arg-type]
 
 
@@ -59,19 +60,19 @@ def plan_of(preset: str, seed: int = 0, **values: object) -> Plan:
 
 
 def test_every_preset_has_a_row() -> None:
-    assert set(results.ROWS) == set(PRESETS)
+    assert set(ROWS) == set(PRESETS)
 
 
 @pytest.mark.parametrize('name', NAMES)
 def test_a_row_asks_for_its_preset_with_flags_that_exist(name: str) -> None:
-    plan = plan_of(name, 3, data_dir='some', mnist_dir='other', use_bf16=True)
+    plan = make_plan(name, 3, data_dir='some', mnist_dir='other', use_bf16=True)
     _, script, *flags = results.train_command(plan)
     assert os.path.basename(script) == 'cifar10_train.py'
     given = {flag.partition('=')[0][2:] for flag in flags}
     assert given <= {field.name for field in dataclasses.fields(OneDeviceTrainSettings)}
     assert len(given) == len(flags)
-    steps = results.ROWS[name].max_steps or PRESETS[name].recipe.max_steps
-    mnist = results.ROWS[name].dataset == results.MNIST
+    steps = ROWS[name].max_steps or PRESETS[name].recipe.max_steps
+    mnist = ROWS[name].dataset == published.MNIST
     train_dir = os.path.join('cifar10_results', f'{name}-bf16-3', 'cifar10_train')
     assert {
         f'--preset={name}',
@@ -85,19 +86,19 @@ def test_a_row_asks_for_its_preset_with_flags_that_exist(name: str) -> None:
 
 
 def test_what_a_preset_asks_for_stays() -> None:
-    flags = results.train_command(plan_of('mnist_deep'))
+    flags = results.train_command(make_plan('mnist_deep'))
     assert {'--eval_every=540', '--eval_data=held_out', '--num_held_out=6000'} <= set(flags)
 
 
 def test_views_are_averaged_where_training_saw_such() -> None:
-    averaged = {name for name, preset in PRESETS.items() if results.averages_views(preset.recipe)}
+    averaged = {name for name, preset in PRESETS.items() if published.averages_views(preset.recipe)}
     assert averaged == {'tutorial', 'fast', 'best'}
 
 
 @pytest.fixture
 def four_steps(records: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ResultsSettings:
     """small_cnn for four steps on random images."""
-    monkeypatch.setitem(results.ROWS, 'small_cnn', Row('70%', max_steps=4))
+    monkeypatch.setitem(ROWS, 'small_cnn', Row('70%', max_steps=4))
     return ResultsSettings(
         presets=('small_cnn',),
         seeds='5',
@@ -113,7 +114,7 @@ def test_a_run_is_measured_kept_and_not_run_again(
     results.main(four_steps)
     output = capfd.readouterr().out
     assert 'step 4' in output and '| `--preset=small_cnn --max_steps=4` | 70%' in output
-    (result,) = results.load(four_steps.results_dir)
+    (result,) = report.load(four_steps.results_dir)
     assert (result.preset, result.seed, result.recipe['max_steps']) == ('small_cnn', 5, 4)
     assert result.num_test_images == 25
     assert [examples for examples, *_ in result.curve] == [32, 64, 96, 128]
@@ -123,10 +124,10 @@ def test_a_run_is_measured_kept_and_not_run_again(
 
     results.main(four_steps)
     assert 'small_cnn-5: kept in' in capfd.readouterr().out
-    assert results.load(four_steps.results_dir) == [result]
+    assert report.load(four_steps.results_dir) == [result]
 
 
-def scripts_that(monkeypatch: pytest.MonkeyPatch, plan: Plan, last_step: int) -> None:
+def replace_scripts(monkeypatch: pytest.MonkeyPatch, plan: Plan, last_step: int) -> None:
     """In place of the scripts: a training run that ends at a step, and its evaluation."""
 
     def run(command: list[str], name: str) -> None:
@@ -148,21 +149,21 @@ def test_a_run_that_was_stopped_is_not_kept(
         history.add(
             {'step': 4, 'precision': 1.0, 'eval_data': 'test', 'num_examples': 25, 'views': 1}
         )
-    scripts_that(monkeypatch, plan, last_step=3)
+    replace_scripts(monkeypatch, plan, last_step=3)
     with pytest.raises(UserError, match='found no evaluation of step 4 .* give the command again'):
         results.main(four_steps)
-    assert results.load(four_steps.results_dir) == []
+    assert report.load(four_steps.results_dir) == []
 
 
-def test_a_folder_of_another_recipe_is_not_gone_on_with(
+def test_a_folder_of_another_recipe_is_not_resumed(
     four_steps: ResultsSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = Plan(four_steps, 'small_cnn', 5)
     os.makedirs(plan.train_dir)
-    values = {**dataclasses.asdict(plan.recipe), **plan.asked_for, 'learning_rate': 0.5}
+    values = {**dataclasses.asdict(plan.recipe), **plan.options, 'learning_rate': 0.5}
     trained = OneDeviceTrainSettings(**values)
     run_folder.store(trained, plan.train_dir)
-    scripts_that(monkeypatch, plan, last_step=4)
+    replace_scripts(monkeypatch, plan, last_step=4)
     with pytest.raises(UserError, match=r'holds a run with --learning_rate=0\.5; expected 0\.001'):
         results.main(four_steps)
 
@@ -201,7 +202,7 @@ def test_a_script_ends_well_before_the_one_that_runs_it(
         f'results._run([sys.executable, {str(script)!r}], "a run")\n'
     )
     process = subprocess.Popen(
-        [sys.executable, '-c', runner], cwd=DOCS.parent, start_new_session=True
+        [sys.executable, '-c', runner], cwd=REPOSITORY, start_new_session=True
     )
     while not (tmp_path / 'ready').exists():
         assert process.poll() is None
@@ -240,14 +241,14 @@ def test_wrong_flags_are_one_clear_error(
 
 def test_a_result_comes_back_from_its_file(tmp_path: Path) -> None:
     folder = str(tmp_path / 'new [1]')
-    results_report.store(RESULT, folder)
-    results_report.store(with_changes(use_bf16=True), folder)
+    report.store(RESULT, folder)
+    report.store(with_changes(use_bf16=True), folder)
     assert set(os.listdir(folder)) == {'small_cnn-0.json', 'small_cnn-bf16-0.json'}
-    back, _ = results_report.load(folder, NAMES)
+    back, _ = report.load(folder)
     assert back == RESULT
 
 
-def text_of(**values: object) -> bytes:
+def result_text(**values: object) -> bytes:
     return json.dumps({**dataclasses.asdict(RESULT), **values}).encode()
 
 
@@ -260,49 +261,49 @@ def text_of(**values: object) -> bytes:
         b'\xff\xfe',
         b'[' * 100_000,
         b'{"preset": "mlp"}',
-        text_of(colour=1),
-        text_of(preset='large_cnn'),
-        text_of(seconds='long'),
-        text_of(precision=None),
-        text_of(curve=[]),
-        text_of(curve=[[1, 2]]),
-        text_of(recipe={}),
-        text_of(seconds=float('nan')),
-        text_of(seconds=10**400),
-        text_of(seed=1),
-        text_of(use_bf16='no'),
-        text_of(machine=None),
-        text_of(dataset=3),
+        result_text(colour=1),
+        result_text(preset='large_cnn'),
+        result_text(seconds='long'),
+        result_text(precision=None),
+        result_text(curve=[]),
+        result_text(curve=[[1, 2]]),
+        result_text(recipe={}),
+        result_text(seconds=float('nan')),
+        result_text(seconds=10**400),
+        result_text(seed=1),
+        result_text(use_bf16='no'),
+        result_text(machine=None),
+        result_text(dataset=3),
     ],
 )
 def test_a_file_that_is_no_result_is_named(tmp_path: Path, text: bytes) -> None:
     (tmp_path / f'{RESULT.name}.json').write_bytes(text)
     with pytest.raises(UserError, match=r'small_cnn-0\.json: expected a result'):
-        results.load(str(tmp_path))
+        report.load(str(tmp_path))
 
 
 def test_a_copy_of_a_result_is_none(tmp_path: Path) -> None:
-    (tmp_path / 'small_cnn-1.json').write_bytes(text_of())
+    (tmp_path / 'small_cnn-1.json').write_bytes(result_text())
     with pytest.raises(UserError, match=r'small_cnn-1\.json: expected a result'):
-        results.load(str(tmp_path))
+        report.load(str(tmp_path))
 
 
 def test_a_result_of_another_recipe_is_named(tmp_path: Path) -> None:
-    results_report.store(with_changes(recipe={**RESULT.recipe, 'flip': True}), str(tmp_path))
+    report.store(with_changes(recipe={**RESULT.recipe, 'flip': True}), str(tmp_path))
     with pytest.raises(UserError, match=r'small_cnn-0\.json: has --flip=True; .* has False'):
-        results.load(str(tmp_path))
+        report.load(str(tmp_path))
 
 
 def test_a_result_of_a_version_before_a_flag_has_its_default(tmp_path: Path) -> None:
     earlier = {name: value for name, value in RESULT.recipe.items() if name != 'dropout'}
-    results_report.store(with_changes(recipe=earlier), str(tmp_path))
-    assert [result.name for result in results.load(str(tmp_path))] == ['small_cnn-0']
+    report.store(with_changes(recipe=earlier), str(tmp_path))
+    assert [result.name for result in report.load(str(tmp_path))] == ['small_cnn-0']
 
 
 # ------------------------------------------------------------------- table and figure
 
 
-def cells_of(table: str) -> list[list[str]]:
+def table_cells(table: str) -> list[list[str]]:
     lines = [line for line in table.splitlines() if line.startswith('|')]
     return [[cell.strip() for cell in line.strip('|').split('|')] for line in lines]
 
@@ -316,9 +317,9 @@ def test_the_table_has_a_line_for_each_command() -> None:
         RESULT,
         with_changes(seed=1, precision=0.71, seconds=120.0),
     ]
-    table = results.table(runs)
-    header, _, fast, small, bf16, mnist = cells_of(table)
-    assert header == list(results_report.HEADER)
+    table = report.table(runs)
+    header, _, fast, small, bf16, mnist = table_cells(table)
+    assert header == list(report.HEADER)
     steps = f'{PRESETS["fast"].recipe.max_steps:,}'
     assert fast == ['`--preset=fast`', '–', '0.700', '0.880', steps, '128', '1.5', '0']
     assert small[:3] == ['`--preset=small_cnn`', '70%', '0.710 (0.700 to 0.720)']
@@ -329,14 +330,14 @@ def test_the_table_has_a_line_for_each_command() -> None:
 
 
 def test_the_table_tells_machines_apart() -> None:
-    table = results.table([RESULT, with_changes(seed=1, machine='another', seconds=30.0)])
-    assert [cells[-2:] for cells in cells_of(table)[2:]] == [['1.5 (1)', '0'], ['0.5 (2)', '1']]
+    table = report.table([RESULT, with_changes(seed=1, machine='another', seconds=30.0)])
+    assert [cells[-2:] for cells in table_cells(table)[2:]] == [['1.5 (1)', '0'], ['0.5 (2)', '1']]
     assert '\nMeasured on (1) a processor, 2 cores, TensorFlow 2.21.0; (2) another.' in table
 
 
 def test_the_figure_has_a_panel_for_each_data_set_and_a_line_for_each_run() -> None:
     runs = [RESULT, with_changes(seed=1), with_changes(preset='mnist_cnn', dataset='MNIST')]
-    cifar10, mnist = results_report.draw(runs, NAMES).axes
+    cifar10, mnist = report.draw(runs).axes
     assert cifar10.get_title('left') == 'CIFAR-10' and mnist.get_title('left') == 'MNIST'
     curves = [line.get_xydata() for line in cifar10.lines if line.get_marker() == 'None']
     assert len(curves) == 2
@@ -346,14 +347,14 @@ def test_the_figure_has_a_panel_for_each_data_set_and_a_line_for_each_run() -> N
 
 def test_the_figure_shows_all_presets_each_in_its_way() -> None:
     runs = [with_changes(preset=n, use_bf16=bf16) for n in NAMES for bf16 in (False, True)]
-    (axes,) = results_report.draw(runs, NAMES).axes
+    (axes,) = report.draw(runs).axes
     named = [line for line in axes.lines if not str(line.get_label()).startswith('_')]
     assert len(named) == 2 * len(NAMES)
     assert len({(line.get_color(), line.get_linestyle()) for line in named}) == len(named)
 
 
 def test_the_documented_table_is_that_of_the_kept_results() -> None:
-    kept = results.load(str(DOCS / 'results'))
+    kept = report.load(str(DOCS / 'results'))
     assert kept
     assert all(result.num_test_images == 10_000 for result in kept)
-    assert results.table(kept) in (DOCS / 'results.md').read_text(encoding='utf-8')
+    assert report.table(kept) in (DOCS / 'results.md').read_text(encoding='utf-8')

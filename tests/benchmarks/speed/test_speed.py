@@ -11,30 +11,19 @@ import textwrap
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
-import cifar10
-from benchmarks.peers import keras_train, tutorial_train
-from benchmarks.speed import __main__ as run
-from benchmarks.speed import flops, project, report, turns
-from benchmarks.speed.worker import (
-    CONSTANT,
-    EVALUATION,
-    INPUT,
-    TASKS,
-    TRAIN,
-    Ticker,
-    constant_batch,
-    parse_options,
-)
+from benchmarks.flags import parse_names
+from benchmarks.processes import child_environment
+from benchmarks.speed import __main__ as speed
+from benchmarks.speed import flops, report, turns
+from benchmarks.speed.worker import CONSTANT, TASKS, TRAIN, Ticker
+from benchmarks.tables import markdown_table
 from cifar10_lib.base.errors import UserError
 from cifar10_lib.nn import networks
-from cifar10_lib.nn.presets import MODEL_NAMES
+from tests.helpers.benchmarks import finite_losses
 from tests.helpers.scripts import REPOSITORY, script_environment
-
-NUM_PARAMETERS = 1_068_298
 
 # ------------------------------------------------------------------------- flops
 
@@ -77,7 +66,7 @@ ROW = report.Row(
 
 def test_ratios_are_taken_within_a_round() -> None:
     summary = report.summarize(ROW, 'this project')
-    assert summary == report.Summary(300.0, 100.0, 500.0, ratio=2.5, of_ceiling=0.5)
+    assert summary == report.Summary(300.0, 100.0, 500.0, ratio=2.5, ceiling_fraction=0.5)
     # Not 3.0, the ratio of the medians, which come from rounds of different noise.
 
 
@@ -93,7 +82,7 @@ def test_ratios_are_to_the_first_variant_and_need_no_ceiling() -> None:
 def test_the_ceiling_of_float32_is_none_of_bfloat16() -> None:
     values = {'this project': [300.0], report.BF16: [500.0]}
     row = report.Row('training', 'examples/s', values, ceiling=[400.0])
-    assert report.summarize(row, 'this project').of_ceiling == 0.75
+    assert report.summarize(row, 'this project').ceiling_fraction == 0.75
     assert report.summarize(row, report.BF16)[3:] == (500 / 300, None)
 
 
@@ -102,7 +91,7 @@ def test_table() -> None:
     assert lines[0][1:] == ('tutorial', '100 examples/s', '50 to 200', '1.00', '25%')
     assert lines[1][1:] == ('this project', '300 examples/s', '100 to 500', '2.50', '50%')
     assert lines[2][1:] == ('ceiling', '400 examples/s', '200 to 1,000', '', '100%')
-    table = report.markdown_table(report.HEADER, lines).splitlines()
+    table = markdown_table(report.HEADER, lines).splitlines()
     assert len(table) == 5
     assert len({len(line) for line in table}) == 1
 
@@ -128,13 +117,13 @@ def test_sweep_table() -> None:
 
 
 def test_figure(tmp_path: Path) -> None:
-    run.write_figure(
-        str(tmp_path / 'figure.svg'), [ROW._replace(title=run.TITLES[TRAIN])], 'a machine'
+    speed.write_figure(
+        str(tmp_path / 'figure.svg'), [ROW._replace(title=speed.TITLES[TRAIN])], 'a machine'
     )
     assert 'figure.svg' in os.listdir(tmp_path)
     with pytest.raises(UserError, match=r'--output=.*cannot be written'):
-        run.write_figure(
-            str(tmp_path / 'none' / 'figure.svg'), [ROW._replace(title=run.TITLES[TRAIN])], ''
+        speed.write_figure(
+            str(tmp_path / 'none' / 'figure.svg'), [ROW._replace(title=speed.TITLES[TRAIN])], ''
         )
 
 
@@ -160,13 +149,13 @@ def command(tmp_path: Path):
     script = tmp_path / 'worker.py'
     script.write_text(textwrap.dedent(WORKER))
 
-    def of(name: str, rate: float = 100.0, last: int = 10**9) -> list[str]:
+    def make(name: str, rate: float = 100.0, last: int = 10**9) -> list[str]:
         return [sys.executable, str(script), name, str(tmp_path), str(rate), str(last)]
 
-    return of
+    return make
 
 
-def runs_of(names: list[str]) -> list[tuple[str, int]]:
+def count_runs(names: list[str]) -> list[tuple[str, int]]:
     """The names without repetitions, each with its number of repetitions."""
     runs: list[tuple[str, int]] = []
     for name in names:
@@ -195,7 +184,7 @@ def test_workers_take_turns(tmp_path: Path, command) -> None:
     rates = turns.take_turns(commands, os.environ, 3, {'a': 3, 'b': 3}, warm_up_lines=2)
     assert rates == {'a': [pytest.approx(100.0)] * 3, 'b': [pytest.approx(200.0)] * 3}
     # Warm-up of both, then the rounds: a b, b a, a b.
-    order = runs_of((tmp_path / 'log').read_text().split())
+    order = count_runs((tmp_path / 'log').read_text().split())
     assert [name for name, _ in order] == ['a', 'b', 'a', 'b', 'a', 'b']
     # A turn has a line more than it counts; two turns on end have eight.
     assert min(steps for _, steps in order) >= 2
@@ -258,7 +247,6 @@ def test_a_start_is_measured(command) -> None:
     start = turns.measure_start('a', command('a'), os.environ, steps=3)
     # From the process's start to the first line, whose step took half a second, it said.
     assert -0.5 < start.first_step_seconds < 5
-    # The peak is no less than that of this process, of which the program began as a copy.
     assert 10**6 < start.peak_bytes < 10**10
 
 
@@ -285,10 +273,10 @@ def test_ticker(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_wrong_rows() -> None:
-    assert run.chosen_rows('all') == run.ROWS
-    assert run.chosen_rows('input,train') == ('input', 'train')
-    with pytest.raises(UserError, match="--rows: .*train, constant.*found 'speed'"):
-        run.chosen_rows('train,speed')
+    assert parse_names('all', speed.ROWS, 'rows') == list(speed.ROWS)
+    assert parse_names('input,train', speed.ROWS, 'rows') == ['input', 'train']
+    with pytest.raises(UserError, match="--rows: found 'speed'; expected train, constant"):
+        parse_names('train,speed', speed.ROWS, 'rows')
 
 
 def run_benchmark(*options: str) -> subprocess.CompletedProcess[str]:
@@ -311,14 +299,14 @@ def test_a_machine_without_gpu_is_told_so(synthetic_data: Path) -> None:
 
 
 def test_missing_torch_is_said(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run.find_torch('/no/python', run.child_environment('cpu')) is None
+    assert speed.find_torch('/no/python', child_environment('cpu')) is None
     assert 'PyTorch: left out, /no/python' in capsys.readouterr().out
 
 
 @pytest.fixture
-def bench(synthetic_data: Path, tmp_path: Path) -> run.Bench:
+def bench(synthetic_data: Path, tmp_path: Path) -> speed.Bench:
     """The shortest benchmark on synthetic images, without PyTorch."""
-    settings = run.BenchmarkSettings(
+    settings = speed.BenchmarkSettings(
         data_dir=str(synthetic_data),
         dataset='synthetic',
         batch_size=8,
@@ -333,11 +321,11 @@ def bench(synthetic_data: Path, tmp_path: Path) -> run.Bench:
         'training_flops': 10**8,
         'forward_flops': 10**7,
     }
-    return run.Bench(settings, found, run.child_environment('cpu'), None, str(tmp_path))
+    return speed.Bench(settings, found, child_environment('cpu'), None, str(tmp_path))
 
 
-def test_a_row_of_all_variants(bench: run.Bench) -> None:
-    row = run.measure_row(bench, TRAIN)
+def test_a_row_of_all_variants(bench: speed.Bench) -> None:
+    row = speed.measure_row(bench, TRAIN)
     assert list(row.values) == ['tutorial', 'this project', report.BF16, 'Keras fit']
     assert all(rate > 0 for rates in row.values.values() for rate in rates)
     assert row.ceiling is not None
@@ -345,11 +333,11 @@ def test_a_row_of_all_variants(bench: run.Bench) -> None:
 
 
 @pytest.mark.parametrize('multiplies_bf16', [True, False, None])
-def test_another_network_has_no_peers(bench: run.Bench, multiplies_bf16: bool | None) -> None:
-    bench.found['multiplies_bf16'] = multiplies_bf16
+def test_another_network_has_no_peers(bench: speed.Bench, multiplies_bf16: bool | None) -> None:
+    bench.surroundings['multiplies_bf16'] = multiplies_bf16
     settings = dataclasses.replace(bench.settings, model='small_cnn')
     for task in TASKS:
-        commands = run.commands_of(bench._replace(settings=settings), task, log_frequency=2)
+        commands = speed.task_commands(bench._replace(settings=settings), task, log_frequency=2)
         has_bf16 = bool(multiplies_bf16) and task in (TRAIN, CONSTANT)
         assert list(commands) == ['this project', *([report.BF16] if has_bf16 else [])]
         assert all('--model=small_cnn' in command for command in commands.values())
@@ -363,141 +351,16 @@ def test_a_network_that_there_is_none_of_is_named(synthetic_data: Path) -> None:
     assert '--model=large' in done.stderr and 'small_cnn' in done.stderr
 
 
-def test_a_sweep(bench: run.Bench) -> None:
-    rows = run.measure_sweep(bench, batch_sizes=[4])
+def test_a_sweep(bench: speed.Bench) -> None:
+    rows = speed.measure_sweep(bench, batch_sizes=[4])
     assert list(rows) == [4]
     assert 'float16' in report.sweep_table(rows)
-
-
-# --------------------------------------------------------------------------- peers
-
-
-def finite_losses(output: str) -> list[float]:
-    """The losses of console lines; fails where one is not finite."""
-    losses = [float(loss) for loss in re.findall(r'loss = (\S+) \(', output)]
-    assert np.isfinite(losses).all(), output
-    return losses
-
-
-def options_of(task: str, synthetic_data: Path, tmp_path: Path) -> list[str]:
-    return [
-        f'--task={task}',
-        f'--data_dir={synthetic_data / "synthetic-batches-bin"}',
-        f'--train_dir={tmp_path / "train"}',
-        '--batch_size=8',
-        '--log_frequency=2',
-        '--max_steps=4',
-    ]
-
-
-@pytest.mark.parametrize('task', TASKS)
-@pytest.mark.parametrize('module', [tutorial_train, keras_train])
-def test_peers_do_every_task(
-    module, task: str, synthetic_data: Path, tmp_path: Path, capsys
-) -> None:
-    options = parse_options(None, options_of(task, synthetic_data, tmp_path))
-    module.RUN[task](options)
-    output = capsys.readouterr().out
-    assert len(finite_losses(output)) == (2 if task in (TRAIN, CONSTANT) else 0)
-    lines = [turns.parse_line(text) for text in output.splitlines()]
-    assert [line.step for line in lines if line] == ([2, 3, 4] if task == EVALUATION else [2, 4])
-
-
-@pytest.mark.parametrize('task', [CONSTANT, INPUT, EVALUATION])
-def test_this_project_does_every_task(
-    task: str, synthetic_data: Path, tmp_path: Path, capsys
-) -> None:
-    project.RUN[task](parse_options(None, options_of(task, synthetic_data, tmp_path)))
-    output = capsys.readouterr().out
-    assert len(finite_losses(output)) == (2 if task == CONSTANT else 0)
-
-
-@pytest.mark.parametrize(
-    ('model', 'task'),
-    [
-        *((model, CONSTANT) for model in MODEL_NAMES),
-        ('mnist_deep', INPUT),
-        ('batch_norm_cnn', EVALUATION),
-    ],
-)
-def test_every_network_is_measured(
-    model: str, task: str, synthetic_data: Path, tmp_path: Path, capsys
-) -> None:
-    options = [*options_of(task, synthetic_data, tmp_path), f'--model={model}', '--use_bf16']
-    project.RUN[task](parse_options(None, options, models=MODEL_NAMES))
-    output = capsys.readouterr().out
-    assert len(finite_losses(output)) == (2 if task == CONSTANT else 0)
-    assert output.count('/sec') >= 2
-
-
-@pytest.mark.parametrize(
-    ('module', 'option'),
-    [(project, '--model=none'), (project, '--task=train'), (keras_train, '--model=deep_cnn')],
-)
-def test_an_option_that_a_program_does_not_have_is_refused(
-    module, option: str, monkeypatch: pytest.MonkeyPatch, capsys
-) -> None:
-    monkeypatch.setattr(sys, 'argv', ['program', '--data_dir=none', option])
-    with pytest.raises(SystemExit) as ended:
-        module.main()
-    assert ended.value.code == 2
-    name, _, value = option.partition('=')
-    assert f"argument {name}: invalid choice: '{value}' (choose from " in capsys.readouterr().err
-
-
-def test_tutorial_network() -> None:
-    with tf.Graph().as_default():
-        tutorial_train.inference(tf.zeros([2, 24, 24, 3]))
-        variables = tf.trainable_variables()
-    assert sum(variable.shape.num_elements() for variable in variables) == NUM_PARAMETERS
-
-
-def test_tutorial_computes_what_this_project_does() -> None:
-    """Same names and same weights give the same loss, to float32 rounding."""
-    images, labels = constant_batch(4)
-    losses = []
-    for module in (tutorial_train, cifar10):
-        with tf.Graph().as_default(), tf.Session() as session:
-            total_loss = module.loss(module.inference(tf.constant(images)), tf.constant(labels))
-            # Small enough that the loss is far from saturated, and never the same twice.
-            rng = np.random.default_rng(0)
-            variables = {v.op.name: v for v in tf.trainable_variables()}
-            for name in sorted(variables):
-                value = rng.normal(scale=0.05, size=variables[name].shape.as_list())
-                variables[name].load(value, session)
-            losses.append(session.run(total_loss))
-    np.testing.assert_allclose(losses[0], losses[1], rtol=1e-5)
-
-
-def test_keras_network() -> None:
-    assert keras_train.build_model().count_params() == NUM_PARAMETERS
-
-
-def torch_train():
-    """The PyTorch variant's module; skips where PyTorch is not installed."""
-    pytest.importorskip('torch', reason='PyTorch is not installed (benchmarks/requirements.txt)')
-    from benchmarks.peers import torch_train
-
-    return torch_train
-
-
-def test_torch_network() -> None:
-    network = torch_train().build_network()
-    assert sum(parameter.numel() for parameter in network.parameters()) == NUM_PARAMETERS
-
-
-@pytest.mark.parametrize('task', TASKS)
-def test_torch_does_every_task(task: str, synthetic_data: Path, tmp_path: Path, capsys) -> None:
-    module = torch_train()
-    module.RUN[task](parse_options(None, options_of(task, synthetic_data, tmp_path)))
-    output = capsys.readouterr().out
-    assert len(finite_losses(output)) == (2 if task in (TRAIN, CONSTANT) else 0)
-    assert output.count('examples/sec') == (3 if task == EVALUATION else 2)
 
 
 def test_a_wrong_flag_is_one_clear_error() -> None:
     done = run_benchmark('--rows=none')
     assert done.returncode == 1
-    assert "--rows: expected names of train, constant, input, evaluation, start, found 'none'" in (
-        done.stderr
+    assert done.stderr.strip() == (
+        "speed: error: --rows: found 'none'; expected train, constant, input, evaluation, start; "
+        'or all'
     )

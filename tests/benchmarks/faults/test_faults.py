@@ -17,7 +17,7 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 from benchmarks.faults import __main__ as faults
-from benchmarks.faults import trials as fault_trials
+from benchmarks.faults import trials
 from benchmarks.faults.programs import (
     MAX_STEPS,
     NUM_IMAGES,
@@ -28,7 +28,6 @@ from benchmarks.faults.programs import (
     Program,
     Saved,
     Tensors,
-    project_flags,
 )
 from benchmarks.faults.runs import (
     Mount,
@@ -40,7 +39,8 @@ from benchmarks.faults.runs import (
     parse_step,
     small_disk,
 )
-from benchmarks.faults.trials import Baseline, Trial, compare, describe_weights, take_baseline
+from benchmarks.faults.trials import Baseline, Trial, compare, describe_weights, measure_baseline
+from benchmarks.flags import parse_names
 from benchmarks.peers import monitored_session_train
 from cifar10_lib.base.errors import UserError
 from cifar10_lib.data import prepare
@@ -53,7 +53,7 @@ from cifar10_lib.data import prepare
     [
         ('step 20 loss 4.5', 20),
         ('2026-11-22 02:30:08.79: step 100, loss = nan (3384.8 examples/sec; 0.038 sec)', 100),
-        ('Resuming from train/model.ckpt-7 at step 7', None),
+        ('Going on from train/model.ckpt-7 at step 7', None),
         ('train.py: error: the loss of step 32 is not finite', None),
     ],
 )
@@ -211,18 +211,18 @@ def test_damage_is_told_from_what_every_restart_changes() -> None:
 
 
 def test_start_and_end() -> None:
-    assert fault_trials.describe_start(30, 34) == 'went on from step 30 of 34'
-    assert fault_trials.describe_start(0, 34) == 'started again from 0 of 34'
-    assert fault_trials.describe_start(None, 34) == 'took no step'
-    assert fault_trials.describe_end(MAX_STEPS) == ''
-    assert fault_trials.describe_end(90) == f', ended at step 90 instead of {MAX_STEPS}'
+    assert trials.describe_start(30, 34) == 'went on from step 30 of 34'
+    assert trials.describe_start(0, 34) == 'started again from 0 of 34'
+    assert trials.describe_start(None, 34) == 'took no step'
+    assert trials.describe_end(MAX_STEPS) == ''
+    assert trials.describe_end(90) == f', ended at step 90 instead of {MAX_STEPS}'
 
 
 def test_chosen_names() -> None:
-    assert faults.chosen('all', ['a', 'b'], 'faults') == ['a', 'b']
-    assert faults.chosen('b', ['a', 'b'], 'faults') == ['b']
+    assert parse_names('all', ['a', 'b'], 'faults') == ['a', 'b']
+    assert parse_names('b', ['a', 'b'], 'faults') == ['b']
     with pytest.raises(UserError, match="--faults: found 'c'; expected a, b; or all"):
-        faults.chosen('b,c', ['a', 'b'], 'faults')
+        parse_names('b,c', ['a', 'b'], 'faults')
 
 
 def test_table() -> None:
@@ -240,17 +240,17 @@ def test_table() -> None:
 
 def test_changes_to_a_training_file(tmp_path: Path) -> None:
     path = tmp_path / 'data_batch_1.bin'
-    whole = bytes(6 * 3073)
+    complete = bytes(6 * 3073)
 
     def changed(change: faults.Change) -> bytes:
-        path.write_bytes(whole)
+        path.write_bytes(complete)
         change(path)
         return path.read_bytes()
 
-    assert changed(faults.cut) == whole[: 3 * 3073 + 1]
+    assert changed(faults.cut_in_half) == complete[: 3 * 3073 + 1]
     assert changed(faults.empty) == b''
     noise = changed(faults.fill_with_noise)
-    assert len(noise) == len(whole) and len(set(noise)) == 256
+    assert len(noise) == len(complete) and len(set(noise)) == 256
     labelled = changed(faults.set_wrong_label)
     assert [i for i, byte in enumerate(labelled) if byte] == [3 * 3073]
     assert labelled[3 * 3073] == faults.WRONG_LABEL
@@ -302,7 +302,7 @@ def test_keras_backup_is_found_read_and_rewritten(tmp_path: Path) -> None:
 # no heed of signals or of what becomes of its folder.
 TRAINER = """
     import json, pathlib, sys, time
-    folder = pathlib.Path(sys.argv[1])
+    (folder,) = (pathlib.Path(a[12:]) for a in sys.argv if a.startswith('--train_dir='))
     folder.mkdir(exist_ok=True)
     path = folder / 'state.json'
     step, weight = json.loads(path.read_text()) if path.exists() else (0, 0)
@@ -332,11 +332,7 @@ class _JsonStore:
         (train_dir / 'state.json').write_text(json.dumps(value.tolist()))
 
 
-KNOWN = Program(
-    'known',
-    lambda request: [sys.executable, '-c', textwrap.dedent(TRAINER), str(request.train_dir)],
-    _JsonStore(),
-)
+KNOWN = Program('known', [sys.executable, '-c', textwrap.dedent(TRAINER)], _JsonStore())
 
 
 @pytest.fixture(scope='session')
@@ -353,7 +349,7 @@ def known_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope='session')
 def known_baseline(known_folder: Path, drawn: Path) -> Baseline:
-    return take_baseline(KNOWN, known_folder, drawn)
+    return measure_baseline(KNOWN, known_folder, drawn)
 
 
 @pytest.fixture
@@ -363,7 +359,7 @@ def known(known_folder: Path, drawn: Path, known_baseline: Baseline) -> Trial:
 
 
 def test_signals_lose_the_steps_since_the_last_save(known: Trial, known_baseline: Baseline) -> None:
-    seen = faults.signalled(signal.SIGTERM, known, known_baseline)
+    seen = faults.signal_in_training(signal.SIGTERM, known, known_baseline)
     assert re.fullmatch(
         r'killed by SIGTERM after step (3\d); then: went on from step 30 of \1, '
         'weights bit-identical',
@@ -381,7 +377,7 @@ def test_damage_is_seen_to_be_trained_on(known: Trial, known_baseline: Baseline)
 
 
 def test_files_that_stop_every_start(known: Trial, known_baseline: Baseline) -> None:
-    seen = faults.saved_file_changed('data', faults.cut, known, known_baseline)
+    seen = faults.saved_file_changed('data', faults.cut_in_half, known, known_baseline)
     assert seen == 'traceback, exit 1, at every start'
 
 
@@ -413,16 +409,12 @@ def test_disks(known: Trial, known_baseline: Baseline, fault: str) -> None:
 
 
 def test_program_that_does_not_train_is_an_error(tmp_path: Path, drawn: Path) -> None:
-    broken = Program('broken', lambda request: [sys.executable, '-c', '1 / 0'], _JsonStore())
+    broken = Program('broken', [sys.executable, '-c', '1 / 0'], _JsonStore())
     with pytest.raises(UserError, match='(?s)broken: traceback, exit 1: .*ZeroDivisionError'):
-        take_baseline(broken, tmp_path, drawn)
+        measure_baseline(broken, tmp_path, drawn)
 
 
 # ------------------------------------------------------------------ real programs
-
-
-def test_flags_of_the_project() -> None:
-    assert {'train_dir', 'start_over', 'save_checkpoint_secs'} <= project_flags()
 
 
 @pytest.mark.parametrize(
@@ -439,7 +431,7 @@ def test_real_programs_on_a_wrong_label(
     assert faults.cell('wrong_label', trial, known_baseline).startswith(words)
 
 
-def test_session_peer_saves_and_goes_on(
+def test_session_peer_saves_and_resumes(
     tmp_path: Path, drawn: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def train(max_steps: int) -> list[int]:

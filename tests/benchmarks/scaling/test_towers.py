@@ -9,6 +9,7 @@ import tensorflow.compat.v1 as tf
 
 from benchmarks.scaling import towers
 from benchmarks.scaling.towers import Variant
+from benchmarks.speed.steps import take_turns
 from cifar10_lib.base.errors import UserError
 from cifar10_multi_gpu_train import FIRST, MIRRORED
 
@@ -45,10 +46,12 @@ def test_overlap(spans: list[tuple[int, int]], expected: float) -> None:
 
 def test_variants_take_turns_and_each_tower_is_in_the_trace(records: Path) -> None:
     variants = [Variant('one', 1), Variant('three', 3, FIRST), Variant('copies', 2, MIRRORED)]
-    runners = [towers.Runner(variant, str(records), batch_size=12) for variant in variants]
-    seconds = towers.take_turns(runners, rounds=2, steps=1)
-    assert [len(of_runner) for of_runner in seconds] == [2, 2, 2]
-    devices = [[name[-5:] for name in towers.tower_spans(runner.trace())] for runner in runners]
+    runners = [towers.make_runner(variant, str(records), batch_size=12) for variant in variants]
+    times = take_turns(runners, rounds=2, steps=1)
+    assert [len(own) for own in times] == [2, 2, 2]
+    devices = [
+        [name[-5:] for name in towers.tower_spans(towers.trace(runner))] for runner in runners
+    ]
     assert [sorted(names) for names in devices] == [
         ['CPU:0'],
         ['CPU:0', 'CPU:1', 'CPU:2'],
@@ -57,8 +60,8 @@ def test_variants_take_turns_and_each_tower_is_in_the_trace(records: Path) -> No
 
 
 def test_turns_table_compares_within_a_round() -> None:
-    seconds = [[0.1, 0.2], [0.2, 0.1], [0.12, 0.22]]
-    last = towers.turns_table(['one', 'parts', 'towers'], seconds).splitlines()[-1]
+    times = [[100.0, 200.0], [200.0, 100.0], [120.0, 220.0]]
+    last = towers.turns_table(['one', 'parts', 'towers'], times).splitlines()[-1]
     cells = [cell.strip() for cell in last.strip('|').split('|')]
     # 120% and 110%; 60% and 220%.
     assert cells == ['towers', '170.0 (120.0 to 220.0)', '+15%', '+40%']
