@@ -36,7 +36,9 @@ from cifar10_input import count_examples, test_files, train_files
 from cifar10_lib.base.errors import UserError
 from cifar10_lib.base.flags import LARGEST_SEED, arguments, run_script, setting
 from cifar10_lib.data.datasets import DATA_DIR, DATA_URL, DATASET_HELP, DATASETS
-from cifar10_lib.data.prepare import MAX_IMAGES, SyntheticSet, prepare, refuse_unused_url
+from cifar10_lib.data.prepare import prepare, refuse_unused_url
+from cifar10_lib.data.synthetic import MAX_IMAGES, SyntheticSet
+from cifar10_lib.nn.recipes import BATCH_SIZE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,8 +88,9 @@ def _refuse_flags(settings: DataSettings, names: Sequence[str], reason: str) -> 
 
 
 def _convert(settings: DataSettings) -> None:
-    # Training imports this file, and needs neither decoders nor drawing.
+    # Getting the data needs neither decoders nor drawing.
     from cifar10_lib.data.convert import convert
+    from cifar10_lib.evaluation import contact_sheet
 
     usage = 'expected: convert PICTURES --data_dir=OUT'
     word, *pictures = settings.words
@@ -105,6 +108,8 @@ def _convert(settings: DataSettings) -> None:
         test_percent=settings.test_percent,
         labels=settings.labels,
         contact_sheet=settings.contact_sheet,
+        draw_examples=contact_sheet.write,
+        batch_size=BATCH_SIZE,
     )
 
 

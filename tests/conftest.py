@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from cifar10_input import TEST_FILES, TRAIN_FILES
-from cifar10_lib.data import prepare
+from cifar10_lib.data.synthetic import generate_synthetic
 from tests.helpers.browser import chromium  # noqa: F401 - a fixture
 from tests.helpers.samples import Server
 from tests.helpers.scripts import Script, script_command, script_environment
@@ -45,7 +45,7 @@ def synthetic_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A --data_dir that holds 200 training and 60 test images of the synthetic set."""
     data_dir = tmp_path_factory.mktemp('synthetic')
     directory = data_dir / 'synthetic-batches-bin'
-    prepare.generate_synthetic(str(directory), num_train=200, num_test=60)
+    generate_synthetic(str(directory), num_train=200, num_test=60)
     return data_dir
 
 
@@ -53,7 +53,7 @@ def synthetic_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def small_set(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A synthetic set of 500 training and 100 test images; not to be written to."""
     directory = str(tmp_path_factory.mktemp('small') / 'set')
-    prepare.generate_synthetic(directory, 500, 100, seed=3)
+    generate_synthetic(directory, 500, 100, seed=3)
     return directory
 
 

@@ -51,7 +51,7 @@ from benchmarks.flags import parse_names
 from cifar10_input import CIFAR10_RECORD, NUM_CLASSES, train_files
 from cifar10_lib.base.errors import UserError
 from cifar10_lib.base.flags import run_script, setting
-from cifar10_lib.data import prepare
+from cifar10_lib.data.synthetic import generate_synthetic
 
 # Steps that the second of two trainers takes while the first is held up.
 STEPS_AHEAD = 5
@@ -356,7 +356,7 @@ def main(settings: FaultSettings) -> None:
     programs = parse_names(settings.programs, PROGRAMS, 'programs')
     with _working_folder(settings.keep) as folder:
         data = folder / 'data'
-        prepare.generate_synthetic(str(data), NUM_IMAGES, num_test=50)
+        generate_synthetic(str(data), NUM_IMAGES, num_test=50)
         columns = {name: column(name, faults, folder / name, data) for name in programs}
     print(f'{table(columns)}\n\n{circumstances()}')
 

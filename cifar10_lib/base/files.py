@@ -1,4 +1,4 @@
-"""How are files written and read so that nothing is lost?"""
+"""Files, written and read so that nothing is lost or half done."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ON_WINDOWS = os.name == 'nt'
 
 
 def sync(*paths: str) -> None:
-    """Has the files and folders on the disk, not just on their way to it.
+    """Makes sure that the files and folders are on the disk, not just on their way to it.
 
     Raises:
       OSError: one is missing or cannot be written.
@@ -35,7 +35,7 @@ def sync(*paths: str) -> None:
 
 
 def replace_text(path: str, text: str) -> None:
-    """Writes a file at once: a crash at any moment leaves the old one, or the new one, whole.
+    """Writes a file at once: a crash at any moment leaves the old one or the new one, complete.
 
     Raises:
       OSError: it cannot be written.
@@ -58,17 +58,17 @@ def matching(folder: str, pattern: str) -> list[str]:
     return sorted(glob.glob(os.path.join(glob.escape(folder), pattern)))
 
 
-def sha256_of(path: str) -> str:
-    """The file's SHA-256 in hexadecimal; 184 MB take 0.1 s.
+def digest(path: str, algorithm: str = 'sha256') -> str:
+    """The file's digest in hexadecimal; 184 MB take 0.1 s by SHA-256.
 
     Raises:
       OSError: it cannot be read.
     """
-    digest = hashlib.sha256()
+    hashed = hashlib.new(algorithm, usedforsecurity=False)
     with open(path, 'rb') as file:
         while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
+            hashed.update(chunk)
+    return hashed.hexdigest()
 
 
 # For class names, digests and the synthetic set's marker, which have a few hundred bytes.
@@ -76,7 +76,7 @@ MAX_TEXT_BYTES = 1 << 20
 
 
 def regular_size(path: str, expected: str) -> int:
-    """Bytes in a regular file. To open a pipe or a device could take for ever.
+    """Size of a regular file in bytes. To open a pipe or a device could take for ever.
 
     Raises:
       UserError: there is no regular file; `expected` says what should be there.
@@ -93,7 +93,7 @@ def regular_size(path: str, expected: str) -> int:
 
 
 def read_text(path: str, expected: str) -> str:
-    """A small text file; what is not UTF-8 becomes U+FFFD."""
+    """The content of a small text file; bytes that are not UTF-8 become U+FFFD."""
     size = regular_size(path, expected)
     if size > MAX_TEXT_BYTES:
         raise UserError(f'{path}: has {size:,} bytes; {expected}')
@@ -103,9 +103,9 @@ def read_text(path: str, expected: str) -> str:
 
 @contextlib.contextmanager
 def filled_directory(directory: str) -> Iterator[str]:
-    """A temporary directory that becomes `directory`, by one rename, when it is filled.
+    """A temporary directory that becomes `directory` by one rename at the end of `with`.
 
-    So `directory` is whole or not there. On failure the temporary directory is
+    So `directory` is complete or not there. On failure the temporary directory is
     removed; one that a killed process left is removed the next time.
     """
     parent, name = os.path.split(os.path.abspath(directory))

@@ -1,4 +1,7 @@
-"""What must stay as it is while a run is under way? Its folder, and the files it reads."""
+"""Locks on folders. The operating system releases them when the process ends, however it ends.
+
+Some network file systems know no locks: there, and on Windows, nobody is kept out.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterator
 
-from cifar10_lib.base.errors import UserError
+from cifar10_lib.base.errors import UserError, os_errors_named
 
 try:
     import fcntl
@@ -22,14 +25,11 @@ LOCK_FILE = 'lock'
 
 @contextlib.contextmanager
 def hold(folder: str, flag: str) -> Iterator[Callable[[], None]]:
-    """Keeps other processes that want to hold the folder out, until the end of `with`.
-
-    The operating system lets go when the process ends, however it ends. Some network
-    file systems know no locks: there, and on Windows, nobody is kept out.
+    """Keeps out other processes that want to hold the folder, until the end of `with`.
 
     Args:
-      folder: it must be there.
-      flag: what the user named it by, for errors.
+      folder: an existing folder.
+      flag: that names it, for errors.
 
     Yields:
       A function that raises UserError if the folder isn't there any more, or is another.
@@ -37,7 +37,7 @@ def hold(folder: str, flag: str) -> Iterator[Callable[[], None]]:
     Raises:
       UserError: another process holds it, which is named; or it cannot be written.
     """
-    descriptor = _lock(folder, flag)
+    descriptor = _open_lock_file(folder, flag)
 
     def check() -> None:
         try:
@@ -56,29 +56,61 @@ def hold(folder: str, flag: str) -> Iterator[Callable[[], None]]:
         os.close(descriptor)
 
 
-def _lock(folder: str, flag: str) -> int:
-    """Locks the folder's lock file and writes this process into it; its open descriptor."""
+@contextlib.contextmanager
+def wait_for(folder: str) -> Iterator[None]:
+    """Waits until no other process is in `with` for the folder, and keeps others waiting."""
+    if fcntl is None:
+        yield
+        return
+    with os_errors_named(folder):
+        descriptor = os.open(folder, os.O_RDONLY)
     try:
-        descriptor = os.open(os.path.join(folder, LOCK_FILE), os.O_RDWR | os.O_CREAT, 0o644)
-    except OSError as error:
-        raise UserError(f'{flag}={folder}: cannot be written: {error.strerror}') from error
+        with contextlib.suppress(OSError):
+            if not _lock(descriptor):
+                print(f'Waiting for another process that is preparing {folder}')
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(descriptor: int) -> bool:
+    """Locks an open file or folder; False where another process has locked it.
+
+    Raises:
+      OSError: the file system knows no locks.
+    """
     try:
         if fcntl is not None:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        holder = os.read(descriptor, 4096).decode(errors='replace').strip()
-        os.close(descriptor)
-        raise UserError(
-            f'{flag}={folder}: in use by {holder or "another process"}; wait until it has '
-            'ended, stop it, or name another folder'
-        ) from None
-    except OSError:
-        print(f'Warning: {folder} cannot be locked: start no second run there', file=sys.stderr)
+        return False
+    return True
+
+
+def _open_lock_file(folder: str, flag: str) -> int:
+    """Locks the folder's lock file and writes this process into it; its open descriptor."""
+    descriptor = None
     try:
+        descriptor = os.open(os.path.join(folder, LOCK_FILE), os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            locked = _lock(descriptor)
+        except OSError:
+            locked = True
+            print(f'Warning: {folder} cannot be locked: start no second run there', file=sys.stderr)
+        if not locked:
+            holder = os.read(descriptor, 4096).decode(errors='replace').strip()
+            raise UserError(
+                f'{flag}={folder}: in use by {holder or "another process"}; wait until it has '
+                'ended, stop it, or name another folder'
+            )
         os.ftruncate(descriptor, 0)
         os.write(descriptor, _this_process().encode())
-    except OSError as error:
-        os.close(descriptor)
+    except (OSError, UserError) as error:
+        if descriptor is not None:
+            os.close(descriptor)
+        if isinstance(error, UserError):
+            raise
         raise UserError(f'{flag}={folder}: cannot be written: {error.strerror}') from error
     return descriptor
 

@@ -17,7 +17,7 @@ _SECONDS_BETWEEN_LOOKS = 1.0
 
 
 class _State(NamedTuple):
-    """What changes when a file is written to, or another takes its place."""
+    """Size, inode and times of a file: they change when it is written to or replaced."""
 
     size: int
     inode: int
@@ -26,7 +26,7 @@ class _State(NamedTuple):
 
 
 class Watch:
-    """Sees when the content of files changes under their reader.
+    """A watch on files: notices when their content changes under their reader.
 
     A look compares sizes and times. Only where they differ are the contents compared, so
     that a copy or a change of rights goes unmentioned.
@@ -34,8 +34,8 @@ class Watch:
 
     def __init__(self, paths: Sequence[str]) -> None:
         """Raises UserError if one of the files cannot be read."""
-        self._states = {path: _state_of(path) for path in paths}
-        self._digests = {path: _sha256_of(path) for path in paths}
+        self._states = {path: _read_state(path) for path in paths}
+        self._digests = {path: _digest(path) for path in paths}
         self._last_look = time.monotonic()
 
     def digest(self) -> str:
@@ -46,12 +46,12 @@ class Watch:
         """Raises UserError if a file has changed; names it."""
         self._last_look = time.monotonic()
         for path, before in self._states.items():
-            now = _state_of(path)
-            if now != before and _sha256_of(path) != self._digests[path]:
+            now = _read_state(path)
+            if now != before and _digest(path) != self._digests[path]:
                 raise UserError(
                     f'{path}: changed while it was read: found {now.size:,} bytes, written '
-                    f'{_in_words(now.modified)}; expected the {before.size:,} bytes that were '
-                    f'written {_in_words(before.modified)}'
+                    f'{_format_time(now.modified)}; expected the {before.size:,} bytes that were '
+                    f'written {_format_time(before.modified)}'
                 )
             self._states[path] = now
 
@@ -61,7 +61,7 @@ class Watch:
             self.check()
 
 
-def _state_of(path: str) -> _State:
+def _read_state(path: str) -> _State:
     try:
         found = os.stat(path)
     except OSError as error:
@@ -69,12 +69,12 @@ def _state_of(path: str) -> _State:
     return _State(found.st_size, found.st_ino, found.st_mtime_ns, found.st_ctime_ns)
 
 
-def _sha256_of(path: str) -> str:
+def _digest(path: str) -> str:
     try:
-        return files.sha256_of(path)
+        return files.digest(path)
     except OSError as error:
         raise UserError(f'{path}: cannot be read any more: {error.strerror}') from error
 
 
-def _in_words(nanoseconds: int) -> str:
+def _format_time(nanoseconds: int) -> str:
     return datetime.datetime.fromtimestamp(nanoseconds / 1e9).isoformat(sep=' ')

@@ -1,20 +1,17 @@
-"""What may an archive put on this disk? A few files by their names, and only so many bytes.
+"""Archives, unpacked within bounds: a few files by their names, and only so many bytes.
 
-An archive is read once, from its first byte to its last, and what it says of itself is
-not believed: the limits hold for what it is, and for what it unpacks to.
+An archive is read once, from its first byte to its last. The sizes that it states are not
+believed: the limits hold for its bytes, and for those that it unpacks to.
 """
 
 from __future__ import annotations
 
-import bz2
 import gzip
-import io
-import lzma
 import os
 import posixpath
 import tarfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any, BinaryIO, cast
 
 from cifar10_lib.base.errors import UserError, os_errors_named
@@ -34,12 +31,11 @@ MAX_MEMBER_BYTES = 10 * 30_730_000
 # For an archive as it is downloaded, and for all that it unpacks to: six such files.
 MAX_ARCHIVE_BYTES = 2_000_000_000
 
-# One header of names or attributes in a tar archive, and all headers together.
+# For the headers of one member, names and attributes among them, and for all together.
 MAX_TAR_HEADER_BYTES = 8 << 10
 MAX_TAR_HEADERS_BYTES = 256 << 10
 
-# xz -9 takes 65 MiB; a file may ask for 4 GiB.
-MAX_XZ_MEMORY_BYTES = 256 << 20
+_EXPECTED = 'expected a gzipped tar archive'
 
 FETCH_ANEW = 'move the archive away to have it downloaded anew'
 
@@ -51,7 +47,6 @@ _DAMAGE = (
     tarfile.TarError,
     EOFError,
     zlib.error,
-    lzma.LZMAError,
     ValueError,
     ArithmeticError,
     LookupError,
@@ -67,7 +62,7 @@ def unpack(archive_path: str, data_dir: str) -> str:
     before the directory is put in place, by one rename.
 
     Args:
-      archive_path: a tar archive: gzip, bzip2, xz or plain.
+      archive_path: a gzipped tar archive.
       data_dir: the data directory.
 
     Returns:
@@ -99,33 +94,40 @@ def extract(
     """Extracts the expected members, and reads the archive to its end.
 
     Args:
-      archive_path: a tar archive: gzip, bzip2, xz or plain.
+      archive_path: a gzipped tar archive.
       directory: gets the files; there, and empty.
       folder: the archive's folder that holds them; all else is passed over.
-      names: of the files. One that the archive lacks is not missed here.
-      remedy: what to do about a damaged archive, as the end of a message.
+      names: of the files. One that the archive lacks is no error here.
+      remedy: for a damaged archive, as the end of a message.
 
     Raises:
-      UserError: as `unpack` does, but for what the files hold.
+      UserError: as `unpack` does, but for the content of the files.
     """
     wanted = {posixpath.join(folder, name): name for name in names}
-    size = regular_size(archive_path, 'expected a tar archive')
+    size = regular_size(archive_path, _EXPECTED)
     if size > MAX_ARCHIVE_BYTES:
         raise _refused(archive_path, f'it has {size:,} bytes, more than {MAX_ARCHIVE_BYTES:,}')
     try:
         with os_errors_named(archive_path), open(archive_path, 'rb') as file:
-            stream = _TarStream(archive_path, _decompressed(file))
-            with tarfile.open(fileobj=cast(Any, stream), mode='r:') as archive:
+            stream = _CountingReader(archive_path, cast(BinaryIO, gzip.GzipFile(fileobj=file)))
+            # In blocks of a header's size: so no header is read with the content before it.
+            with tarfile.open(
+                fileobj=cast(Any, stream), mode='r|', bufsize=tarfile.BLOCKSIZE
+            ) as archive:
                 for member in archive:
                     _refuse_danger(archive_path, member)
                     name = wanted.get(posixpath.normpath(member.name))
-                    if name and member.isreg():
-                        _copy_member(stream, member, os.path.join(directory, name))
+                    path = os.path.join(directory, name) if name and member.isreg() else None
+                    _copy_member(archive_path, archive, stream, member, path)
             # The checksum comes last, and is compared when the end is read.
-            stream.skip(MAX_ARCHIVE_BYTES)
+            stream.begin_content()
+            while stream.read(_CHUNK_BYTES):
+                pass
     except _DAMAGE as error:
         reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(':')
-        raise UserError(f'{archive_path}: not a whole tar archive: {reason}; {remedy}') from error
+        raise UserError(
+            f'{archive_path}: not a complete gzipped tar archive: {reason}; {remedy}'
+        ) from error
 
 
 def _refuse_danger(archive_path: str, member: tarfile.TarInfo) -> None:
@@ -146,110 +148,77 @@ def _refused(archive_path: str, reason: str) -> UserError:
     return UserError(f'{archive_path}: refused, because {reason}')
 
 
-def _copy_member(stream: _TarStream, member: tarfile.TarInfo, path: str) -> None:
-    """Writes a new file `path` with the content of `member`, which is next in `stream`.
+def _copy_member(
+    archive_path: str,
+    archive: tarfile.TarFile,
+    stream: _CountingReader,
+    member: tarfile.TarInfo,
+    path: str | None,
+) -> None:
+    """Writes a new file `path` with the content of `member`; without a path passes over it.
 
     Unlike TarFile.extract, this takes neither rights nor times from the archive.
     """
-    if os.path.lexists(path):
-        raise _refused(stream.archive_path, f'it holds {member.name!r} twice')
-    with os_errors_named(path), open(path, 'wb') as file:
-        for chunk in stream.chunks(member.size):
+    if path and os.path.lexists(path):
+        raise _refused(archive_path, f'it holds {member.name!r} twice')
+    content = archive.extractfile(member) if member.isreg() else None
+    stream.begin_content()
+    with os_errors_named(path or archive_path), open(path or os.devnull, 'wb') as file:
+        copied = 0
+        while content and (chunk := content.read(_CHUNK_BYTES)):
             file.write(chunk)
-        if file.tell() != member.size:
-            raise EOFError(f'{member.name!r} breaks off')
+            copied += len(chunk)
+    if copied != member.size:
+        raise EOFError(f'{member.name!r} breaks off')
+    stream.begin_header()
 
 
-class _TarStream:
-    """What tarfile reads an archive from: forward only, and within bounds.
+class _CountingReader:
+    """The unpacked bytes of an archive, counted.
 
-    tarfile believes its headers. It reads a header of names or attributes at once,
-    however long it says it is, goes back where a size is negative, and keeps every
-    member in memory. What it reads itself are headers, and limited as such; the
-    members' content is read by `chunks`.
+    tarfile believes the sizes in its headers: it reads a header of names or attributes at once,
+    however long it says it is.
     """
 
     def __init__(self, archive_path: str, stream: BinaryIO) -> None:
-        self.archive_path = archive_path
+        self._archive_path = archive_path
         self._stream = stream
-        self._position = 0
-        self._header_bytes = 0
+        self._count = 0
+        self._in_header = True
+        self._header_bytes = self._all_header_bytes = 0
 
-    def tell(self) -> int:
-        return self._position
+    def begin_header(self) -> None:
+        """Says that tarfile reads the headers of another member now."""
+        self._in_header, self._header_bytes = True, 0
 
-    def seek(self, position: int) -> None:
-        if position < self._position:
-            raise tarfile.ReadError('a member begins within the one before')
-        self.skip(position - self._position)
+    def begin_content(self) -> None:
+        """Says that the content of a member is read now."""
+        self._in_header = False
 
     def read(self, size: int) -> bytes:
-        self._header_bytes += size
-        if not 0 <= size <= MAX_TAR_HEADER_BYTES or self._header_bytes > MAX_TAR_HEADERS_BYTES:
-            raise _refused(self.archive_path, 'it has headers too long or too many')
-        return b''.join(self.chunks(size))
-
-    def skip(self, size: int) -> None:
-        for _ in self.chunks(size):
-            pass
-
-    def chunks(self, size: int) -> Iterator[bytes]:
-        """The next `size` bytes; fewer where the stream ends.
+        """The next bytes, at most `size`; none at the end.
 
         Raises:
           UserError: the archive cannot be read, or unpacks to too much.
           One of _DAMAGE: the archive is damaged.
         """
-        end = self._position + size
-        while self._position < end:
-            try:
-                chunk = self._stream.read(min(_CHUNK_BYTES, end - self._position))
-            except OSError as error:
-                # Decompressors raise one without a number; one with a number is the disk's.
-                if error.errno is None:
-                    raise tarfile.ReadError(str(error)) from error
-                raise UserError(f'{self.archive_path}: {error.strerror}') from error
-            if not chunk:
-                return
-            self._position += len(chunk)
-            if self._position > MAX_ARCHIVE_BYTES:
-                reason = f'it unpacks to more than {MAX_ARCHIVE_BYTES:,} bytes'
-                raise _refused(self.archive_path, reason)
-            yield chunk
-
-
-def _decompressed(file: BinaryIO) -> BinaryIO:
-    """What `file` holds, by its first bytes: gzip, bzip2, xz, or as it is."""
-    start = file.read(6)
-    file.seek(0)
-    if start.startswith(b'\x1f\x8b'):
-        return cast(BinaryIO, gzip.GzipFile(fileobj=file))
-    if start.startswith(b'BZh'):
-        return cast(BinaryIO, bz2.BZ2File(file))
-    if start == b'\xfd7zXZ\0':
-        return io.BufferedReader(_XzStream(file))
-    return file
-
-
-class _XzStream(io.RawIOBase):
-    """Reads an xz stream as lzma.open does, which can't limit the memory that it takes."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file = file
-        self._decoder = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=MAX_XZ_MEMORY_BYTES)
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        while not self._decoder.eof:
-            compressed = b''
-            if self._decoder.needs_input:
-                compressed = self._file.read(_CHUNK_BYTES)
-                if not compressed:
-                    raise EOFError('the xz stream breaks off')
-            data = self._decoder.decompress(compressed, len(buffer))
-            if data:
-                buffer[: len(data)] = data
-                return len(data)
-        return 0
+        try:
+            chunk = self._stream.read(size)
+        except OSError as error:
+            # gzip raises one without a number; one with a number is the disk's.
+            if error.errno is None:
+                raise tarfile.ReadError(str(error)) from error
+            raise UserError(f'{self._archive_path}: {error.strerror}') from error
+        self._count += len(chunk)
+        if self._count > MAX_ARCHIVE_BYTES:
+            reason = f'it unpacks to more than {MAX_ARCHIVE_BYTES:,} bytes'
+            raise _refused(self._archive_path, reason)
+        if self._in_header:
+            self._header_bytes += len(chunk)
+            self._all_header_bytes += len(chunk)
+            if (
+                self._header_bytes > MAX_TAR_HEADER_BYTES
+                or self._all_header_bytes > MAX_TAR_HEADERS_BYTES
+            ):
+                raise _refused(self._archive_path, 'it has headers too long or too many')
+        return chunk

@@ -8,7 +8,6 @@ from there.
 from __future__ import annotations
 
 import functools
-import hashlib
 import http.client
 import io
 import os
@@ -21,7 +20,7 @@ from six.moves import urllib
 from tqdm import tqdm
 
 from cifar10_lib.base.errors import UserError, os_errors_named
-from cifar10_lib.base.files import regular_size
+from cifar10_lib.base.files import digest, regular_size
 from cifar10_lib.data.archive import MAX_ARCHIVE_BYTES
 
 # For connecting, and for each wait for data.
@@ -356,13 +355,11 @@ def mismatch_with(path: str, fingerprint: Fingerprint) -> str:
     size = regular_size(path, 'expected an archive')
     if size != fingerprint.size:
         return f'found {size:,} bytes; expected {fingerprint.size:,}'
-    md5, sha256 = hashlib.md5(usedforsecurity=False), hashlib.sha256()
-    with open(path, 'rb') as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            md5.update(chunk)
-            sha256.update(chunk)
-    if md5.hexdigest() != fingerprint.md5:
-        return f'found MD5 {md5.hexdigest()}; expected {fingerprint.md5}'
-    if sha256.hexdigest() != fingerprint.sha256:
-        return f'found SHA-256 {sha256.hexdigest()}; expected {fingerprint.sha256}'
+    for name, algorithm, expected in (
+        ('MD5', 'md5', fingerprint.md5),
+        ('SHA-256', 'sha256', fingerprint.sha256),
+    ):
+        found = digest(path, algorithm)
+        if found != expected:
+            return f'found {name} {found}; expected {expected}'
     return ''

@@ -2,44 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
-import numpy as np
-from tqdm import tqdm
-
-from cifar10_input import CIFAR10_RECORD, NUM_CLASSES, TEST_FILES
+from cifar10_input import CIFAR10_RECORD, NUM_CLASSES
 from cifar10_lib.base.errors import UserError, os_errors_named
-from cifar10_lib.base.files import filled_directory, read_text
+from cifar10_lib.base.locks import wait_for
 from cifar10_lib.data import download, record_files
 from cifar10_lib.data.archive import FETCH_ANEW, unpack
 from cifar10_lib.data.datasets import CIFAR10_DIRECTORY, DATA_URL, DATASETS
 from cifar10_lib.data.download import CIFAR10_FINGERPRINT, UnreachableError
 from cifar10_lib.data.record_files import CIFAR10_CLASS_NAMES, CLASS_NAMES_FILE, RECORD_FILES
 from cifar10_lib.data.synthetic import CLASS_NAMES as SYNTHETIC_CLASS_NAMES
-from cifar10_lib.data.synthetic import draw
-
-try:
-    import fcntl
-except ImportError:  # Windows: two processes that prepare one directory don't wait there.
-    fcntl = None  # type: ignore[assignment]
-
+from cifar10_lib.data.synthetic import (
+    SYNTHETIC_MARKER,
+    SyntheticSet,
+    generate_synthetic,
+    read_marker,
+)
 
 SYNTHETIC_DIRECTORY = 'synthetic-batches-bin'
-
-
-SYNTHETIC_MARKER = 'synthetic.json'
-
-
-# Of a synthetic set: 3 GB, which take two minutes to draw.
-MAX_IMAGES = 1_000_000
-
-
-# Images drawn together: few enough for their arrays to stay in the cache.
-_IMAGES_AT_ONCE = 250
 
 
 class Prepared(NamedTuple):
@@ -58,25 +41,6 @@ class Prepared(NamedTuple):
     @property
     def num_classes(self) -> int:
         return len(self.class_names)
-
-
-class SyntheticSet(NamedTuple):
-    """What makes up a synthetic set; its marker file holds these as JSON.
-
-    Attributes:
-      num_train: training images in all five files; a multiple of 5, at least 5.
-      num_test: test images, at least 1.
-      seed: at least 0.
-      version: of the generator; goes up whenever the same seed gives other pictures.
-    """
-
-    num_train: int = 50000
-    num_test: int = 10000
-    seed: int = 0
-    version: int = 1
-
-    def in_words(self) -> str:
-        return ' '.join(f'{name}={value}' for name, value in self._asdict().items())
 
 
 def prepare(
@@ -117,7 +81,7 @@ def prepare(
     if found is None:
         with os_errors_named(data_dir):
             os.makedirs(data_dir, exist_ok=True)
-        with _alone_in(data_dir):
+        with wait_for(data_dir):
             # Another process may have put the files there in the meantime.
             found = _find(data_dir, dataset) or _obtain(data_dir, dataset, data_url, synthetic)
     if found.is_synthetic:
@@ -125,7 +89,7 @@ def prepare(
         if dataset == 'auto':
             print(f'Using synthetic pictures instead of CIFAR-10, from {found.directory}')
         return Prepared(found.directory, 'synthetic', SYNTHETIC_CLASS_NAMES)
-    names = tuple(record_files.class_names(found.directory))
+    names = tuple(record_files.read_class_names(found.directory))
     record_files.check_directory(found.directory, num_classes=len(names))
     kind = _kind(found.directory, names)
     if dataset in ('cifar10', 'own') and kind != dataset:
@@ -232,33 +196,9 @@ def _fetch_cifar10(data_dir: str, data_url: str) -> str:
     return unpack(archive, data_dir)
 
 
-@contextlib.contextmanager
-def _alone_in(directory: str) -> Iterator[None]:
-    """Waits until no other process is preparing `directory`, and keeps others waiting.
-
-    Training and evaluation are often started together, and must not write one file.
-    """
-    if fcntl is None:
-        yield
-        return
-    with os_errors_named(directory):
-        descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        # Some network file systems know no locks; there, nobody waits.
-        with contextlib.suppress(OSError):
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                print(f'Waiting for another process that is preparing {directory}')
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
 def _check_synthetic(directory: str, wanted: SyntheticSet | None) -> None:
     """Checks a synthetic set against its marker, and its marker against `wanted`."""
-    held = _read_marker(os.path.join(directory, SYNTHETIC_MARKER))
+    held = read_marker(os.path.join(directory, SYNTHETIC_MARKER))
     num_train, num_test = record_files.check_records(directory, CIFAR10_RECORD, NUM_CLASSES)
     if (num_train, num_test) != (held.num_train, held.num_test):
         raise UserError(
@@ -268,68 +208,9 @@ def _check_synthetic(directory: str, wanted: SyntheticSet | None) -> None:
     record_files.check_sums(directory)
     if wanted is not None and wanted != held:
         raise UserError(
-            f'{directory}: holds a set of {held.in_words()}; asked for {wanted.in_words()}; choose '
+            f'{directory}: holds a set of {held.describe()}; asked for {wanted.describe()}; choose '
             'another --data_dir, or move that directory away'
         )
-
-
-def _read_marker(path: str) -> SyntheticSet:
-    expected = 'expected the marker of a synthetic set'
-    try:
-        held = SyntheticSet(**json.loads(read_text(path, expected)))
-    except (ValueError, TypeError, RecursionError) as error:
-        raise UserError(f'{path}: not the marker of a synthetic set: {error}') from error
-    if not all(type(value) is int for value in held):
-        raise UserError(f'{path}: not the marker of a synthetic set: {held.in_words()}')
-    return held
-
-
-def generate_synthetic(
-    directory: str, num_train: int = 50000, num_test: int = 10000, seed: int = 0
-) -> None:
-    """Writes a synthetic data set in CIFAR-10's files and format.
-
-    The classes are equally frequent, to within one image, in training and test
-    images. One seed gives the same bytes on each run; another machine or version
-    of NumPy may round a pixel value to its neighbour.
-
-    Args:
-      directory: made and filled: five training files, one test file,
-        batches.meta.txt, SHA256SUMS and synthetic.json. It must be missing or empty.
-      num_train: training images in all; a multiple of 5, at least 5.
-      num_test: test images, at least 1. They come from other random streams.
-      seed: at least 0.
-
-    Raises:
-      UserError: a number is out of range, or the directory cannot be written.
-    """
-    if num_train < 5 or num_train % 5:
-        raise UserError(f'--num_train must be a multiple of 5, at least 5, found {num_train}')
-    if num_test < 1 or seed < 0:
-        raise UserError(
-            f'--num_test must be at least 1 and --seed at least 0, found {num_test} and {seed}'
-        )
-    sizes = [num_train // 5] * 5 + [num_test]
-    with (
-        filled_directory(directory) as temporary,
-        tqdm(total=sum(sizes), desc='drawing', unit='images', disable=None) as bar,
-    ):
-        for stream, (name, size) in enumerate(zip(RECORD_FILES, sizes, strict=True)):
-            first = 0 if name in TEST_FILES else stream * size
-            rng = np.random.default_rng([seed, stream])
-            labels = rng.permutation((first + np.arange(size)) % NUM_CLASSES).astype(np.uint8)
-            with open(os.path.join(temporary, name), 'wb') as file:
-                for begin in range(0, size, _IMAGES_AT_ONCE):
-                    some = labels[begin : begin + _IMAGES_AT_ONCE]
-                    pixels = draw(some, rng).reshape(len(some), -1)
-                    file.write(np.column_stack([some, pixels]).tobytes())
-                    bar.update(len(some))
-        with open(os.path.join(temporary, CLASS_NAMES_FILE), 'w', encoding='utf-8') as names:
-            names.writelines(f'{name}\n' for name in SYNTHETIC_CLASS_NAMES)
-        with open(os.path.join(temporary, SYNTHETIC_MARKER), 'w', encoding='utf-8') as marker:
-            json.dump(SyntheticSet(num_train, num_test, seed)._asdict(), marker, indent=2)
-            marker.write('\n')
-        record_files.write_sums(temporary)
 
 
 def data_note(dataset: str | None) -> str:

@@ -1,8 +1,7 @@
-"""Are record files whole? Their lengths, their labels and their digests.
+"""Record files: their lengths, labels, digests and class names.
 
-check_directory asks that of the six files of a directory, and names file, record and
-byte of what is wrong. Where SHA256SUMS lies beside the files, their bytes must be
-those that it was written for.
+`check_directory` checks the six files of a directory, and names file, record and byte of a
+fault. Where SHA256SUMS lies beside the files, their bytes must have the digests that it lists.
 """
 
 from __future__ import annotations
@@ -170,7 +169,7 @@ def check_sums(directory: str) -> None:
         return
     for name, expected in _read_sums(path).items():
         file = os.path.join(directory, name)
-        found = sha256_of(file)
+        found = _sha256(file)
         if found != expected:
             raise UserError(
                 f'{file}: found SHA-256 {found}; expected {expected}, by {SUMS_FILE} beside it: '
@@ -198,23 +197,19 @@ def _read_sums(path: str) -> dict[str, str]:
 def write_sums(directory: str) -> None:
     """Writes SHA256SUMS, in the format of coreutils, for the files that are there."""
     names = [name for name in _SUMMED_FILES if os.path.exists(os.path.join(directory, name))]
-    sums = [f'{sha256_of(os.path.join(directory, name))}  {name}\n' for name in names]
+    sums = [f'{_sha256(os.path.join(directory, name))}  {name}\n' for name in names]
     with open(os.path.join(directory, SUMS_FILE), 'w', encoding='utf-8', newline='\n') as file:
         file.writelines(sums)
 
 
-def sha256_of(path: str) -> str:
-    """SHA-256 of a regular file, 64 hexadecimal digits.
-
-    Raises:
-      UserError: names the file that is missing, not regular or cannot be read.
-    """
+def _sha256(path: str) -> str:
+    """Raises UserError for a file that is missing, not regular or cannot be read."""
     regular_size(path, 'expected a file')
     with os_errors_named(path):
-        return files.sha256_of(path)
+        return files.digest(path)
 
 
-def class_names(directory: str) -> list[str]:
+def read_class_names(directory: str) -> list[str]:
     """Names of the classes, in the order of their labels.
 
     Args:

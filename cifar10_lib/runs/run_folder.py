@@ -157,7 +157,7 @@ class RunFolder:
         for directory in (os.path.join(folder, below.get(dataset, '')), folder) if folder else ():
             path = os.path.join(directory, CLASS_NAMES_FILE)
             if os.path.lexists(path):
-                names = record_files.class_names(directory)
+                names = record_files.read_class_names(directory)
                 if len(names) != self.num_classes:
                     raise UserError(
                         f'{path}: found {len(names)} class names; expected {self.num_classes}, '

@@ -143,7 +143,7 @@ def test_names_where_the_data_is_gone(tmp_path: Path, capsys: pytest.CaptureFixt
 
 
 def test_published_names_are_those_of_the_published_files(real_data: str) -> None:
-    assert record_files.class_names(real_data) == list(CIFAR10_CLASS_NAMES)
+    assert record_files.read_class_names(real_data) == list(CIFAR10_CLASS_NAMES)
 
 
 # ------------------------------------------------------------------------ the script

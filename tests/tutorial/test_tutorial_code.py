@@ -23,7 +23,7 @@ import cifar10
 import cifar10_eval
 from cifar10_eval import EvalSettings
 from cifar10_input import TEST_FILES, TRAIN_FILES
-from cifar10_lib.data.prepare import generate_synthetic
+from cifar10_lib.data.synthetic import generate_synthetic
 from tests.helpers import runs
 from tests.helpers.runs import checkpoint_values
 from tests.helpers.scripts import REPOSITORY

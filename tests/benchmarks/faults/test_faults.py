@@ -43,7 +43,7 @@ from benchmarks.faults.trials import Baseline, Trial, compare, describe_weights,
 from benchmarks.flags import parse_names
 from benchmarks.peers import monitored_session_train
 from cifar10_lib.base.errors import UserError
-from cifar10_lib.data import prepare
+from cifar10_lib.data.synthetic import generate_synthetic
 
 # --------------------------------------------------------------------------- runs
 
@@ -338,7 +338,7 @@ KNOWN = Program('known', [sys.executable, '-c', textwrap.dedent(TRAINER)], _Json
 @pytest.fixture(scope='session')
 def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp('drawn') / 'data'
-    prepare.generate_synthetic(str(directory), NUM_IMAGES, num_test=50)
+    generate_synthetic(str(directory), NUM_IMAGES, num_test=50)
     return directory
 
 

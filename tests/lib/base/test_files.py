@@ -47,6 +47,6 @@ def test_sha256(tmp_path: Path) -> None:
     (tmp_path / 'file').write_bytes(b'abc')
     # FIPS 180-4, the example of one block.
     expected = 'ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad'
-    assert files.sha256_of(str(tmp_path / 'file')) == expected
+    assert files.digest(str(tmp_path / 'file')) == expected
     with pytest.raises(FileNotFoundError):
-        files.sha256_of(str(tmp_path / 'missing'))
+        files.digest(str(tmp_path / 'missing'))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import bz2
 import gzip
-import lzma
 import os
 import sys
 import tarfile
@@ -29,14 +27,13 @@ from tests.helpers.samples import (
 )
 
 
-@pytest.mark.parametrize('mode', ['w:gz', 'w:bz2', 'w:xz', 'w'])
-def test_unpack_takes_the_expected_members_alone(tmp_path: Any, mode: str) -> None:
+def test_unpack_takes_the_expected_members_alone(tmp_path: Any) -> None:
     extra = [
         member('cifar-10-batches-bin/batches.meta.txt', b'airplane\n'),
         member('cifar-10-batches-bin/other.bin', b'other'),
         member('elsewhere/data_batch_1.bin', b'elsewhere'),
     ]
-    path = write(tmp_path / 'archive', archive_of(*extra, mode=mode))
+    path = write(tmp_path / 'archive', archive_of(*extra))
     directory = archive.unpack(path, str(tmp_path / 'data'))
     assert directory == str(tmp_path / 'data' / 'cifar-10-batches-bin')
     assert tree(tmp_path / 'data') == {'cifar-10-batches-bin'} | {
@@ -61,16 +58,17 @@ DAMAGED: dict[str, Callable[[], bytes]] = {
     'half': lambda: (a := archive_of())[: len(a) // 2],
     'last byte missing': lambda: archive_of()[:-1],
     'wrong checksum': lambda: flip_bit(archive_of(), -8),
-    'half of a plain tar': lambda: (a := archive_of(mode='w'))[: len(a) // 2],
-    'half of an xz': lambda: (a := archive_of(mode='w:xz'))[: len(a) // 2],
-    'half of a bz2': lambda: (a := archive_of(mode='w:bz2'))[: len(a) // 2],
+    'half of the tar': lambda: gzip.compress((a := archive_of(mode='w'))[: len(a) // 2]),
+    'a plain tar': lambda: archive_of(mode='w'),
+    'an xz': lambda: archive_of(mode='w:xz'),
+    'a bz2': lambda: archive_of(mode='w:bz2'),
 }
 
 
 @pytest.mark.parametrize('damage', DAMAGED)
 def test_unpack_refuses_damaged_archives(tmp_path: Any, damage: str) -> None:
     path = write(tmp_path / 'archive', DAMAGED[damage]())
-    with pytest.raises(UserError, match='archive: (not a whole tar archive|.*missing)'):
+    with pytest.raises(UserError, match='archive: (not a complete gzipped tar archive|.*missing)'):
         archive.unpack(path, str(tmp_path))
     assert tree(tmp_path) == {'archive'}
 
@@ -151,7 +149,7 @@ HUGE = 10**13
 HARMFUL: dict[str, tuple[bytes, str]] = {
     'claims to be huge': (claiming(FIRST, HUGE), 'data_batch_1.bin. has 10,000,000,000,000 bytes'),
     'claims to be huge, passed over': (claiming('other', HUGE), 'other. has 10,000,0'),
-    'claims more than there is': (claiming(FIRST, 300_000_000), 'data_batch_1.bin. breaks off'),
+    'claims more than there is': (claiming(FIRST, 300_000_000), 'unexpected end of data'),
     'claims more, passed over': (claiming('other', 300_000_000), 'unexpected end of data'),
     'less than nothing': (claiming('other', -512), 'other. has -512 bytes'),
     'goes back': (claiming('a', 0) + claiming('b', -1024), 'b. has -1,024 bytes'),
@@ -167,14 +165,16 @@ HARMFUL: dict[str, tuple[bytes, str]] = {
     ),
     'name of less than nothing': (
         claiming('n', -(10**9), tarfile.GNUTYPE_LONGNAME),
-        'headers too long',
+        "its member '' leads out of the directory",
     ),
     'thousands of members': (claiming('other', 0) * 3000, 'headers too long or too many'),
     'pax name': (pax({'path': '../evil'}) + claiming('good', 0), "'../evil' leads out"),
     'pax name for all': (
         pax({'path': '/evil'}, tarfile.XGLTYPE) + pax({'a': 'b'}) + claiming('good', 0),
         # Python 3.11.2 can't read two such headers on end, which 3.11.7 can.
-        "'/evil' leads out" if sys.version_info >= (3, 11, 7) else 'not a whole tar archive|/evil',
+        "'/evil' leads out"
+        if sys.version_info >= (3, 11, 7)
+        else 'not a complete gzipped tar archive|/evil',
     ),
     'pax size': (pax({'size': str(HUGE)}) + claiming('a', 0), "'a' has 10,000,0"),
     'pax size below zero': (pax({'size': '-512'}) + claiming('a', 0), "'a' has -512 bytes"),
@@ -189,16 +189,19 @@ HARMFUL: dict[str, tuple[bytes, str]] = {
     ),
     'pax sparse 1.0': (
         pax({'GNU.sparse.major': '1', 'GNU.sparse.minor': '0'}) + claiming('a', 512) + b'9' * 512,
-        'not a whole tar archive',
+        'not a complete gzipped tar archive',
     ),
-    'no number': (claiming('a', 0)[:124] + b'no number', 'not a whole tar archive|missing'),
+    'no number': (
+        claiming('a', 0)[:124] + b'no number',
+        'not a complete gzipped tar archive|missing',
+    ),
 }
 
 
 @pytest.mark.parametrize('harm', HARMFUL)
 def test_unpack_refuses_harmful_headers(tmp_path: Any, harm: str) -> None:
     pieces, message = HARMFUL[harm]
-    path = write(tmp_path / 'archive', plain(pieces))
+    path = write(tmp_path / 'archive', gzip.compress(plain(pieces)))
     start = time.monotonic()
     with pytest.raises(UserError, match=message):
         archive.unpack(path, str(tmp_path))
@@ -210,7 +213,9 @@ def test_unpack_takes_pax_names(tmp_path: Any) -> None:
     content = records(7)
     renamed = pax({'path': FIRST, 'mtime': '1.5'}) + claiming('x', len(content)) + padded(content)
     rest = archive_of(mode='w', without='data_batch_1.bin')
-    directory = archive.unpack(write(tmp_path / 'archive', renamed + rest), str(tmp_path))
+    directory = archive.unpack(
+        write(tmp_path / 'archive', gzip.compress(renamed + rest)), str(tmp_path)
+    )
     assert read(os.path.join(directory, 'data_batch_1.bin')) == content
 
 
@@ -225,7 +230,6 @@ def test_unpack_refuses_a_file_that_comes_twice(tmp_path: Any, name: str) -> Non
 ZEROS = bytes(1_000_000)
 
 
-@pytest.mark.parametrize('compress', [gzip.compress, bz2.compress, lzma.compress])
 @pytest.mark.parametrize(
     'content',
     [
@@ -238,10 +242,9 @@ ZEROS = bytes(1_000_000)
 def test_unpack_refuses_bombs(
     tmp_path: Any,
     monkeypatch: pytest.MonkeyPatch,
-    compress: Callable[[bytes], bytes],
     content: bytes,
 ) -> None:
-    path = write(tmp_path / 'archive', compress(content))
+    path = write(tmp_path / 'archive', gzip.compress(content))
     monkeypatch.setattr(archive, 'MAX_ARCHIVE_BYTES', 500_000)
     with pytest.raises(UserError, match='refused, because it unpacks to more than 500,000 bytes'):
         archive.unpack(path, str(tmp_path))
@@ -249,16 +252,9 @@ def test_unpack_refuses_bombs(
 
 
 def test_unpack_refuses_an_enormous_archive(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = write(tmp_path / 'archive', archive_of(mode='w'))
-    monkeypatch.setattr(archive, 'MAX_ARCHIVE_BYTES', 100_000)
-    with pytest.raises(UserError, match='refused, because it has .* bytes, more than 100,000'):
-        archive.unpack(path, str(tmp_path))
-
-
-def test_unpack_limits_the_memory_of_xz(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = write(tmp_path / 'archive', lzma.compress(archive_of(mode='w'), preset=6))
-    monkeypatch.setattr(archive, 'MAX_XZ_MEMORY_BYTES', 1 << 20)
-    with pytest.raises(UserError, match='not a whole tar archive: Memory usage limit exceeded'):
+    path = write(tmp_path / 'archive', archive_of())
+    monkeypatch.setattr(archive, 'MAX_ARCHIVE_BYTES', 100)
+    with pytest.raises(UserError, match='refused, because it has .* bytes, more than 100'):
         archive.unpack(path, str(tmp_path))
 
 

@@ -26,8 +26,7 @@ import cifar10_input
 from cifar10_data import DataSettings
 from cifar10_lib.base.errors import UserError
 from cifar10_lib.data import convert as convert_module
-from cifar10_lib.data import record_files
-from cifar10_lib.data.convert import convert
+from cifar10_lib.data import record_files, sources
 from cifar10_lib.evaluation import contact_sheet
 from tests.helpers.samples import (
     FILES,
@@ -41,6 +40,12 @@ from tests.helpers.samples import (
     unix,
 )
 from tests.helpers.scripts import Script
+
+
+def convert(*arguments: Any, **options: Any) -> None:
+    """As `cifar10_data.py convert` calls it."""
+    convert_module.convert(*arguments, draw_examples=contact_sheet.write, batch_size=128, **options)
+
 
 WRITTEN = {*FILES, 'batches.meta.txt', 'SHA256SUMS', 'contact_sheet.png'}
 
@@ -60,7 +65,7 @@ def check(directory: Path, class_names: Sequence[str]) -> tuple[np.ndarray, ...]
     """Training images and labels, test images and labels of a set that must be sound."""
     assert tree(directory) == WRITTEN
     record_files.check_directory(str(directory), num_classes=len(class_names))
-    assert record_files.class_names(str(directory)) == list(class_names)
+    assert record_files.read_class_names(str(directory)) == list(class_names)
     return (
         *decoded(directory, cifar10_input.TRAIN_FILES),
         *decoded(directory, cifar10_input.TEST_FILES),
@@ -172,12 +177,12 @@ def test_split_takes_the_same_share_of_each_class(
     sizes: list[int], percent: int, seed: int
 ) -> None:
     labels = np.repeat(np.arange(len(sizes)), sizes)
-    is_test = convert_module.split(labels, seed, percent)
+    is_test = sources.split(labels, seed, percent)
     for label, size in enumerate(sizes):
         count = is_test[labels == label].sum()
         assert 1 <= count <= size - 1
         assert abs(count - size * (percent / 100 or 1 / 6)) <= 1
-    assert np.array_equal(is_test, convert_module.split(labels, seed, percent))
+    assert np.array_equal(is_test, sources.split(labels, seed, percent))
 
 
 def test_what_cannot_be_read_is_named_and_the_rest_written(
@@ -301,9 +306,7 @@ def write_idx(folder: Path, train: int, test: int, ending: str = '') -> list[np.
     rng = np.random.default_rng(0)
     arrays = []
     folder.mkdir()
-    for (image_name, label_name), count in zip(
-        convert_module.IDX_NAMES, (train, test), strict=True
-    ):
+    for (image_name, label_name), count in zip(sources.IDX_NAMES, (train, test), strict=True):
         images = rng.integers(0, 256, [count, 28, 28], dtype=np.uint8)
         labels = np.array([3, 5, 9], np.uint8)[np.arange(count) % 3]
         for name, array in ((image_name, images), (label_name, labels)):
@@ -372,7 +375,7 @@ def test_a_damaged_idx_file_is_named(tmp_path: Path, damage: str) -> None:
     path = tmp_path / 'images.gz'
     path.write_bytes(content)
     with pytest.raises(UserError, match=message) as caught:
-        convert_module.read_idx(str(path), 28, 28)
+        sources.read_idx(str(path), 28, 28)
     assert str(caught.value).startswith(f'{path}: ') and '\n' not in str(caught.value)
 
 
@@ -388,7 +391,7 @@ def test_a_gzip_bomb_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(gzip.GzipFile, 'read', counted)
     with pytest.raises(UserError, match='holds more than 2,352 bytes'):
-        convert_module.read_idx(str(path), 28, 28)
+        sources.read_idx(str(path), 28, 28)
     assert sum(map(len, unpacked)) == len(SMALL_IDX) + 1
 
 
@@ -415,7 +418,7 @@ def test_an_idx_file_gives_its_bytes_or_an_error(
         file.write(gzip.compress(bytes(content)) if zipped else bytes(content))
         file.flush()
         try:
-            found = convert_module.read_idx(file.name, *shape[1:])
+            found = sources.read_idx(file.name, *shape[1:])
         except UserError as error:
             assert not sound and str(error).startswith(f'{file.name}: ')
         else:
@@ -483,7 +486,7 @@ def test_the_published_url_gives_the_published_archive(tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r'not the published archive: found .*; expected 168,513,733'
     ):
-        convert(convert_module.CIFAR100_URL, str(tmp_path / 'out'))
+        convert(sources.CIFAR100_URL, str(tmp_path / 'out'))
     assert tree(tmp_path) == {'cifar-100-binary.tar.gz'}
 
 
@@ -492,7 +495,7 @@ WRONG_LABEL = bytes([19, 100]) + bytes(3072)
 BAD_CIFAR100 = {
     'no archive': (
         lambda: b'photo',
-        'archive: not a whole tar archive: .*; expected cifar-100-bin',
+        'archive: not a complete gzipped tar archive: .*; expected cifar-100-bin',
     ),
     'link': (lambda: cifar100_archive(LINK), 'refused, because its member .*link'),
     'twice': (

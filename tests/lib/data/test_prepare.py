@@ -17,7 +17,8 @@ from cifar10_lib.base.errors import UserError
 from cifar10_lib.data import archive, download, record_files
 from cifar10_lib.data import prepare as prepare_module
 from cifar10_lib.data.download import UnreachableError
-from cifar10_lib.data.prepare import Prepared, SyntheticSet
+from cifar10_lib.data.prepare import Prepared
+from cifar10_lib.data.synthetic import SyntheticSet, generate_synthetic
 from tests.helpers.samples import (
     FILES,
     ODD,
@@ -257,7 +258,7 @@ def test_other_files_may_be_odd_without_harm(tmp_path: Any, kind: str) -> None:
         make_odd(str(tmp_path / name), kind)
     directory = str(tmp_path)
     with pytest.raises(UserError, match=f'batches.meta.txt: {ODD[kind]}'):
-        record_files.class_names(directory)
+        record_files.read_class_names(directory)
     with pytest.raises(UserError, match=f'synthetic.json: {ODD[kind]}'):
         prepare_module.prepare(directory, 'synthetic')
     os.rename(tmp_path / 'synthetic.json', tmp_path / 'moved away')
@@ -290,12 +291,12 @@ def test_synthetic_format(small_set: str) -> None:
     assert record_files.check_directory(small_set) == (500, 100)
     marker = json.loads(read(os.path.join(small_set, 'synthetic.json')))
     assert marker == {'num_train': 500, 'num_test': 100, 'seed': 3, 'version': 1}
-    assert len(set(record_files.class_names(small_set))) == 10
+    assert len(set(record_files.read_class_names(small_set))) == 10
 
 
 def test_synthetic_set_derives_from_its_seed(tmp_path: Any, small_set: str) -> None:
     for seed in (3, 4):
-        prepare_module.generate_synthetic(str(tmp_path / str(seed)), 500, 100, seed)
+        generate_synthetic(str(tmp_path / str(seed)), 500, 100, seed)
     for name in FILES:
         content = read(os.path.join(small_set, name))
         assert read(tmp_path / '3' / name) == content
@@ -308,7 +309,7 @@ def test_synthetic_classes_are_balanced_and_shuffled(tmp_path: Any, small_set: s
         assert np.bincount(labels, minlength=10).tolist() == [expected] * 10
         assert not np.array_equal(labels, np.arange(len(labels)) % 10)
     # Files of 3 images: no file is balanced, and the five together are.
-    prepare_module.generate_synthetic(str(tmp_path / 'odd'), 15, 1)
+    generate_synthetic(str(tmp_path / 'odd'), 15, 1)
     labels, _ = load(str(tmp_path / 'odd'), TRAIN_FILES)
     assert sorted(np.bincount(labels, minlength=10)) == [1] * 5 + [2] * 5
 
@@ -328,20 +329,20 @@ def test_synthetic_set_names_a_wrong_number(
     tmp_path: Any, numbers: tuple[int, int, int], flag: str
 ) -> None:
     with pytest.raises(UserError, match=flag):
-        prepare_module.generate_synthetic(str(tmp_path / 'set'), *numbers)
+        generate_synthetic(str(tmp_path / 'set'), *numbers)
     assert tree(tmp_path) == set()
 
 
 def test_a_full_disk_leaves_nothing_half_drawn(tmp_path: Any) -> None:
     with full_disk(20_000), pytest.raises(UserError, match='set.*: File too large'):
-        prepare_module.generate_synthetic(str(tmp_path / 'set'), 50, 10)
+        generate_synthetic(str(tmp_path / 'set'), 50, 10)
     assert tree(tmp_path) == set()
 
 
 def test_synthetic_set_overwrites_nothing(small_set: str) -> None:
     before = read(os.path.join(small_set, 'test_batch.bin'))
     with pytest.raises(UserError, match='is in the way'):
-        prepare_module.generate_synthetic(small_set, 10, 10)
+        generate_synthetic(small_set, 10, 10)
     assert read(os.path.join(small_set, 'test_batch.bin')) == before
 
 

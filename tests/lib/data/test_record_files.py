@@ -174,11 +174,11 @@ def test_check_needs_a_listed_file_of_names(tmp_path: Any) -> None:
         record_files.check_directory(str(tmp_path))
 
 
-def test_sha256_of(tmp_path: Any) -> None:
+def test_sha256(tmp_path: Any) -> None:
     path = write(tmp_path / 'file', CONTENT * 9)
-    assert record_files.sha256_of(path) == hashlib.sha256(CONTENT * 9).hexdigest()
+    assert record_files._sha256(path) == hashlib.sha256(CONTENT * 9).hexdigest()
     with pytest.raises(UserError, match='nowhere: missing'):
-        record_files.sha256_of(str(tmp_path / 'nowhere'))
+        record_files._sha256(str(tmp_path / 'nowhere'))
 
 
 @pytest.mark.parametrize(
@@ -231,15 +231,15 @@ def test_check_names_a_file_that_may_not_be_read(tmp_path: Any) -> None:
 
 
 def test_class_names(tmp_path: Any, small_set: str) -> None:
-    assert record_files.class_names(str(tmp_path)) == list('0123456789')
-    assert record_files.class_names(small_set)[:3] == ['disc', 'ring', 'square']
+    assert record_files.read_class_names(str(tmp_path)) == list('0123456789')
+    assert record_files.read_class_names(small_set)[:3] == ['disc', 'ring', 'square']
     write(tmp_path / 'batches.meta.txt', b'cat\n  polar bear \n\n')
-    assert record_files.class_names(str(tmp_path)) == ['cat', 'polar bear']
+    assert record_files.read_class_names(str(tmp_path)) == ['cat', 'polar bear']
     for num_names in (0, 1, 257):
         write(tmp_path / 'batches.meta.txt', b'cat\n' * num_names)
         message = f'batches.meta.txt: found {num_names} class names; expected 2 to 256'
         with pytest.raises(UserError, match=message):
-            record_files.class_names(str(tmp_path))
+            record_files.read_class_names(str(tmp_path))
     write(tmp_path / 'batches.meta.txt', b'\n'.join([b'air\x1b[2Jplane'] * 10))
     with pytest.raises(UserError, match=r"found the class name 'air\\x1b\[2Jplane'"):
-        record_files.class_names(str(tmp_path))
+        record_files.read_class_names(str(tmp_path))

@@ -16,6 +16,7 @@ import tensorflow.compat.v1 as tf
 
 from cifar10_lib.base.errors import UserError
 from cifar10_lib.data import prepare as prepare_module
+from cifar10_lib.data.synthetic import generate_synthetic
 from cifar10_lib.runs import history
 from cifar10_lib.runs.run_folder import RunFolder
 from cifar10_lib.training import console, hooks
@@ -252,7 +253,7 @@ def test_other_training_files_than_before_are_pointed_out(
 ) -> None:
     for seed in (0, 1):
         directory = tmp_path / 'data' / 'synthetic-batches-bin'
-        prepare_module.generate_synthetic(str(directory), 20, 5, seed)
+        generate_synthetic(str(directory), 20, 5, seed)
         train(tmp_path / 'data', tmp_path / 'run', max_steps=1 + seed)
         shutil.rmtree(directory)
         warned = 'Warning: the training files are not those of the last run'
