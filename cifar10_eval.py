@@ -218,18 +218,18 @@ class _Evaluation:
         if self._best:
             self._best.offer(checkpoint, scored.result)
         if settings.report:
-            evaluated = report.Evaluated(
+            evaluation = report.Evaluation(
                 checkpoint,
-                *scored,
+                scored,
                 data,
                 settings.eval_data,
+                settings.average_views,
                 # Read anew: training may have resumed with other settings.
                 RunFolder.open(settings.checkpoint_dir, settings.model),
-                settings.average_views,
                 settings.eval_dir,
                 self._network,
             )
-            print(f'Report: {report.write(settings.report, evaluated)}', flush=True)
+            print(f'Report: {report.write(settings.report, evaluation)}', flush=True)
 
 
 def _newest(folder: CheckpointFolder, run_once: bool) -> str | None:

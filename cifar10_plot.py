@@ -31,7 +31,7 @@ from cifar10_lib.base.errors import UserError
 from cifar10_lib.base.flags import LARGEST_SEED, arguments, run_script, setting
 from cifar10_lib.data.prepare import Prepared, data_note
 from cifar10_lib.evaluation import analysis, figures, layer_table
-from cifar10_lib.evaluation.analysis import IMAGES_IN_WORDS
+from cifar10_lib.evaluation.analysis import EVAL_DATA_NAMES
 from cifar10_lib.evaluation.evaluator import Evaluator
 from cifar10_lib.nn import schedules
 from cifar10_lib.nn.layers import Network
@@ -184,7 +184,7 @@ def confusion(settings: PlotSettings) -> Figure:
     matrix = analysis.confusion_matrix(*_evaluate(settings, run, checkpoint, prepared))
     precision = matrix.trace() / matrix.sum()
     title = (
-        f'Confusion of {matrix.sum():,} {IMAGES_IN_WORDS[settings.eval_data]} at step '
+        f'Confusion of {matrix.sum():,} {EVAL_DATA_NAMES[settings.eval_data]} at step '
         f'{read_step(checkpoint):,}\nprecision @ 1 = {precision:.3f}'
         f'{data_note(prepared.dataset)}'
     )
@@ -209,7 +209,7 @@ def mistakes(settings: PlotSettings) -> Figure:
         [names[label] for label in labels[places]],
         [names[guess] for guess in guesses],
         probabilities[places, guesses].tolist(),
-        f'Most confident mistakes on {IMAGES_IN_WORDS[settings.eval_data]} at step '
+        f'Most confident mistakes on {EVAL_DATA_NAMES[settings.eval_data]} at step '
         f'{step:,}{data_note(prepared.dataset)}',
     )
 
@@ -226,7 +226,7 @@ def layers(settings: PlotSettings) -> Figure:
     """The table of the network's layers, which is printed as well."""
     run = _open_run(settings)
     with tf.Graph().as_default():
-        table = layer_table.table(layer_table.layers_of(_network(run), run.num_classes))
+        table = layer_table.table(layer_table.network_layers(_network(run), run.num_classes))
     print(table)
     return figures.draw_text(table)
 

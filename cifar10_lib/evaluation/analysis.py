@@ -1,10 +1,10 @@
-"""What do a run's files say about it? Numbers and arrays for pictures and reports."""
+"""Numbers of a run for figures and reports, from its files: curves, mistakes, filters, data."""
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -17,23 +17,23 @@ from cifar10_lib.data import record_files
 from cifar10_lib.runs import checkpoints, history
 from cifar10_lib.runs.history import HISTORY_FILE, Entry
 
-# What a curve can be drawn over, and the entries' name of it.
+# Axes of the curves, and the name of each in the history.
 AXES = {'step': 'step', 'examples': 'examples', 'time': 'seconds'}
 
-# Training images whose distortions are shown, and distorted versions of each.
+# Training images that are distorted, and versions of each.
 NUM_DISTORTED, NUM_VERSIONS = 6, 8
 
-# By the names of `cifar10_input.EVAL_DATA`.
-IMAGES_IN_WORDS = {
+# Names of `cifar10_input.EVAL_DATA` for readers.
+EVAL_DATA_NAMES = {
     'test': 'test images',
     'train_eval': 'training images',
     'held_out': 'held-out training images',
 }
 
-# Of the numbers in a history; NaN and infinity are beyond it, as is what no float holds.
+# Limit of the numbers in a history; it excludes NaN, infinity, and integers beyond any float.
 _LARGEST = 1e300
 
-# Of a standard normal, from the middle to the end of the central 95%.
+# The central 95% of a standard normal distribution end this far from its middle.
 _Z95 = 1.959964
 
 
@@ -51,16 +51,16 @@ class Series(NamedTuple):
 
 
 class Curves(NamedTuple):
-    """How one run went."""
+    """Loss and precision of one run."""
 
     name: str
     loss: Series
-    """Total loss, of one batch a point; may have no point."""
+    """Total loss, one batch per point; may be empty."""
     precision: list[Series]
     """One for each kind of evaluation: images, their number, and views."""
 
     def panels(self) -> list[str]:
-        """What there is to draw: 'loss', 'precision', both or none."""
+        """The panels that have points: 'loss', 'precision', both or none."""
         return ['loss'] * bool(len(self.loss.x)) + ['precision'] * bool(self.precision)
 
 
@@ -68,56 +68,52 @@ def read_curves(name: str, train_dir: str, eval_dir: str | None, axis: str = 'st
     """The curves of a run, from its history and that of its evaluation.
 
     Args:
-      name: what the run is called.
+      name: of the run.
       train_dir: the run's folder.
       eval_dir: the folder of its evaluations; None where there is none.
-      axis: a key of `AXES`. An evaluation that doesn't note its examples or seconds gets
-        them by interpolation between the lines of training.
+      axis: a key of `AXES`. Examples or seconds that an evaluation lacks are interpolated
+        between the lines of training.
 
     Raises:
       UserError: a history can't be read, or has no number where one should be.
     """
+    key = AXES[axis]
     training = [entry for entry in history.read(train_dir) if 'loss' in entry]
-    place = _Place(AXES[axis], train_dir, training)
-    loss = _series('', train_dir, training, 'loss', place)
+    known = {e['step']: _number(train_dir, e, key) for e in training if key in e}
+    steps, values = np.array(sorted(known.items()), np.float64).reshape(-1, 2).T
+
+    def point(folder: str, entry: Entry, value: str) -> tuple[float, float]:
+        if key in entry:
+            x = _number(folder, entry, key)
+        elif known:
+            x = float(np.interp(entry['step'], steps, values))
+        else:
+            raise UserError(
+                f'{os.path.join(folder, HISTORY_FILE)}: step {entry["step"]}: found no '
+                f'{key}, nor lines of training to interpolate it from'
+            )
+        return x, _number(folder, entry, value)
+
+    loss = _series('', (point(train_dir, entry, 'loss') for entry in training))
+    # By images, views and number of images, within which precisions can be compared.
     kinds: dict[tuple[str, ...], dict[int, tuple[float, float]]] = {}
     for folder in (train_dir, eval_dir or train_dir):
         for entry in history.read(folder):
             if 'precision' in entry:
-                point = (place.of(folder, entry), _number(folder, entry, 'precision'))
-                kinds.setdefault(_kind(entry), {})[entry['step']] = point
-    labels = _labels(list(kinds))
-    precision = [
-        _sorted(label, list(points.values()))
-        for label, points in zip(labels, kinds.values(), strict=True)
-    ]
+                defaults = {'eval_data': 'test', 'views': 1, 'num_examples': ''}
+                kind = tuple(str(entry.get(name, value)) for name, value in defaults.items())
+                kinds.setdefault(kind, {})[entry['step']] = point(folder, entry, 'precision')
+    numbers_differ = len({number for _, _, number in kinds}) > 1
+    precision = []
+    for (images, views, number), points in kinds.items():
+        label = EVAL_DATA_NAMES.get(images, images)
+        label += f', {views} views' if views != '1' else ''
+        label += f', {number} of them' if numbers_differ and number else ''
+        precision.append(_series(label, points.values()))
     return Curves(name, loss, precision)
 
 
-class _Place:
-    """Where entries lie on an axis."""
-
-    def __init__(self, key: str, folder: str, training: list[Entry]) -> None:
-        self._key = key
-        known = {e['step']: _number(folder, e, key) for e in training if key in e}
-        self._steps, self._values = sorted(known), [known[step] for step in sorted(known)]
-
-    def of(self, folder: str, entry: Entry) -> float:
-        if self._key in entry:
-            return _number(folder, entry, self._key)
-        if not self._steps:
-            raise UserError(
-                f'{os.path.join(folder, HISTORY_FILE)}: step {entry["step"]}: found no '
-                f'{self._key}, nor lines of training to tell them from'
-            )
-        return float(np.interp(entry['step'], self._steps, self._values))
-
-
-def _series(label: str, folder: str, entries: list[Entry], key: str, place: _Place) -> Series:
-    return _sorted(label, [(place.of(folder, e), _number(folder, e, key)) for e in entries])
-
-
-def _sorted(label: str, points: list[tuple[float, float]]) -> Series:
+def _series(label: str, points: Iterable[tuple[float, float]]) -> Series:
     x, y = np.array(sorted(points), np.float64).reshape(-1, 2).T
     return Series(label, x, y)
 
@@ -132,31 +128,11 @@ def _number(folder: str, entry: Entry, key: str) -> float:
     return float(value)
 
 
-def _kind(entry: Entry) -> tuple[str, ...]:
-    """What an evaluation is comparable by: the images, the views, the number of images."""
-    return (
-        str(entry.get('eval_data', 'test')),
-        str(entry.get('views', 1)),
-        str(entry.get('num_examples', '')),
-    )
-
-
-def _labels(kinds: list[tuple[str, ...]]) -> list[str]:
-    numbers_differ = len({number for _, _, number in kinds}) > 1
-    return [
-        IMAGES_IN_WORDS.get(images, images)
-        + (f', {views} views' if views != '1' else '')
-        + (f', {number} of them' if numbers_differ and number else '')
-        for images, views, number in kinds
-    ]
-
-
 def moving_average(values: np.ndarray, window: int) -> np.ndarray:
-    """Means of each value and its neighbours.
+    """The mean of each value and its neighbours.
 
-    Of up to `window` values with the point in their middle; near the start, where losses
-    fall steeply, of as many as lie before it on both sides, and at the end of those that
-    are there.
+    A window is centred on its value. Near the start, where losses fall steeply, it is narrower
+    and stays centred; near the end it is cut off.
 
     Args:
       values: float64 [points].
@@ -176,18 +152,18 @@ def moving_average(values: np.ndarray, window: int) -> np.ndarray:
 
 
 class ClassScores(NamedTuple):
-    """float64 [classes] each; NaN where it is 0 divided by 0."""
+    """float64 [classes] each; NaN for 0 divided by 0."""
 
     precision: np.ndarray
-    """Of the images taken for the class, the share that belongs to it."""
+    """Share of the images predicted as the class that belong to it."""
     recall: np.ndarray
-    """Of the images of the class, the share that is taken for it."""
+    """Share of the images of the class that are predicted as it."""
     f1: np.ndarray
     """Harmonic mean of the two."""
 
 
-def guesses(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """The likeliest class of each image; of equally likely ones the true one, as evaluation has it.
+def predicted_classes(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The most probable class of each image; in a tie the true one, as evaluation counts it.
 
     Args:
       probabilities: float32 [images, classes].
@@ -196,39 +172,39 @@ def guesses(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
     Returns:
       int64 [images].
     """
-    of_truth = probabilities[np.arange(len(labels)), labels]
+    of_true_class = probabilities[np.arange(len(labels)), labels]
     return np.where(
-        of_truth >= probabilities.max(axis=1), labels, probabilities.argmax(axis=1)
+        of_true_class >= probabilities.max(axis=1), labels, probabilities.argmax(axis=1)
     ).astype(np.int64)
 
 
 def confusion_matrix(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Counts of images, int64 [true class, guessed class]; arguments as of `guesses`."""
+    """Counts of images, int64 [true class, predicted class]; arguments: see `predicted_classes`."""
     num_classes = probabilities.shape[1]
-    cells = labels.astype(np.int64) * num_classes + guesses(probabilities, labels)
+    cells = labels.astype(np.int64) * num_classes + predicted_classes(probabilities, labels)
     return np.bincount(cells, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
 def class_scores(confusion: np.ndarray) -> ClassScores:
-    """Precision, recall and F1 of each class, of a confusion matrix [true, guessed]."""
-    hits, of_class, taken_for = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
+    """Precision, recall and F1 of each class, from a confusion matrix."""
+    hits, of_class, predicted = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
     with np.errstate(invalid='ignore'):
-        return ClassScores(hits / taken_for, hits / of_class, 2 * hits / (of_class + taken_for))
+        return ClassScores(hits / predicted, hits / of_class, 2 * hits / (of_class + predicted))
 
 
 def most_frequent_confusions(confusion: np.ndarray, count: int) -> list[tuple[int, int, int]]:
-    """At most `count` of (true class, guessed class, images), the most images first."""
+    """At most `count` of (true class, predicted class, images), the most images first."""
     wrong = confusion * (1 - np.eye(len(confusion), dtype=np.int64))
     cells = np.argsort(-wrong, axis=None, kind='stable')[:count]
     pairs = [divmod(int(cell), len(confusion)) for cell in cells]
-    return [(true, guess, int(wrong[true, guess])) for true, guess in pairs if wrong[true, guess]]
+    return [(*pair, int(wrong[pair])) for pair in pairs if wrong[pair]]
 
 
 def most_confident_mistakes(
     probabilities: np.ndarray, labels: np.ndarray, count: int
 ) -> np.ndarray:
-    """Places of at most `count` images, the likeliest wrong guess first; as of `guesses`."""
-    wrong = np.flatnonzero(guesses(probabilities, labels) != labels)
+    """Positions of at most `count` images, the most probable wrong prediction first."""
+    wrong = np.flatnonzero(predicted_classes(probabilities, labels) != labels)
     return wrong[np.argsort(-probabilities[wrong].max(axis=1), kind='stable')][:count]
 
 
@@ -241,19 +217,19 @@ def wilson_interval(num_correct: int, num_examples: int) -> tuple[float, float]:
 
 
 def evaluated_images(
-    eval_data: str, directory: str, num_held_out: int, places: np.ndarray
+    eval_data: str, directory: str, num_held_out: int, positions: np.ndarray
 ) -> np.ndarray:
-    """Images that an evaluation scored, by their places in it: see `read_images`."""
+    """Images of an evaluation by their positions in it: see `read_images`."""
     first, _ = cifar10_input.evaluation_range(eval_data, directory, num_held_out)
-    return read_images(cifar10_input.evaluation_files(eval_data, directory), places + first)
+    return read_images(cifar10_input.evaluation_files(eval_data, directory), positions + first)
 
 
-def read_images(files: Sequence[str], places: np.ndarray) -> np.ndarray:
+def read_images(files: Sequence[str], positions: np.ndarray) -> np.ndarray:
     """Images of records.
 
     Args:
-      files: record files, one after the other.
-      places: int64 [images], places of the records in all files together.
+      files: record files.
+      positions: int64 [images], of the records in the files one after another.
 
     Returns:
       uint8 [images, height, width, depth].
@@ -263,13 +239,13 @@ def read_images(files: Sequence[str], places: np.ndarray) -> np.ndarray:
     """
     record = CIFAR10_RECORD
     shape = (record.depth, record.height, record.width)
-    images = np.empty([len(places), *shape], np.uint8)
+    images = np.empty([len(positions), *shape], np.uint8)
     first = 0
     for file in files:
         with os_errors_named(file):
             records = np.memmap(file, np.uint8, 'r').reshape(-1, record.record_bytes)
-        here = (places >= first) & (places < first + len(records))
-        pixels = records[places[here] - first, record.label_bytes :]
+        here = (positions >= first) & (positions < first + len(records))
+        pixels = records[positions[here] - first, record.label_bytes :]
         images[here] = pixels.reshape(-1, *shape)
         first += len(records)
     return images.transpose(0, 2, 3, 1)
@@ -278,27 +254,27 @@ def read_images(files: Sequence[str], places: np.ndarray) -> np.ndarray:
 # ------------------------------------------------------------------- network and data
 
 
-# Of the layer that comes first in every network that begins with a convolution.
+# Weights of the first layer in every network that begins with a convolution.
 _FIRST_FILTERS = 'conv1/weights'
 
 
 def has_filters(checkpoint: str) -> bool:
-    """Whether the checkpoint is of a network that begins with a convolution.
+    """Whether the network of a checkpoint begins with a convolution.
 
     Raises:
-      UserError: it can't be read.
+      UserError: the checkpoint can't be read.
     """
     return checkpoints.open_checkpoint(checkpoint).has_tensor(_FIRST_FILTERS)
 
 
 def first_filters(checkpoint: str) -> np.ndarray:
-    """The first layer's filters, their averages where the checkpoint holds any.
+    """The first layer's filters, as moving averages where the checkpoint has them.
 
     Returns:
       float32 [height, width, depth, filters].
 
     Raises:
-      UserError: it can't be read, or has no such layer.
+      UserError: the checkpoint can't be read, or has no such layer.
     """
     if not has_filters(checkpoint):
         raise UserError(
@@ -310,21 +286,21 @@ def first_filters(checkpoint: str) -> np.ndarray:
     return reader.get_tensor(average if reader.has_tensor(average) else name)
 
 
-class Distorted(NamedTuple):
-    """The first training images, and what distortion makes of them."""
+class DistortedImages(NamedTuple):
+    """The first training images, with distorted versions of each."""
 
     images: np.ndarray
     """uint8 [images, height, width, depth]."""
     labels: np.ndarray
     """int32 [images]."""
     versions: np.ndarray
-    """float32 [images, versions, size, size, depth], as the network sees them."""
+    """float32 [images, versions, size, size, depth], the network's input."""
 
 
 def distorted_images(
     directory: str, seed: int, distortions: Distortions, view: View = TUTORIAL_VIEW
-) -> Distorted:
-    """Distorts the first images of a directory of record files, with a seed's numbers."""
+) -> DistortedImages:
+    """The first training images of a directory, distorted with the random numbers of a seed."""
     file = cifar10_input.train_files(directory)[0]
     with os_errors_named(file):
         records = np.fromfile(file, np.uint8, NUM_DISTORTED * CIFAR10_RECORD.record_bytes)
@@ -336,11 +312,11 @@ def distorted_images(
         distorted = cifar10_input.distort_at(repeated, seed, first, distortions, view)
         images, labels, distorted = session.run([images, labels, distorted])
     shape = (len(records), NUM_VERSIONS, view.size, view.size, view.depth)
-    return Distorted(images, labels, distorted.reshape(shape))
+    return DistortedImages(images, labels, distorted.reshape(shape))
 
 
 def class_counts(directory: str, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Training and test images of each class: int64 [classes] each."""
+    """Numbers of training and of test images of each class: int64 [classes] each."""
     train, test = (
         np.concatenate([record_files.read_labels(file, CIFAR10_RECORD) for file in files])
         for files in (cifar10_input.train_files(directory), cifar10_input.test_files(directory))

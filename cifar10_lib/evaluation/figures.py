@@ -1,28 +1,34 @@
-"""What do a run's pictures look like? Figures of arrays, without a screen.
+"""Figures of a run and of its data, drawn from arrays without a screen.
 
 The colours are those of Okabe and Ito, which colour-blind readers can tell apart
-(https://jfly.uni-koeln.de/color/), and one sequence from light to dark.
+(https://jfly.uni-koeln.de/color/), and one sequence from light to dark. `names` are those of
+the classes in the order of their labels, unless stated otherwise; long ones are cut.
 """
 
 from __future__ import annotations
 
 import math
+import textwrap
+import warnings
 from collections.abc import Sequence
+from typing import Any, BinaryIO
 
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
+from matplotlib.text import Text
 from matplotlib.ticker import PercentFormatter
 
 from cifar10_input import TUTORIAL_VIEW, View
 from cifar10_lib.base.errors import UserError
 from cifar10_lib.evaluation.analysis import (
-    ClassScores,
     Curves,
-    Distorted,
+    DistortedImages,
     Series,
     class_scores,
     moving_average,
@@ -30,30 +36,29 @@ from cifar10_lib.evaluation.analysis import (
 
 BLUE, VERMILION, GREEN = '#0072b2', '#d55e00', '#009e73'
 PALETTE = (BLUE, VERMILION, GREEN, '#cc79a7', '#e69f00', '#56b4e9', '#666666')
-PALE = '#9ecae1'
 GRID = '#dddddd'
 
-# Of a line among several of one run.
+# Styles of the lines of one run.
 STYLES = ('-', '--', ':', '-.')
 
-# With more, a legend finds no place among them.
+# A legend of more lines finds no place among them.
 _MAX_LINES_BESIDE_LEGEND = 2
 
-# Share of a run's lines that one point of its smoothed loss is the mean of.
+# Width of the window that smooths the loss, as a share of a run's lines.
 _SMOOTHED_SHARE = 0.02
 
-# Points of a line beyond which neighbours are drawn as their lowest and highest: more would
-# not show, and would make a picture in vectors large.
+# Longer lines are drawn as the lowest and highest of neighbouring points: more would not show,
+# and would make a vector graphic large.
 _MAX_POINTS = 4000
 
-# Standardised values are shown from this many standard deviations below the mean, black,
-# to as many above, white.
+# The brightness of standardised values runs from black, this many standard deviations below
+# the mean, to white, as many above.
 _SHOWN_DEVIATIONS = 2.5
 
-# Beyond these many classes, cells have no numbers; bars have no names of their own.
+# Most classes whose cells have numbers, and most names on an axis.
 _MAX_NUMBERED, _MAX_NAMED = 20, 30
 
-# What an axis is called, and how much of it is one of that; the first that suits is taken.
+# Names of an axis, each with its unit; the first that suits is taken.
 _UNITS: dict[str, list[tuple[str, float]]] = {
     'step': [('step', 1)],
     'examples': [('million examples', 1e6), ('examples', 1)],
@@ -63,20 +68,17 @@ _UNITS: dict[str, list[tuple[str, float]]] = {
 # Letters of a class's name, and of a run's.
 _MAX_NAME, _MAX_RUN_NAME = 18, 30
 
-
-def shown(name: str) -> str:
-    """The name of a class as a drawing shows it: not too long, and never as a formula."""
-    short = name if len(name) <= _MAX_NAME else name[: _MAX_NAME - 1] + '…'
-    return short.replace('$', r'\$')
+# Width of a letter in inches, generously: of 12, 10 and 8 points.
+_LETTER_12, _LETTER_10, _LETTER_8 = 0.105, 0.088, 0.066
 
 
-def _shown_run(name: str) -> str:
-    """The name of a run; of a long one the end, which tells it from others."""
-    short = name if len(name) <= _MAX_RUN_NAME else '…' + name[1 - _MAX_RUN_NAME :]
-    return short.replace('$', r'\$')
+def shorten(name: str, length: int = _MAX_NAME) -> str:
+    """The name, or as much of its beginning as `length` letters hold."""
+    return name if len(name) <= length else f'{name[: length - 1]}…'
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
+    """The share for readers; a dash for NaN."""
     return '–' if math.isnan(share) else f'{share:.1%}'
 
 
@@ -84,23 +86,44 @@ def _percent(share: float) -> str:
 
 
 def check_output(output: str) -> None:
-    """Raises UserError where the name of a picture doesn't tell its format."""
+    """Raises UserError for a picture's name without the ending of a format."""
     if not output.endswith(('.png', '.svg')):
         raise UserError(f'--output={output}: expected a name that ends in .png or .svg')
 
 
 def write(figure: Figure, output: str) -> None:
-    """Writes a picture in the format that its name tells.
+    """Writes a picture in the format of its name's ending.
 
     Raises:
       UserError: it can't be written.
     """
     try:
-        figure.savefig(output, dpi=150)
+        save(figure, output)
     except OSError as error:
         raise UserError(
             f'--output={output}: cannot be written: {error.strerror or error}'
         ) from error
+
+
+def save(figure: Figure, file: str | BinaryIO, dpi: float = 150, **options: object) -> None:
+    """Saves a figure with all of its text literal: `$` in a name begins no formula.
+
+    Args:
+      figure: the figure.
+      file: path, or binary file.
+      dpi: pixels per inch.
+      options: of `Figure.savefig`.
+
+    Raises:
+      OSError: the file can't be written.
+    """
+    for text in figure.findobj(Text):
+        text.set_parse_math(False)
+    # Labels of ticks may be created while the figure is drawn.
+    with matplotlib.rc_context({'text.parse_math': False}), warnings.catch_warnings():
+        # Letters that matplotlib's font lacks appear as boxes.
+        warnings.filterwarnings('ignore', message='Glyph')
+        figure.savefig(file, dpi=dpi, **options)  # type: ignore[arg-type]
 
 
 # ------------------------------------------------------------------------------ curves
@@ -116,15 +139,22 @@ def draw_curves(
 
     Args:
       runs: at most as many as `PALETTE` has colours.
-      axis: what x is, a key of `cifar10_analysis.AXES`.
-      title: above all.
+      axis: a key of `analysis.AXES`, for x.
       panels: 'loss', 'precision', or both.
     """
+    # The end of a long name tells runs apart.
+    names = [
+        run.name if len(run.name) <= _MAX_RUN_NAME else f'…{run.name[1 - _MAX_RUN_NAME :]}'
+        for run in runs
+    ]
+    runs = [run._replace(name=name) for run, name in zip(runs, names, strict=True)]
     size = (5 * len(panels), 3.8) if len(panels) > 1 else (4.4, 3.3)
     figure = Figure(figsize=size, layout='constrained')
-    figure.suptitle(title.replace('$', r'\$'))
+    figure.suptitle(title)
     draw = {'loss': _draw_loss, 'precision': _draw_precision}
-    label, unit = _unit(runs, axis)
+    largest = max(x.max(initial=0) for run in runs for _, x, _ in (run.loss, *run.precision))
+    units = _UNITS[axis]
+    label, unit = next((unit for unit in units if largest >= 3 * unit[1]), units[-1])
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         draw[panel](axes, runs, unit)
         axes.set_xlabel(label)
@@ -139,32 +169,24 @@ def draw_curves(
     return figure
 
 
-def _unit(runs: Sequence[Curves], axis: str) -> tuple[str, float]:
-    """What the x axis is called, and how much of it is one of that."""
-    lines = [line for run in runs for line in (run.loss, *run.precision)]
-    largest = max(line.x.max(initial=0) for line in lines)
-    units = _UNITS[axis]
-    return next((unit for unit in units if largest >= 3 * unit[1]), units[-1])
-
-
 def _draw_loss(axes: Axes, runs: Sequence[Curves], unit: float) -> None:
     dark = []
     for run, color in zip(runs, PALETTE, strict=False):
-        # Odd, so that each mean is of the lines around its point.
+        # Odd, so that each mean is centred on its point.
         window = 2 * int(_SMOOTHED_SHARE * len(run.loss.x) / 2) + 1
         if window > 1:
             x, y = _thinned(run.loss)
             axes.plot(x / unit, y, color=color, alpha=0.35, linewidth=0.8, label='one batch')
         x, y = _thinned(run.loss._replace(y=moving_average(run.loss.y, window)))
         label = f'mean of {window} batches' if window > 1 else 'one batch'
-        label = label if len(runs) == 1 else _shown_run(run.name)
+        label = label if len(runs) == 1 else run.name
         dark += axes.plot(x / unit, y, color=color, linewidth=1.8, label=label)
     axes.set_ylabel('total loss')
-    _legend(axes, list(axes.lines) if len(runs) == 1 else dark)
+    _add_legend(axes, list(axes.lines) if len(runs) == 1 else dark)
 
 
 def _thinned(line: Series) -> tuple[np.ndarray, np.ndarray]:
-    """x and y; of many points the lowest and the highest of each few neighbours."""
+    """x and y; of many points the lowest and the highest among neighbours."""
     if len(line.x) <= _MAX_POINTS:
         return line.x, line.y
     places = np.array_split(np.arange(len(line.x)), _MAX_POINTS // 2)
@@ -174,29 +196,28 @@ def _thinned(line: Series) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _draw_precision(axes: Axes, runs: Sequence[Curves], unit: float) -> None:
-    lines = []
     for run, color in zip(runs, PALETTE, strict=False):
         for number, series in enumerate(run.precision):
-            label = _shown_run(run.name) if len(runs) > 1 else series.label
+            label = run.name if len(runs) > 1 else series.label
             if len(runs) > 1 and len(run.precision) > 1:
                 label += f', {series.label}'
-            lines += axes.plot(
+            axes.plot(
                 series.x / unit,
                 series.y,
                 STYLES[number % len(STYLES)],
                 color=color,
                 marker='o',
                 markersize=4,
-                # A whole dot at a precision of 0 or 1 too.
+                # Dots at a precision of 0 or 1 are not cut.
                 clip_on=False,
                 label=f'{label}: {series.y[-1]:.3f}',
             )
     axes.set_ylabel('precision @ 1')
-    _legend(axes, lines)
+    _add_legend(axes, list(axes.lines))
 
 
-def _legend(axes: Axes, lines: Sequence[Line2D]) -> None:
-    """Among the lines, or where there are many of them, below."""
+def _add_legend(axes: Axes, lines: Sequence[Line2D]) -> None:
+    """Puts the legend among the lines, or below where there are many of them."""
     labels = [str(line.get_label()) for line in lines]
     if len(lines) > _MAX_LINES_BESIDE_LEGEND:
         axes.legend(lines, labels, frameon=False, loc='upper left', bbox_to_anchor=(0, -0.16))
@@ -204,126 +225,217 @@ def _legend(axes: Axes, lines: Sequence[Line2D]) -> None:
         axes.legend(lines, labels, frameon=False)
 
 
-# ------------------------------------------------------------- confusion and mistakes
+# ----------------------------------------------------------------------------- classes
 
 
 def draw_confusion(confusion: np.ndarray, names: Sequence[str], title: str) -> Figure:
-    """How often each class is taken for each, with recall and precision beside it.
+    """The confusion matrix, with the recall of each class beside it and the precision below.
 
-    The colour tells the share of the true class's images; its scale is a square root's, so
-    that rare mistakes show.
+    The colour of a cell is the share of the true class's images, on the scale of the square
+    root, so that rare mistakes show. Up to 20 classes have numbers as well.
 
     Args:
-      confusion: int64 [true class, guessed class], counts of images.
-      names: of the classes.
-      title: above all.
+      confusion: int64 [true class, predicted class], counts of images.
     """
+    count, numbered = len(names), len(names) <= _MAX_NUMBERED
     scores = class_scores(confusion)
     shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
-    if len(names) <= _MAX_NUMBERED:
-        return _draw_numbered(confusion, shares, scores, [shown(n) for n in names], title)
-    return _draw_many(shares, scores, [shown(n) for n in names], title)
-
-
-def _draw_numbered(
-    confusion: np.ndarray,
-    shares: np.ndarray,
-    scores: ClassScores,
-    names: Sequence[str],
-    title: str,
-) -> Figure:
-    count = len(names)
-    side = (0.55 if count <= 12 else 0.42) * max(count, 4)
-    figure = Figure(figsize=(max(side + 2.4, 6), side + 2.2), layout='constrained')
+    side = max(2.0, count * (0.55 if count <= 12 else 0.47)) if numbered else 5.5
+    margin = _LETTER_10 * max(len(shorten(name)) for name in names)
+    size = (side + margin + (1.6 if numbered else 2.6), side + margin + 1.9)
+    figure = Figure(figsize=size, layout='constrained')
     figure.suptitle(title)
-    axes = figure.subplots()
-    axes.pcolormesh(
-        shares, cmap='Blues', norm=PowerNorm(0.5, 0, 1), edgecolors='white', linewidth=1.5
-    )
-    for (true, guess), number in np.ndenumerate(confusion):
-        color = 'white' if shares[true, guess] > 0.3 else '#08306b' if number else '#6a819b'
-        _number(axes, guess, true, f'{number:,}', color=color, fontsize=8.5)
-    for label, (recall, precision) in enumerate(zip(scores.recall, scores.precision, strict=True)):
-        _number(axes, count + 0.15, label, _percent(recall), fontsize=8.5)
-        _number(axes, label, count + 0.15, _percent(precision), fontsize=8.5)
-    middles = [*(np.arange(count) + 0.5), count + 0.65]
-    axes.set_xticks(middles, [*names, 'recall'], rotation=45, ha='left', rotation_mode='anchor')
-    axes.set_yticks(middles, [*names, 'precision'])
-    axes.xaxis.tick_top()
-    axes.xaxis.set_label_position('top')
-    axes.set_xlabel('taken for')
-    axes.set_ylabel('true class')
-    axes.set_xlim(0, count + 1.15)
-    axes.set_ylim(count + 1.15, 0)
-    axes.set_aspect('equal')
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
-    return figure
-
-
-def _number(axes: Axes, column: float, row: float, text: str, **how: object) -> None:
-    axes.text(column + 0.5, row + 0.5, text, ha='center', va='center', **how)  # type: ignore[arg-type]
-
-
-def _draw_many(shares: np.ndarray, scores: ClassScores, names: Sequence[str], title: str) -> Figure:
-    figure = Figure(figsize=(9, 8.6), layout='constrained')
-    figure.suptitle(title)
-    (matrix, right), (below, corner) = figure.subplots(
-        2, 2, width_ratios=[6, 1], height_ratios=[6, 1]
-    )
-    corner.set_axis_off()
+    matrix, recall, precision = figure.subplot_mosaic(
+        [['matrix', 'recall'], ['precision', '.']],
+        width_ratios=[side, 0.8],
+        height_ratios=[side, 0.8],
+    ).values()
     picture = matrix.imshow(
         shares, cmap='Blues', norm=PowerNorm(0.5, 0, 1), interpolation='none', aspect='auto'
     )
-    places = np.arange(len(names))
-    some = places[:: -(-len(names) // _MAX_NAMED)]
-    few = [names[place] for place in some]
-    matrix.set_yticks(some, few, fontsize=8)
-    matrix.set_xticks([])
-    matrix.set_ylabel('true class')
-    right.barh(places, np.nan_to_num(scores.recall), 1, color=BLUE)
-    right.set(ylim=matrix.get_ylim(), xlim=(0, 1), yticks=[], title='recall')
-    right.xaxis.set_major_formatter(PercentFormatter(1))
-    below.bar(places, np.nan_to_num(scores.precision), 1, color=BLUE)
-    below.set(xlim=matrix.get_xlim(), ylim=(0, 1), xlabel='taken for', ylabel='precision')
-    below.set_xticks(some, few, rotation=90, fontsize=8)
-    below.yaxis.set_major_formatter(PercentFormatter(1))
-    for axes in (right, below):
+    _name_ticks(matrix.yaxis, names)
+    matrix.set(xticks=[], ylabel='true class')
+    # The percentages of few classes need room behind the bars, which replaces an axis.
+    thickness, end, ticks = (0.4, 1.25, []) if numbered else (1, 1, [0, 1])
+    recall.set(ylim=matrix.get_ylim(), xlim=(0, end), yticks=[], xticks=ticks, title='recall')
+    precision.set(xlim=matrix.get_xlim(), ylim=(end, 0), yticks=ticks, ylabel='precision')
+    for bar, share, axis in (
+        (recall.barh, scores.recall, recall.xaxis),
+        (precision.bar, scores.precision, precision.yaxis),
+    ):
+        bars = bar(np.arange(count), np.nan_to_num(share), thickness, color=BLUE)
+        axis.set_major_formatter(PercentFormatter(1))
+        if numbered:
+            axis.axes.bar_label(bars, [percent(one) for one in share], padding=2, size=8)
+    precision.set_xlabel('predicted class')
+    _name_ticks(precision.xaxis, names, rotation=45, ha='right', rotation_mode='anchor')
+    for axes in (matrix, recall, precision):
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(axes is matrix and not numbered)
+    if not numbered:
+        scale = figure.colorbar(picture, ax=recall, aspect=40, ticks=[0, 0.01, 0.1, 0.5, 1])
+        scale.ax.yaxis.set_major_formatter(PercentFormatter(1))
+        scale.set_label("share of the true class's images")
+        return figure
+    for (true, predicted), number in np.ndenumerate(confusion):
+        color = 'white' if shares[true, predicted] > 0.3 else '#08306b' if number else '#6a819b'
+        matrix.text(predicted, true, f'{number:,}', ha='center', va='center', color=color, size=8)
+    return figure
+
+
+def draw_classes(
+    train: np.ndarray, test: np.ndarray, names: Sequence[str], title: str = ''
+) -> Figure:
+    """Bars of the numbers of training and test images of each class, int [classes] each."""
+    count = len(names)
+    figure = Figure(figsize=(8, 0.25 * min(count, _MAX_NAMED) + 1.3), layout='constrained')
+    figure.suptitle(title)
+    panels = figure.subplots(1, 2, sharey=True)
+    for axes, counts, label in zip(panels, (train, test), ('training', 'test'), strict=True):
+        # Gaps of less than a pixel would show as stripes.
+        bars = axes.barh(np.arange(count), counts, 0.8 if count <= _MAX_NAMED else 1, color=BLUE)
+        if count <= _MAX_NAMED:
+            axes.bar_label(bars, fmt='{:,.0f}', padding=3, fontsize=8)
+            axes.margins(x=0.15)
+        axes.set_xlabel(f'{label} images')
+        axes.xaxis.set_major_formatter('{x:,.0f}')
+        axes.locator_params(axis='x', nbins=5, integer=True)
         axes.spines[['top', 'right']].set_visible(False)
-    bar = figure.colorbar(picture, ax=[right, corner], aspect=40, ticks=[0, 0.01, 0.1, 0.5, 1])
-    bar.ax.yaxis.set_major_formatter(PercentFormatter(1))
-    bar.set_label("share of the true class's images")
+    _name_ticks(panels[0].yaxis, names)
+    panels[0].set_ylim(count - 0.4, -0.6)
+    return figure
+
+
+def _name_ticks(axis: Axis, names: Sequence[str], **options: Any) -> None:
+    """Puts the names on an axis; of many as many as there is room for, evenly."""
+    places = range(0, len(names), -(-len(names) // _MAX_NAMED))
+    labels = [shorten(names[place]) for place in places]
+    axis.set_ticks(places, labels, fontsize=10 if len(names) <= _MAX_NUMBERED else 8, **options)
+
+
+# ------------------------------------------------------------------------------ images
+
+
+def draw_grid(
+    rows: Sequence[Sequence[np.ndarray]],
+    title: str,
+    side: float,
+    names: Sequence[str] = (),
+    captions: Sequence[Sequence[str]] = (),
+    gap: float = 0.1,
+    caption_width: float = 0.0,
+    columns: int = 1,
+) -> Figure:
+    """Rows of images, with the name of each row at its left and captions above the images.
+
+    Args:
+      rows: images, uint8 or float32 of 0 to 1 [side, side, 3].
+      side: of an image, in inches.
+      names: of the rows.
+      captions: of each row's first images; of all rows or of the first ones.
+      gap: between images, in inches.
+      caption_width: least distance from one image's left edge to the next one's, in inches.
+      columns: side by side, into which the rows are distributed one below the other.
+    """
+    pitch = max(side + gap, caption_width)
+    name_width = _LETTER_10 * max(map(len, names), default=0) + 0.1
+    column_width = name_width + max(map(len, rows)) * pitch
+    width = max(columns * column_width + 0.1, 4.6)
+    lines = [
+        line for part in title.split('\n') for line in textwrap.wrap(part, int(width / _LETTER_12))
+    ]
+    figure = Figure()
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_axis_off()
+    rows_per_column = -(-len(rows) // columns)
+    bottom = 0.0
+    for number, images in enumerate(rows):
+        column, row = divmod(number, rows_per_column)
+        if row == 0:
+            top = 0.1 + 0.2 * len(lines) + 0.1
+        texts = captions[number] if number < len(captions) else ()
+        top += 0.14 * max((text.count('\n') + 1 for text in texts), default=0)
+        left = column * column_width + name_width
+        if names:
+            middle = top + side / 2
+            axes.text(left - 0.08, middle, names[number], ha='right', va='center', fontsize=10)
+        for place, image in enumerate(images):
+            x = left + place * pitch
+            axes.imshow(image, extent=(x, x + side, top + side, top), interpolation='none')
+        for place, text in enumerate(texts):
+            axes.text(left + place * pitch, top - 0.04, text, va='bottom', fontsize=8)
+        top += side + gap
+        bottom = max(bottom, top)
+    axes.set(xlim=(0, width), ylim=(bottom, 0))
+    figure.set_size_inches(width, bottom)
+    figure.suptitle('\n'.join(lines), y=1 - 0.1 / bottom)
     return figure
 
 
 def draw_mistakes(
     images: np.ndarray,
-    truths: Sequence[str],
-    wrong_guesses: Sequence[str],
+    true_classes: Sequence[str],
+    predicted_classes: Sequence[str],
     probabilities: Sequence[float],
     title: str,
 ) -> Figure:
-    """Images that were taken for something else, with truth, guess and its probability.
+    """Wrongly classified images with their true class, and the predicted with its probability.
 
     Args:
       images: uint8 [images, height, width, 3].
-      truths, wrong_guesses: names of each image's classes.
-      probabilities: of each guess.
-      title: above all.
+      true_classes, predicted_classes: a name for each image.
+      probabilities: of the predicted classes.
     """
-    columns = min(len(images), 6)
-    rows = -(-len(images) // columns)
-    figure = Figure(figsize=(max(1.7 * columns, 4.6), 2.1 * rows + 0.6), layout='constrained')
-    figure.suptitle(title, wrap=True)
-    grid = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axes in grid:
-        axes.set_axis_off()
-    each = zip(grid, images, truths, wrong_guesses, probabilities, strict=False)
-    for axes, image, truth, guess, probability in each:
-        axes.imshow(image)
-        text = f'truth: {shown(truth)}\nguess: {shown(guess)} {probability:.1%}'
-        axes.set_title(text, fontsize=8, loc='left')
-    return figure
+    captions = [
+        f'true: {shorten(true)}\npredicted: {shorten(predicted)} {probability:.1%}'
+        for true, predicted, probability in zip(
+            true_classes, predicted_classes, probabilities, strict=True
+        )
+    ]
+    longest = max(len(line) for caption in captions for line in caption.split('\n'))
+    rows, row_captions = _rows(images, 6), _rows(captions, 6)
+    return draw_grid(
+        rows, title, 1.5, captions=row_captions, caption_width=_LETTER_8 * longest + 0.1
+    )
+
+
+def _rows(items: Any, columns: int) -> list[Any]:
+    """A sequence or array in parts of up to `columns` items."""
+    return [items[start : start + columns] for start in range(0, len(items), columns)]
+
+
+def draw_filters(weights: np.ndarray, title: str) -> Figure:
+    """A grid of the first layer's filters.
+
+    Each is scaled by its own largest weight; grey is a weight of 0. `weights` are float32
+    [height, width, 3 or 1, filters].
+    """
+    largest = np.abs(weights).max(axis=(0, 1, 2))
+    pictures = np.moveaxis(0.5 + 0.5 * weights / np.where(largest > 0, largest, 1), -1, 0)
+    columns = math.ceil(math.sqrt(len(pictures)))
+    return draw_grid(_rows(_rgb(pictures), columns), title, side=0.65)
+
+
+def draw_distortions(
+    distorted: DistortedImages, names: Sequence[str], title: str, view: View = TUTORIAL_VIEW
+) -> Figure:
+    """A row for each image: the image, and then distorted versions as the network sees them.
+
+    Standardised values are shown as brightness, with the mean in the middle. `view` is that of
+    the network.
+    """
+    versions = distorted.versions
+    if view.scaling == 'standardized':
+        versions = 0.5 + versions / (2 * _SHOWN_DEVIATIONS)
+    versions = _rgb(np.clip(versions, 0, 1))
+    rows = [[image, *row] for image, row in zip(distorted.images, versions, strict=True)]
+    labels = [shorten(names[label]) for label in distorted.labels]
+    return draw_grid(rows, title, 0.9, labels, [['image', 'as the network sees it']])
+
+
+def _rgb(pictures: np.ndarray) -> np.ndarray:
+    """[..., 3] of [..., 3 or 1]."""
+    return np.broadcast_to(pictures, [*pictures.shape[:-1], 3])
 
 
 def draw_predictions(
@@ -339,7 +451,6 @@ def draw_predictions(
       pictures: uint8 [side, side, 3] each; one or more.
       names: of the pictures.
       likeliest: classes of each picture with their probabilities, the likeliest first.
-      title: above all.
       seen: side of the central square that the network sees, as a fraction of the picture's;
         below 1 it is framed.
     """
@@ -370,63 +481,10 @@ def draw_predictions(
         values = [probability for _, probability in classes]
         bars = right.barh([label for label, _ in classes], values, color='#08519c', height=0.6)
         right.bar_label(bars, [f'{value:.1%}' for value in values], padding=3, fontsize=8)
-        right.set_xlim(0, 1.25)
-        right.set_ylim(len(classes) - 0.4, -0.6)
+        right.set(xlim=(0, 1.25), ylim=(len(classes) - 0.4, -0.6))
         right.tick_params(left=False, labelsize=9)
         right.spines[:].set_visible(False)
         right.set_title(name, fontsize=9, loc='left')
-    return figure
-
-
-# --------------------------------------------------------------------- filters, data
-
-
-def filter_pictures(weights: np.ndarray) -> np.ndarray:
-    """A picture of each filter: its largest weight in size at full strength, 0 as grey.
-
-    Args:
-      weights: float32 [height, width, 3 or 1, filters].
-
-    Returns:
-      float32 [filters, height, width, 3], 0 to 1; of one channel, grey.
-    """
-    largest = np.abs(weights).max(axis=(0, 1, 2))
-    pictures = np.moveaxis(0.5 + 0.5 * weights / np.where(largest > 0, largest, 1), -1, 0)
-    return _coloured(pictures)
-
-
-def distorted_pictures(versions: np.ndarray, view: View = TUTORIAL_VIEW) -> np.ndarray:
-    """What a network sees as brightness, 0 to 1; of standardised values the mean is in the middle.
-
-    Args:
-      versions: float32 [..., 3 or 1].
-      view: which they are.
-
-    Returns:
-      float32 [..., 3]; of one channel, grey.
-    """
-    if view.scaling == 'standardized':
-        versions = 0.5 + versions / (2 * _SHOWN_DEVIATIONS)
-    return _coloured(np.clip(versions, 0, 1))
-
-
-def _coloured(pictures: np.ndarray) -> np.ndarray:
-    """[..., 3] of [..., 3 or 1]."""
-    return np.broadcast_to(pictures, [*pictures.shape[:-1], 3])
-
-
-def draw_filters(weights: np.ndarray, title: str) -> Figure:
-    """A grid of the first layer's filters, float32 [height, width, 3 or 1, filters]."""
-    pictures = filter_pictures(weights)
-    columns = math.ceil(math.sqrt(len(pictures)))
-    rows = -(-len(pictures) // columns)
-    figure = Figure(figsize=(0.75 * columns, 0.75 * rows + 0.5), layout='constrained')
-    figure.suptitle(title)
-    grid = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axes in grid:
-        axes.set_axis_off()
-    for axes, picture in zip(grid, pictures, strict=False):
-        axes.imshow(picture)
     return figure
 
 
@@ -435,88 +493,5 @@ def draw_text(text: str) -> Figure:
     lines = text.split('\n')
     size = (0.09 * max(map(len, lines)) + 0.4, 0.2 * len(lines) + 0.4)
     figure = Figure(figsize=size)
-    figure.text(
-        0.2 / size[0], 0.5, text, family='monospace', fontsize=10, va='center', parse_math=False
-    )
+    figure.text(0.2 / size[0], 0.5, text, family='monospace', fontsize=10, va='center')
     return figure
-
-
-def draw_distortions(
-    distorted: Distorted, names: Sequence[str], title: str, view: View = TUTORIAL_VIEW
-) -> Figure:
-    """A row for each image: as it is, and then some distorted versions of it.
-
-    Args:
-      distorted: the images.
-      names: of the classes.
-      title: above all.
-      view: what the network sees of them.
-    """
-    rows, columns = len(distorted.images), 1 + distorted.versions.shape[1]
-    figure = Figure(figsize=(columns + 1.3, rows + 0.8), layout='constrained')
-    figure.suptitle(title)
-    grid = figure.subplots(rows, columns, squeeze=False)
-    for axes in grid.ravel():
-        axes.set_xticks([])
-        axes.set_yticks([])
-    versions = distorted_pictures(distorted.versions, view)
-    for row, image, label, of_image in zip(
-        grid, distorted.images, distorted.labels, versions, strict=True
-    ):
-        row[0].imshow(image)
-        row[0].set_ylabel(shown(names[label]), rotation=0, ha='right', va='center')
-        for axes, version in zip(row[1:], of_image, strict=True):
-            axes.imshow(version)
-    grid[0, 0].set_title('image')
-    # Wider than its column, which is to be as narrow as the others.
-    grid[0, 1].set_title('as the network sees it', loc='left').set_in_layout(False)
-    return figure
-
-
-def draw_classes(
-    train: np.ndarray, test: np.ndarray, names: Sequence[str], title: str = ''
-) -> Figure:
-    """Bars of how many training and test images each class has.
-
-    Args:
-      train, test: int [classes], counts.
-      names: of the classes.
-      title: above all.
-    """
-    many = len(names) > _MAX_NAMED
-    figure = Figure(figsize=(9, 3.6) if many else (8, 0.35 * len(names) + 1.2))
-    figure.set_layout_engine('constrained')
-    figure.suptitle(title)
-    axes = figure.subplots()
-    (_draw_many_bars if many else _draw_named_bars)(axes, train, test, [shown(n) for n in names])
-    axes.spines[['top', 'right']].set_visible(False)
-    return figure
-
-
-def _draw_named_bars(axes: Axes, train: np.ndarray, test: np.ndarray, names: Sequence[str]) -> None:
-    places = np.arange(len(names))
-    for counts, offset, color, label in (
-        (train, -0.2, BLUE, 'training'),
-        (test, 0.2, PALE, 'test'),
-    ):
-        bars = axes.barh(places + offset, counts, 0.4, color=color, label=label)
-        axes.bar_label(bars, fmt='{:,.0f}', padding=3, fontsize=8)
-    axes.set_yticks(places, names)
-    axes.invert_yaxis()
-    axes.set_xlabel('images')
-    axes.xaxis.set_major_formatter('{x:,.0f}')
-    axes.margins(x=0.12, y=0.02)
-    axes.legend(frameon=False, loc='upper left', bbox_to_anchor=(1, 1))
-
-
-def _draw_many_bars(axes: Axes, train: np.ndarray, test: np.ndarray, names: Sequence[str]) -> None:
-    places = np.arange(len(names))
-    # Gaps of less than a pixel would show as stripes.
-    axes.bar(places, train, 1, color=BLUE, label='training')
-    axes.bar(places, test, 1, color=PALE, label='test')
-    some = places[:: -(-len(names) // _MAX_NAMED)]
-    axes.set_xticks(some, [names[place] for place in some], rotation=90, fontsize=8)
-    axes.set_ylabel('images')
-    axes.yaxis.set_major_formatter('{x:,.0f}')
-    axes.margins(x=0.01)
-    axes.legend(frameon=False, loc='upper left', bbox_to_anchor=(1, 1))

@@ -1,4 +1,4 @@
-"""What the tests of pages share: a headless Chromium, and what it shows and says."""
+"""A headless Chromium for tests of pages: window size, console errors, screenshots."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.chrome.webdriver import WebDriver
 
-# Longest wait for a page or a script of the test, in seconds.
+# Longest wait for a page or a script, in seconds.
 _TIMEOUT = 30
 
 _FLAGS = (
     '--headless',
-    # Chromium refuses its sandbox to root, as whom containers run.
+    # Chromium refuses to run its sandbox as root, the user of containers.
     '--no-sandbox',
-    # Their /dev/shm may be as small as 64 MB.
+    # The /dev/shm of a container may be as small as 64 MB.
     '--disable-dev-shm-usage',
     '--disable-gpu',
     '--hide-scrollbars',
-    # Nothing but the page's own requests goes out.
+    # Only the page itself makes requests.
     '--disable-quic',
     '--no-first-run',
     '--disable-background-networking',
@@ -36,7 +36,7 @@ _FLAGS = (
 
 @pytest.fixture(scope='session')
 def chromium() -> Iterator[WebDriver]:
-    """A headless Chromium, Debian's or another that is installed; one for all tests."""
+    """One headless Chromium for all tests, Debian's or another that is installed."""
     browser, driver = _installed('chromium', 'chromium-browser'), _installed('chromedriver')
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         options = Options()
@@ -55,7 +55,7 @@ def chromium() -> Iterator[WebDriver]:
 
 
 def _installed(*names: str) -> str:
-    """The path of the first program that is there; without any, the test is skipped."""
+    """Path of the first program that is installed; without any, the test is skipped."""
     for name in names:
         path = shutil.which(name)
         if path:
@@ -66,7 +66,7 @@ def _installed(*names: str) -> str:
 def open_page(browser: WebDriver, page: Path | str, width: int = 1280, height: int = 800) -> None:
     """Opens a file or URL in a window of that many CSS pixels, and waits until it is loaded.
 
-    What the console said of earlier pages is forgotten.
+    The console's messages about earlier pages are discarded.
     """
     resize(browser, width, height)
     browser.get_log('browser')
@@ -74,7 +74,7 @@ def open_page(browser: WebDriver, page: Path | str, width: int = 1280, height: i
 
 
 def resize(browser: WebDriver, width: int, height: int) -> None:
-    """Sets the size of the page's window in CSS pixels; narrower than a real one can be."""
+    """Sets the size of the page's window in CSS pixels; it may be narrower than a real one."""
     browser.execute_cdp_cmd(
         'Emulation.setDeviceMetricsOverride',
         {'width': width, 'height': height, 'deviceScaleFactor': 1, 'mobile': False},
@@ -82,9 +82,9 @@ def resize(browser: WebDriver, width: int, height: int) -> None:
 
 
 def console_errors(browser: WebDriver) -> list[str]:
-    """What the console has said of errors since the page was opened or this was last asked.
+    """The console's errors since the page was opened or this was last called.
 
-    Files that were not found and scripts' exceptions are among them.
+    They include missing files and exceptions in scripts.
     """
     return [entry['message'] for entry in browser.get_log('browser') if entry['level'] == 'SEVERE']
 

@@ -1,4 +1,4 @@
-"""Does what the tests of pages rely on tell a good page from a bad one?"""
+"""The helpers for tests of pages tell a good page from a bad one."""
 
 from __future__ import annotations
 

@@ -119,8 +119,8 @@ def test_kinds_of_evaluation_are_lines_of_their_own(tmp_path: Path) -> None:
 def test_runs_side_by_side_have_a_colour_each(run: str, tmp_path: Path) -> None:
     other = write_history(tmp_path / 'b$x$_train', trained(1, 4.0), scored(9, 0.75))
     figure = cifar10_plot.curve(PlotSettings((run, other)))
-    assert legend(figure, 0) == ['a_train', r'b\$x\$_train']
-    assert legend(figure, 1) == ['a_train: 0.625', r'b\$x\$_train: 0.750']
+    assert legend(figure, 0) == ['a_train', 'b$x$_train']
+    assert legend(figure, 1) == ['a_train: 0.625', 'b$x$_train: 0.750']
     colors = [[line.get_color() for line in axes.lines] for axes in figure.axes]
     assert colors[0] == colors[1] and len(set(colors[0])) == 2
 
@@ -189,7 +189,7 @@ def test_filters_are_scaled_each_by_its_own_largest_weight() -> None:
         weights[0, 0, :, number] = 10.0**number
         weights[1, 1, :, number] = -(10.0**number) / 2
     figure = cifar10_plot.figures.draw_filters(weights, 'filters')
-    pictures = [np.array(axes.images[0].get_array()) for axes in figure.axes if axes.images]
+    pictures = [np.array(image.get_array()) for image in figure.axes[0].images]
     assert len(pictures) == 8
     for picture in pictures[:7]:
         np.testing.assert_allclose(picture[[0, 1, 2], [0, 1, 2], 0], [1, 0.25, 0.5])
@@ -226,7 +226,7 @@ def test_what_a_network_sees_needs_a_checkpoint(tmp_path: Path, kind: str) -> No
 
 def test_classes_are_counted(records: Path) -> None:
     figure = cifar10_plot.classes(PlotSettings(data_dir=str(records), train_dir=str(records)))
-    shown = [[bar.get_width() for bar in bars] for bars in figure.axes[0].containers]
+    shown = [[bar.get_width() for bar in axes.containers[0]] for axes in figure.axes]
     train = [np.fromfile(path, np.uint8)[::3073] for path in sorted(records.glob('data_batch_*'))]
     test = np.fromfile(records / 'test_batch.bin', np.uint8)[::3073]
     expected = [np.bincount(labels, minlength=10) for labels in (np.concatenate(train), test)]
@@ -259,8 +259,8 @@ def test_confusion_and_mistakes_are_those_of_the_evaluation(
         first = cifar10_plot.mistakes(settings).axes[0]
         wrong = np.where(guesses != labels, probabilities.max(axis=1), 0)
         place = int(wrong.argmax())
-        assert first.get_title(loc='left') == (
-            f'truth: {labels[place]}\nguess: {guesses[place]} {wrong.max():.1%}'
+        assert first.texts[0].get_text() == (
+            f'true: {labels[place]}\npredicted: {guesses[place]} {wrong.max():.1%}'
         )
         data = b''.join(
             path.read_bytes()

@@ -409,7 +409,7 @@ def test_a_network_can_be_named_where_no_settings_are(tmp_path: Path) -> None:
 
 def test_the_table_of_layers_is_that_of_the_network() -> None:
     with tf.Graph().as_default():
-        table = layer_table.table(layer_table.layers_of(NETWORKS['deep_cnn'], 10))
+        table = layer_table.table(layer_table.network_layers(NETWORKS['deep_cnn'], 10))
     lines = [line.split() for line in table.splitlines()]
     assert ['images', '32', 'x', '32', 'x', '3', '0', '0.0%'] in lines
     assert ['pool2', '7', 'x', '7', 'x', '64', '0', '0.0%'] in lines
@@ -420,5 +420,5 @@ def test_the_table_of_layers_is_that_of_the_network() -> None:
 def test_the_docs_have_the_weights_of_the_network(name: str) -> None:
     (row,) = re.findall(rf'^\| `{name}` \|.*', DOCS.read_text(encoding='utf-8'), re.MULTILINE)
     with tf.Graph().as_default():
-        total = sum(layer.num_weights for layer in layer_table.layers_of(NETWORKS[name], 10))
+        total = sum(layer.num_weights for layer in layer_table.network_layers(NETWORKS[name], 10))
     assert row.split(' | ')[2] == f'{total:,}'

@@ -1,4 +1,4 @@
-"""Numbers of an evaluation, compared with what is counted by hand."""
+"""Numbers of an evaluation, compared with those counted by hand."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cifar10_input import Distortions, train_files
 from cifar10_lib.evaluation import analysis
 from cifar10_lib.evaluation.analysis import ClassScores
 
-# Six images of three classes; the last is as likely of class 0 as of its own, 2.
+# Six images of three classes; for the last, class 0 is as probable as its own, 2.
 PROBABILITIES = np.array(
     [
         [0.8, 0.1, 0.1],
@@ -28,7 +28,7 @@ CONFUSION = [[1, 0, 0], [2, 1, 0], [0, 1, 1]]
 
 
 def test_confusions_are_counted_as_evaluation_counts_hits() -> None:
-    assert analysis.guesses(PROBABILITIES, LABELS).tolist() == [0, 0, 1, 0, 1, 2]
+    assert analysis.predicted_classes(PROBABILITIES, LABELS).tolist() == [0, 0, 1, 0, 1, 2]
     assert analysis.confusion_matrix(PROBABILITIES, LABELS).tolist() == CONFUSION
 
 
@@ -40,7 +40,7 @@ def test_scores_of_classes() -> None:
         np.testing.assert_allclose(found, by_hand)
 
 
-def test_scores_of_classes_without_images_or_guesses_are_not_numbers() -> None:
+def test_scores_of_classes_without_images_or_predictions_are_not_numbers() -> None:
     precision, recall, f1 = analysis.class_scores(np.array([[2, 0, 1], [0, 0, 0], [1, 0, 0]]))
     np.testing.assert_array_equal(precision, [2 / 3, np.nan, 0])
     np.testing.assert_array_equal(recall, [2 / 3, np.nan, 0])

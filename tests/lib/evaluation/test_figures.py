@@ -1,20 +1,22 @@
-"""Do pictures show the numbers they are given, for two classes and for 256?"""
+"""Figures show the numbers that they are made of, for two classes and for 256."""
 
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 
 from cifar10_lib.evaluation import figures
 from cifar10_lib.evaluation.analysis import Curves, Series
 
 
 def texts(figure: Figure) -> list[str]:
-    """Every text that the figure shows, after it was drawn."""
-    figure.savefig(io.BytesIO(), format='svg')
+    """Every text in the axes of a figure, once it is drawn."""
+    figures.save(figure, io.BytesIO(), format='svg')
     found = [text for axes in figure.axes for text in axes.texts]
     ticks = [
         tick for axes in figure.axes for tick in (*axes.get_xticklabels(), *axes.get_yticklabels())
@@ -23,8 +25,8 @@ def texts(figure: Figure) -> list[str]:
 
 
 def overlapping(figure: Figure) -> list[tuple[str, str]]:
-    """Pairs of texts inside of the axes that lie on each other."""
-    figure.savefig(io.BytesIO(), format='png', dpi=100)
+    """Pairs of texts in the axes that overlap."""
+    figures.save(figure, io.BytesIO(), dpi=100)
     inside = [text for axes in figure.axes for text in axes.texts]
     boxes = [(text.get_text(), text.get_window_extent()) for text in inside]
     return [
@@ -37,18 +39,41 @@ def overlapping(figure: Figure) -> list[tuple[str, str]]:
 
 def test_cells_and_margins_have_their_numbers() -> None:
     confusion = np.array([[1234, 0, 6], [0, 0, 0], [7, 0, 13]])
-    shown = texts(figures.draw_confusion(confusion, ['ant', 'b$1$', 'cow'], 'title'))
+    figure = figures.draw_confusion(confusion, ['ant', 'b$1$', 'cow'], 'title')
+    shown = texts(figure)
     assert shown[:9] == ['1,234', '0', '6', '0', '0', '0', '7', '0', '13']
     assert sorted(shown[9:15]) == sorted(['99.5%', '99.4%', '–', '–', '65.0%', '68.4%'])
-    assert shown[15:] == ['ant', r'b\$1\$', 'cow', 'recall', 'ant', r'b\$1\$', 'cow', 'precision']
+    assert shown[15:] == ['ant', 'b$1$', 'cow', 'ant', 'b$1$', 'cow']
+    _, right, below = figure.axes
+    assert (right.get_title(), below.get_ylabel()) == ('recall', 'precision')
+
+
+@pytest.mark.parametrize('ending', ['png', 'svg'])
+def test_no_text_is_a_formula(tmp_path: Path, ending: str) -> None:
+    """Saving a formula with an error in it would fail."""
+    name = r'$\no_formula{$'
+    series = Series('', np.array([1.0]), np.array([0.5]))
+    images = np.zeros([1, 32, 32, 3], np.uint8)
+    counts, output = np.eye(2, dtype=int), str(tmp_path / f'figure.{ending}')
+    for figure in (
+        figures.draw_curves([Curves(name, series, [series])] * 2, 'step', name),
+        figures.draw_confusion(counts, [name, name], name),
+        figures.draw_classes(counts[0], counts[1], [name, name], name),
+        figures.draw_mistakes(images, [name], [name], [0.5], name),
+        figures.draw_grid([[*images]], name, side=1, names=[name], captions=[[name]]),
+        figures.draw_predictions([*images], [name], [[(name, 0.5)]], name),
+        figures.draw_text(name),
+    ):
+        figures.write(figure, output)
+        assert not any(text.get_parse_math() for text in figure.findobj(Text))
 
 
 @pytest.mark.parametrize('num_classes', [2, 10, 20])
 def test_numbers_do_not_lie_on_each_other(num_classes: int) -> None:
     confusion = np.full([num_classes, num_classes], 5000)
     names = [f'class {label} of a long name' for label in range(num_classes)]
-    figure = figures.draw_confusion(confusion, names, 'title')
-    assert overlapping(figure) == []
+    for matrix in (confusion, np.diag(np.diag(confusion))):
+        assert overlapping(figures.draw_confusion(matrix, names, 'title')) == []
 
 
 @pytest.mark.parametrize('num_classes', [21, 100, 256])
@@ -68,13 +93,49 @@ def test_many_classes_are_a_picture_with_bars(num_classes: int) -> None:
     assert 10 < len(matrix.get_yticks()) <= 30
 
 
-def test_mistakes_are_shown_with_truth_and_guess() -> None:
+def test_mistakes_are_shown_with_true_and_predicted_class() -> None:
     images = np.stack([np.full([32, 32, 3], value, np.uint8) for value in range(7)])
     figure = figures.draw_mistakes(images, ['ant'] * 7, ['b$1$'] * 7, [0.987] * 7, 'title')
-    shown = [axes for axes in figure.axes if axes.images]
-    assert [np.array(axes.images[0].get_array()).min() for axes in shown] == list(range(7))
-    assert shown[0].get_title(loc='left') == 'truth: ant\nguess: b\\$1\\$ 98.7%'
-    assert len(figure.axes) == 12
+    (axes,) = figure.axes
+    assert [np.array(image.get_array()).min() for image in axes.images] == list(range(7))
+    assert [text.get_text() for text in axes.texts] == ['true: ant\npredicted: b$1$ 98.7%'] * 7
+    assert overlapping(figure) == []
+
+
+def test_images_of_a_grid_lie_where_their_names_and_captions_are() -> None:
+    images = [
+        [np.full([4, 4, 3], 10 * row + place, np.uint8) for place in range(2)] for row in range(5)
+    ]
+    names, captions = list('abcde'), [['first', 'second']]
+    figure = figures.draw_grid(images, 'title', 0.5, names, captions, gap=0.25, columns=2)
+    (axes,) = figure.axes
+    first, second, *labels = sorted(axes.texts, key=lambda text: text.get_text() in names)
+    extents = [image.get_extent() for image in axes.images]
+    assert [np.array(image.get_array()).max() for image in axes.images] == [
+        0,
+        1,
+        10,
+        11,
+        20,
+        21,
+        30,
+        31,
+        40,
+        41,
+    ]
+    for (left, right, bottom, top), label in zip(extents[::2], labels, strict=True):
+        x, y = label.get_position()
+        assert x < left and y == pytest.approx((top + bottom) / 2)
+        assert (right - left, bottom - top) == pytest.approx((0.5, 0.5))
+    # Rows a to c, and d and e beside them.
+    lefts, tops = [extent[0] for extent in extents[::2]], [extent[3] for extent in extents[::2]]
+    assert lefts == [lefts[0]] * 3 + [lefts[3]] * 2 and lefts[3] > extents[1][1]
+    assert np.diff(tops[:3]) == pytest.approx([0.75, 0.75]) and np.diff(tops[3:]) == pytest.approx(
+        0.75
+    )
+    assert extents[1][0] - extents[0][0] == pytest.approx(0.75)
+    for caption, extent in ((first, extents[0]), (second, extents[1])):
+        assert caption.get_position()[0] == extent[0] and caption.get_position()[1] < extent[3]
 
 
 @pytest.mark.parametrize('count', [1, 2, 7])
@@ -98,14 +159,16 @@ def test_no_precision_lies_beyond_0_and_1(precision: float) -> None:
     assert 0 <= low <= precision <= high <= 1
 
 
-def test_the_classes_of_large_sets_are_drawn_in_little_space() -> None:
-    counts = np.arange(256)
+@pytest.mark.parametrize('num_classes', [2, 10, 100, 256])
+def test_bars_are_the_counts_and_take_little_space(num_classes: int) -> None:
+    counts = np.arange(num_classes)
     figure = figures.draw_classes(counts, counts // 2, [str(n) for n in counts])
-    (axes,) = figure.axes
-    assert [bar.get_height() for bar in axes.containers[0]] == counts.tolist()
+    train, test = ([bar.get_width() for bar in axes.containers[0]] for axes in figure.axes)
+    assert train == counts.tolist() and test == (counts // 2).tolist()
     assert figure.get_size_inches().max() < 10
+    assert overlapping(figure) == []
 
 
 def test_long_names_are_cut() -> None:
-    assert figures.shown('automobile') == 'automobile'
-    assert figures.shown('a' * 40) == 'a' * 17 + '…'
+    assert figures.shorten('automobile') == 'automobile'
+    assert figures.shorten('a' * 40) == 'a' * 17 + '…'

@@ -1,4 +1,4 @@
-"""The table of layers, read off graphs."""
+"""The table of layers, from graphs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.helpers.scripts import Script
 def test_the_tutorials_network() -> None:
     with tf.Graph().as_default():
         images = tf.placeholder(tf.float32, [None, 24, 24, 3], name='images')
-        # With summaries, whose operations are no part of the way to the logits.
+        # With summaries, whose operations lie on no path to the logits.
         rows = layer_table.layers(images, cifar10.inference(images))
     assert rows == [
         Layer('images', (24, 24, 3), 0),

@@ -1,13 +1,15 @@
-"""The report of an evaluation: is the page right, whole, and readable for everyone?"""
+"""The report on an evaluation: numbers, text, pictures, accessibility, and what it replaces."""
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import html
 import re
 import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -21,7 +23,7 @@ from cifar10_lib.base import files
 from cifar10_lib.base.errors import UserError
 from cifar10_lib.data.prepare import Prepared
 from cifar10_lib.evaluation import report
-from cifar10_lib.evaluation.evaluator import Evaluator, Result
+from cifar10_lib.evaluation.evaluator import Evaluator, Result, Scored
 from cifar10_lib.runs.run_folder import RunFolder
 from tests.helpers import browser
 from tests.helpers.runs import save_network
@@ -39,7 +41,7 @@ class Written(NamedTuple):
     text: str
     settings: EvalSettings
     result: Result
-    guesses: np.ndarray
+    predicted: np.ndarray
     labels: np.ndarray
 
 
@@ -68,8 +70,8 @@ def written(tmp_path_factory: pytest.TempPathFactory, records: Path) -> Written:
     page = folder / 'new' / 'report' / 'index.html'
     probabilities, labels = evaluator.probabilities(checkpoint)
     result = evaluator.evaluate(checkpoint)
-    guesses = probabilities.argmax(axis=1)
-    return Written(page, page.read_text(encoding='utf-8'), settings, result, guesses, labels)
+    predicted = probabilities.argmax(axis=1)
+    return Written(page, page.read_text(encoding='utf-8'), settings, result, predicted, labels)
 
 
 def relabel(record_file: Path, labels: np.ndarray) -> None:
@@ -106,9 +108,22 @@ def test_names_stay_text(written: Written) -> None:
 def test_the_page_needs_no_other_file(written: Written) -> None:
     assert [path.name for path in written.page.parent.iterdir()] == ['index.html']
     references = re.findall(r'(?:src|href)="([^"]*)"|url\(([^)]*)\)', written.text)
-    assert len(references) > 30
-    kinds = {re.sub(r'(?<=;base64,).*|(?<=#).*', '', a or b) for a, b in references}
-    assert kinds == {'data:image/png;base64,', 'data:image/svg+xml;base64,', '#'}
+    # Links, drawings and mistakes.
+    assert len(references) == 9 + 6 + min(24, 25 - written.result.num_correct)
+    allowed = ('data:image/png;base64,', 'data:image/svg+xml;base64,', '#')
+    assert all((a or b).startswith(allowed) for a, b in references)
+
+
+def test_drawings_are_images_that_need_no_other_file(written: Written) -> None:
+    assert '<svg' not in written.text
+    drawings = re.findall(r'src="data:image/svg\+xml;base64,([^"]*)"', written.text)
+    assert len(drawings) == 6
+    for drawing in drawings:
+        svg = base64.b64decode(drawing).decode('utf-8')
+        assert ElementTree.fromstring(svg).tag == '{http://www.w3.org/2000/svg}svg'
+        references = re.findall(r'(?:src|href)="([^"]*)"|url\(([^)]*)\)', svg)
+        assert all((a or b).startswith(('#', 'data:image/png;')) for a, b in references)
+        assert '<script' not in svg
 
 
 def test_ids_are_of_one_element_each(written: Written) -> None:
@@ -118,13 +133,12 @@ def test_ids_are_of_one_element_each(written: Written) -> None:
     assert set(used) - set(ids) == set()
 
 
-def evaluated(written: Written, **changes: Any) -> report.Evaluated:
-    """What a report is made of, with every image taken for what it is."""
-    return report.Evaluated(
+def evaluation(written: Written, **changes: Any) -> report.Evaluation:
+    """An evaluation in which every image is classified correctly."""
+    probabilities = np.eye(10, dtype=np.float32)[written.labels]
+    return report.Evaluation(
         checkpoint=f'{written.settings.checkpoint_dir}/model.ckpt-7',
-        result=Result(7, 25, 25),
-        probabilities=np.eye(10, dtype=np.float32)[written.labels],
-        labels=written.labels,
+        scored=Scored(Result(7, 25, 25), probabilities, written.labels),
         data=Prepared(written.settings.data_dir, 'own', tuple(NAMES)),
         eval_data='test',
         run=RunFolder.open(written.settings.checkpoint_dir),
@@ -158,18 +172,18 @@ def test_a_report_that_fails_leaves_the_old_one(
     with monkeypatch.context() as patch:
         patch.setattr(files, 'sync', fail)
         with pytest.raises(UserError, match=r'index\.html: No space left on device'):
-            report.write(str(tmp_path), evaluated(written))
+            report.write(str(tmp_path), evaluation(written))
     assert {p.name: p.read_text(encoding='utf-8') for p in tmp_path.iterdir()} == {
         'index.html': old,
         'other.txt': 'stays',
     }
-    report.write(str(tmp_path), evaluated(written))
+    report.write(str(tmp_path), evaluation(written))
     assert {p.name: p.read_text(encoding='utf-8') for p in tmp_path.iterdir()} == {
         'index.html': 'new',
         'other.txt': 'stays',
     }
     with pytest.raises(UserError, match=r'--report=.*other\.txt: not a folder'):
-        report.write(str(tmp_path / 'other.txt'), evaluated(written))
+        report.write(str(tmp_path / 'other.txt'), evaluation(written))
 
 
 def test_beside_training_the_report_is_that_of_the_newest_evaluation(
@@ -206,12 +220,11 @@ def of_many_classes(written: Written, tmp_path_factory: pytest.TempPathFactory) 
     """The page of an evaluation on drawn images of 60 classes, without history and settings."""
     folder = tmp_path_factory.mktemp('many')
     rng = np.random.default_rng(0)
-    about = evaluated(
+    about = evaluation(
         written,
         checkpoint=save_network(folder / 'run'),
         run=RunFolder.open(str(folder / 'run')),
-        result=Result(7, 0, 25),
-        probabilities=rng.random([25, 60], np.float32),
+        scored=Scored(Result(7, 0, 25), rng.random([25, 60], np.float32), written.labels),
         data=Prepared(
             written.settings.data_dir,
             'synthetic',
@@ -236,8 +249,8 @@ def test_what_there_is_not_is_left_out(of_many_classes: Path, written: Written) 
 
 
 def test_a_network_without_mistakes_has_none_in_its_report(written: Written) -> None:
-    text = report.page(evaluated(written))
-    assert 'None: the class of every image is right.' in text
+    text = report.page(evaluation(written))
+    assert 'None: every image is classified correctly.' in text
     assert 'id="frequent"' not in text
 
 
@@ -269,7 +282,7 @@ def test_the_page_fits_its_window(
         assert outside == []
 
 
-def test_pictures_are_there_and_in_words(
+def test_pictures_are_there_with_alternative_text(
     chromium: WebDriver, written: Written, of_many_classes: Path
 ) -> None:
     for page in (written.page, of_many_classes):
@@ -277,14 +290,15 @@ def test_pictures_are_there_and_in_words(
         pictures = chromium.execute_script(
             'return [...document.images].map(i => [i.alt, i.naturalWidth, i.complete])'
         )
-        assert len(pictures) > 13
         assert all(alt and size and complete for alt, size, complete in pictures)
         drawings = chromium.execute_script(
-            'return [...document.querySelectorAll("img.drawing")].map(d => [d.alt, '
+            'return [...document.querySelectorAll(".card img")].map(d => [d.alt, '
             'd.getBoundingClientRect().height])'
         )
-        assert len(drawings) >= 2
-        assert all(words and height > 200 for words, height in drawings)
+        mistakes = 25 - written.result.num_correct if page == written.page else 22
+        assert len(drawings) == (6 if page == written.page else 4)
+        assert len(pictures) == len(drawings) + mistakes
+        assert all(alt and height > 200 for alt, height in drawings)
 
 
 def test_headings_and_tables_tell_the_structure(chromium: WebDriver, written: Written) -> None:
@@ -316,8 +330,8 @@ def table(chromium: WebDriver, caption: str) -> list[list[str]]:
 
 def test_numbers_are_those_of_the_evaluation(chromium: WebDriver, written: Written) -> None:
     browser.open_page(chromium, written.page)
-    result, guesses, labels = written.result, written.guesses, written.labels
-    assert 10 < result.num_correct < 25 and len(set(guesses)) > 2
+    result, predicted, labels = written.result, written.predicted, written.labels
+    assert 10 < result.num_correct < 25 and len(set(predicted)) > 2
     facts = chromium.execute_script(
         'return [...document.querySelectorAll("dd")].map(d => d.firstChild.textContent.trim())'
     )
@@ -326,16 +340,16 @@ def test_numbers_are_those_of_the_evaluation(chromium: WebDriver, written: Writt
     assert heading == ['True class', *NAMES]
     for true, (name, *counts) in enumerate(matrix):
         assert name == NAMES[true]
-        expected = [np.sum((labels == true) & (guesses == guess)) for guess in range(10)]
+        expected = [np.sum((labels == true) & (predicted == column)) for column in range(10)]
         assert [int(count) for count in counts] == expected
     for true, row in enumerate(table(chromium, 'per-class')[1:]):
-        hits = np.sum((labels == true) & (guesses == true))
-        of_class, taken = np.sum(labels == true), np.sum(guesses == true)
+        hits = np.sum((labels == true) & (predicted == true))
+        of_class, taken = np.sum(labels == true), np.sum(predicted == true)
         assert row[:2] == [NAMES[true], str(of_class)]
         shares = [(hits, taken), (hits, of_class), (2 * hits, of_class + taken)]
         assert row[2:] == [f'{a / b:.1%}' if b else '–' for a, b in shares]
     losses, precisions, confusion = chromium.execute_script(
-        'return [...document.querySelectorAll("img.drawing")].slice(0, 3).map(d => d.alt)'
+        'return [...document.querySelectorAll(".card img")].slice(0, 3).map(d => d.alt)'
     )
     assert losses == 'Total loss over the steps, from 4.500 at step 1 to 2.250 at step 7.'
     assert 'of test images' in precisions and '0.500 at step 7' in precisions
