@@ -1,8 +1,11 @@
-"""Numbers of weights of the networks, and sessions to compute them in."""
+"""Numbers of weights of the networks, batches for them, and sessions to compute them in."""
 
 from __future__ import annotations
 
+import numpy as np
 import tensorflow.compat.v1 as tf
+
+from cifar10_lib.nn.layers import Network
 
 # Of the layers with biases, in their order.
 WEIGHTS = {
@@ -16,6 +19,24 @@ WEIGHTS = {
     'mnist_cnn': [280, 605_824, 1_290],
     'mnist_deep': [832, 25_632, 18_496, 36_928, 803_072, 2_570],
 }
+
+# Images and labels.
+Batch = tuple[np.ndarray, np.ndarray]
+
+
+def random_batch(size: int, seed: int = 0) -> Batch:
+    """Images as the tutorial's input has them, and labels."""
+    rng = np.random.default_rng(seed)
+    images = rng.standard_normal([size, 24, 24, 3]).astype(np.float32)
+    return images, rng.integers(0, 10, size).astype(np.int32)
+
+
+def batch_for(network: Network, size: int) -> Batch:
+    """Images as a network sees them, and labels."""
+    rng = np.random.default_rng(0)
+    side, depth = network.view.size, network.view.depth
+    images = rng.random([size, side, side, depth], np.float32)
+    return images, rng.integers(0, 10, size).astype(np.int32)
 
 
 def initialized_session(num_cpu_devices: int = 2) -> tf.Session:

@@ -9,9 +9,11 @@ import pytest
 import tensorflow.compat.v1 as tf
 
 import cifar10
+from cifar10_input import TEST_FILES, TRAIN_FILES
 from cifar10_lib.base.errors import UserError
 from cifar10_lib.nn.schedules import learning_rate
 from cifar10_lib.nn.summaries import HISTOGRAMS
+from tests.helpers.networks import Batch, random_batch
 
 SHAPES = {
     'conv1/weights': [5, 5, 3, 64],
@@ -25,15 +27,6 @@ SHAPES = {
     'softmax_linear/weights': [192, 10],
     'softmax_linear/biases': [10],
 }
-
-Batch = tuple[np.ndarray, np.ndarray]
-
-
-def random_batch(size: int, seed: int = 0) -> Batch:
-    """Images as the input gives them, and labels."""
-    rng = np.random.default_rng(seed)
-    images = rng.standard_normal([size, 24, 24, 3]).astype(np.float32)
-    return images, rng.integers(0, 10, size).astype(np.int32)
 
 
 def initial_weights(seed: int) -> dict[str, np.ndarray]:
@@ -312,13 +305,18 @@ def test_inputs_are_endless_and_take_what_the_tutorial_took(records: Path) -> No
     for eval_data in (True, 'test', False, 'train_eval'):
         with tf.Graph().as_default(), tf.Session() as session:
             images, labels = cifar10.inputs(eval_data, str(records), batch_size=16)
+            # Of one size, which the graph knows.
+            assert images.shape == (16, 24, 24, 3) and labels.shape == (16,)
             batches = [session.run([images, labels]) for _ in range(5)]
         assert {batch[0].shape for batch in batches} == {(16, 24, 24, 3)}
         found[eval_data] = np.concatenate([batch[1] for batch in batches])
     assert found[True].tolist() == found['test'].tolist()
     assert found[False].tolist() == found['train_eval'].tolist()
-    # 25 test images: the 26th is the first again.
-    assert found['test'][25:50].tolist() == found['test'][:25].tolist()
+    # 25 test images, and 60 for training: the next is the first again.
+    for eval_data, files in (('test', TEST_FILES), ('train_eval', TRAIN_FILES)):
+        stored = [np.fromfile(records / name, np.uint8).reshape(-1, 3073)[:, 0] for name in files]
+        expected = np.resize(np.concatenate(stored), 80)
+        np.testing.assert_array_equal(found[eval_data], expected)
 
 
 def test_data_that_is_not_there_is_named(tmp_path: Path) -> None:

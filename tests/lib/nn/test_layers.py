@@ -12,8 +12,10 @@ import tensorflow.compat.v1 as tf
 import cifar10
 from cifar10_lib.nn import layers
 from cifar10_lib.nn.layers import Options
+from cifar10_lib.nn.summaries import HISTOGRAMS
 from cifar10_lib.nn.towers import FIRST, MIRRORED, tower_gradients
-from tests.helpers.networks import initialized_session
+from cifar10_lib.training.cluster import Cluster, ClusterWorker
+from tests.helpers.networks import batch_for, initialized_session, random_batch
 
 
 def test_first_weights_of_layers_of_one_shape_differ() -> None:
@@ -165,12 +167,44 @@ def test_a_batch_that_is_not_finite_leaves_the_moving_statistics() -> None:
         np.testing.assert_array_equal(after[name], value)
 
 
+def test_workers_share_the_mean_statistics() -> None:
+    """The step uses what a reduction over processes returns for them."""
+
+    class Worker(ClusterWorker):
+        """One of two, whose values the other has threefold: the mean is twice its own."""
+
+        def sum_over_workers(self, values: tf.Tensor, key: int) -> tf.Tensor:
+            return 4.0 * values
+
+    def statistics(over_workers: bool) -> dict[str, np.ndarray]:
+        network = cifar10.NETWORKS['batch_norm_cnn']
+        with tf.Graph().as_default():
+            images, labels = map(tf.constant, batch_for(network, 2))
+            loss = cifar10.loss(network.inference(images, training=True), labels)
+            gradients = cifar10.compute_gradients(loss)
+            tensors = {}
+            if over_workers:
+                worker = Worker(Cluster(('a:1', 'b:1'), 0), tf.ConfigProto(), wait_secs=1)
+                _, gradients = worker.mean_over_workers(loss, gradients)
+                signals = tf.get_default_graph().get_tensor_by_name('signals:0')
+                tensors[signals] = np.zeros(2)
+            assert [v for _, v in gradients] == tf.trainable_variables()
+            found = {v.op.name: value for value, v in layers.mean_statistics()}
+            with initialized_session() as session:
+                return session.run(found, tensors)
+
+    of_worker, of_all = statistics(over_workers=False), statistics(over_workers=True)
+    assert len(of_worker) == 6
+    for name, value in of_worker.items():
+        np.testing.assert_allclose(of_all[name], 2 * value, rtol=1e-4, atol=1e-6)
+
+
 # ------------------------------------------------------------------ parts of a batch
 
 
 @pytest.mark.parametrize('num_parts', [2, 3, 4])
 def test_the_logits_of_parts_are_those_of_the_batch(num_parts: int) -> None:
-    images = np.random.default_rng(5).standard_normal([12, 24, 24, 3]).astype(np.float32)
+    images, _ = random_batch(12)
     with tf.Graph().as_default():
         scopes = [tf.variable_scope(tf.get_variable_scope(), reuse=i > 0) for i in range(2)]
         results = []
@@ -181,6 +215,7 @@ def test_the_logits_of_parts_are_those_of_the_batch(num_parts: int) -> None:
         with initialized_session() as session:
             expected, found = session.run(results)
     assert found.shape == (12, 10)
+    # A matrix product of fewer rows may be added up in another order.
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
 
 
@@ -189,7 +224,7 @@ def test_parts_share_variables_weight_decay_and_summaries() -> None:
     for num_parts in (1, 2):
         with tf.Graph().as_default():
             cifar10.inference(tf.zeros([4, 24, 24, 3]), Options(num_parts=num_parts))
-            summaries = [op.name for op in tf.get_collection(tf.GraphKeys.SUMMARIES)]
             names = [variable.op.name for variable in tf.global_variables()]
-            found.append((names, len(tf.losses.get_regularization_losses()), len(summaries)))
-    assert found[0] == found[1]
+            collections = tf.GraphKeys.SUMMARIES, HISTOGRAMS, tf.GraphKeys.REGULARIZATION_LOSSES
+            found.append((names, *(len(tf.get_collection(name)) for name in collections)))
+    assert found[0] == found[1] and found[0][1:] == (5, 5, 2)

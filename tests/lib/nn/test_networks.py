@@ -11,19 +11,9 @@ import tensorflow.compat.v1 as tf
 
 import cifar10
 from cifar10 import NETWORKS
-from cifar10_lib.nn.layers import Network, Options, evaluation_options
+from cifar10_lib.nn.layers import Options, evaluation_options
 from cifar10_lib.nn.towers import tower_gradients
-from tests.helpers.networks import WEIGHTS, initialized_session
-
-Batch = tuple[np.ndarray, np.ndarray]
-
-
-def batch_for(network: Network, size: int) -> Batch:
-    """Images as a model sees them, and labels."""
-    rng = np.random.default_rng(0)
-    side, depth = network.view.size, network.view.depth
-    images = rng.random([size, side, side, depth], np.float32)
-    return images, rng.integers(0, 10, size).astype(np.int32)
+from tests.helpers.networks import WEIGHTS, batch_for, initialized_session
 
 
 def test_every_network_has_its_counts_here() -> None:
@@ -148,15 +138,15 @@ def test_the_dropout_of_a_recipe_is_of_what_hidden_dense_layers_take_in(
     ('name', 'dropout'),
     [('deep_cnn', 0.0), ('batch_norm_cnn', 0.0), ('mnist_cnn', 0.0), ('tutorial', 0.2)],
 )
-def test_towers_drop_what_one_device_does(name: str, dropout: float) -> None:
+def test_towers_and_parts_drop_what_one_device_does(name: str, dropout: float) -> None:
     """Bit by bit the same masks: without batch normalisation the gradients are then the same."""
     network = NETWORKS[name]
 
-    def masks(num_towers: int) -> list[np.ndarray]:
+    def masks(num_towers: int, num_parts: int) -> list[np.ndarray]:
         def tower_loss(
             images: tf.Tensor, labels: tf.Tensor, position: Any, tower: int
         ) -> tf.Tensor:
-            options = Options(dropout=dropout, summaries=False)
+            options = Options(dropout=dropout, summaries=False, num_parts=num_parts)
             return cifar10.cross_entropy(network.inference(images, options, True, position), labels)
 
         with tf.Graph().as_default() as graph:
@@ -167,19 +157,20 @@ def test_towers_drop_what_one_device_does(name: str, dropout: float) -> None:
             found: dict[str, list[tf.Tensor]] = {}
             for op in graph.get_operations():
                 if op.type == 'GreaterEqual':
-                    found.setdefault(op.name.split('/')[1], []).append(op.outputs[0])
+                    found.setdefault(op.name.split('/')[-2], []).append(op.outputs[0])
             joined = [tf.concat(parts, axis=0) for parts in found.values()]
             values = [] if network.normalizes_batches else [loss, *(g for g, _ in gradients)]
             with initialized_session() as session:
                 return session.run([*joined, *values])
 
-    one = masks(1)
+    one = masks(1, 1)
     assert one[0].dtype == bool
-    for expected, found in zip(one, masks(3), strict=True):
-        if expected.dtype == bool:
-            np.testing.assert_array_equal(found, expected)
-        else:
-            np.testing.assert_allclose(found, expected, atol=1e-5)
+    for num_towers, num_parts in ((3, 1), (1, 3)):
+        for expected, found in zip(one, masks(num_towers, num_parts), strict=True):
+            if expected.dtype == bool:
+                np.testing.assert_array_equal(found, expected)
+            else:
+                np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_the_book_has_its_own_constants() -> None:
