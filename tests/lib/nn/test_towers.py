@@ -95,13 +95,13 @@ def test_gradients_of_towers_have_the_bits_of_as_many_parts_on_one_device(number
 def test_gradients_of_any_towers_are_those_of_as_many_parts_to_rounding(
     number: int, batch_size: int
 ) -> None:
-    """With 3, a third of a sum is not the sum of thirds, and 3 images fill no vectors."""
+    """Where bits may differ: by thirds, which are not exact, or by parts that fill no vectors."""
     batch = random_batch(batch_size)
     _, gradients = one_device_results(batch, num_parts=number)
     _, found = towers_results(batch, number)
     for name, gradient in gradients.items():
-        # A few units of 6e-8 in the last place of the largest terms.
-        tolerance = 2e-6 * np.abs(gradient).max()
+        # Sums of up to 13,824 terms of either sign, in units of 6e-8 of the largest.
+        tolerance = 1e-5 * np.abs(gradient).max()
         np.testing.assert_allclose(found[name], gradient, rtol=0, atol=tolerance, err_msg=name)
 
 
