@@ -222,15 +222,16 @@ def loss(logits: tf.Tensor, labels: tf.Tensor, decay_factor: float = 1.0) -> tf.
     Returns:
       total_loss: float32 [], in nats.
     """
-    terms = [cross_entropy(logits, labels)]
-    if decay_factor:
-        terms += [
-            tf.multiply(weight_loss, decay_factor, name='weight_decay')
-            for weight_loss in tf.losses.get_regularization_losses()
-        ]
-    for term in terms:
-        tf.add_to_collection('losses', term)
-    return tf.add_n(terms, name='total_loss')
+    with tf.name_scope('loss'):
+        terms = [cross_entropy(logits, labels)]
+        if decay_factor:
+            terms += [
+                tf.multiply(weight_loss, decay_factor, name='weight_decay')
+                for weight_loss in tf.losses.get_regularization_losses()
+            ]
+        for term in terms:
+            tf.add_to_collection('losses', term)
+        return tf.add_n(terms, name='total_loss')
 
 
 # ------------------------------------------------------------------------ update

@@ -23,6 +23,16 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+# Folders whose tests start processes or train for seconds.
+SLOW_FOLDERS = ('programs', 'fuzz', 'benchmarks')
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.relative_to(Path(__file__).parent).parts[0] in SLOW_FOLDERS:
+            item.add_marker(pytest.mark.slow)
+
+
 @pytest.fixture
 def run_script(tmp_path: Path) -> Script:
     """Runs a script in an empty folder, as a user does, and gives its exit code and output."""

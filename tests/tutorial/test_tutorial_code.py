@@ -28,6 +28,8 @@ from tests.helpers import runs
 from tests.helpers.runs import checkpoint_values
 from tests.helpers.scripts import REPOSITORY
 
+pytestmark = pytest.mark.slow
+
 # Whole batches of 128, so that an evaluation scores each image once.
 NUM_TRAIN, NUM_TEST = 640, 256
 

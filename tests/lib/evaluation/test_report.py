@@ -28,6 +28,8 @@ from cifar10_lib.runs.run_folder import RunFolder
 from tests.helpers import browser
 from tests.helpers.runs import save_network
 
+pytestmark = pytest.mark.slow
+
 # Names as a user may have them, of which none must become part of the page or of a formula.
 NAMES = ['<script>alert(1)</script>', 'a & b', '$x$', '" onload="x', "it's", *'fghij']
 

@@ -24,6 +24,8 @@ from cifar10_lib.training.worker import Worker
 from tests.helpers.runs import checkpoint_values, settings_for, train
 from tests.helpers.samples import full_disk, unix
 
+pytestmark = pytest.mark.slow
+
 LINE = r': precision @ 1 = (\d\.\d{3}) \(step (\d+), 60 images\) \[synthetic images, not CIFAR-10\]'
 
 

@@ -22,6 +22,8 @@ from cifar10_lib.runs.run_folder import RunFolder
 from cifar10_lib.training import console, hooks
 from tests.helpers.runs import checkpoint_values, train
 
+pytestmark = pytest.mark.slow
+
 # ------------------------------------------------------------------- a whole run
 
 
