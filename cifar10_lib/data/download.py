@@ -1,20 +1,18 @@
-"""How does a URL become a file on this disk, in bounded time and space?
+"""Downloads of one file, in bounded time and space.
 
-No server is trusted to be quick, brief or honest: time, rate, redirects and bytes all
-have limits. What came before a broken connection is kept, and the next attempt goes on
-from there.
+No server is trusted to be quick, brief or honest: time, rate, redirects and bytes all have
+limits. What came before a broken connection is kept, and the next attempt resumes there.
 """
 
 from __future__ import annotations
 
-import functools
 import http.client
 import io
 import os
 import posixpath
 import re
 import time
-from typing import Any, BinaryIO, NamedTuple, cast
+from typing import Any, BinaryIO, NamedTuple
 
 from six.moves import urllib
 from tqdm import tqdm
@@ -29,6 +27,10 @@ TIMEOUT_SECONDS = 30.0
 # A server that sends less than this, over this time, would never come to an end.
 MIN_BYTES_PER_SECOND = 1024
 RATE_WINDOW_SECONDS = 30.0
+
+# For one attempt: all connections, redirects and headers, and the body. CIFAR-10 then needs
+# 2 kB/s, and what a slower connection has brought is kept.
+MAX_SECONDS = 24 * 3600.0
 
 # All that a server may send, redirects included, before the archive begins.
 MAX_REPLY_HEADER_BYTES = 1 << 20
@@ -63,11 +65,12 @@ def download(
     fingerprint: Fingerprint | None = None,
     timeout: float = TIMEOUT_SECONDS,
     rate_window: float = RATE_WINDOW_SECONDS,
+    max_seconds: float = MAX_SECONDS,
 ) -> None:
-    """Downloads `url` to `path`, going on where an earlier attempt broke off.
+    """Downloads `url` to `path`, and resumes an earlier attempt.
 
-    Bytes go to `path`.part, which is renamed when it is whole, so `path` is whole
-    or not there. A progress bar goes to stderr where that is a terminal.
+    Bytes go to `path`.part, which is renamed when it is complete, so `path` is complete
+    or missing. A progress bar goes to stderr where that is a terminal.
 
     If the file behind the URL has changed since the earlier attempt, the two parts
     don't fit; the fingerprint shows that, or the checksum inside the archive.
@@ -75,22 +78,29 @@ def download(
     Args:
       url: http, https or file URL.
       path: file to write.
-      fingerprint: what the file must be; None checks its length alone, against
-        what the server says.
+      fingerprint: of the expected file; None checks its length alone, against what the
+        server says.
       timeout: seconds to wait for the connection, and each time for data.
       rate_window: seconds over which MIN_BYTES_PER_SECOND must come.
+      max_seconds: for everything together.
 
     Raises:
       UserError: the URL is of another scheme, or `path` cannot be written.
-      UnreachableError: the URL cannot be had, gives another file than `fingerprint` or
+      UnreachableError: the URL cannot be reached, gives another file than `fingerprint` or
         more than MAX_ARCHIVE_BYTES, or gives it too slowly.
     """
     _check_scheme(url)
     part = path + '.part'
     start = regular_size(part, 'expected what was downloaded') if os.path.lexists(part) else 0
-    body, start, total = _open(url, start, timeout, rate_window)
+    handler = _BoundedHandler(rate_window, max_seconds)
+    body, start, total = _open(url, start, min(timeout, max_seconds), handler)
     with body:
-        _check_length(url, total, fingerprint)
+        if fingerprint and total is not None and total != fingerprint.size:
+            raise UnreachableError(f'{url}: has {total:,} bytes; expected {fingerprint.size:,}')
+        if total is not None and total > MAX_ARCHIVE_BYTES:
+            raise UnreachableError(
+                f'{url}: has {total:,} bytes; expected at most {MAX_ARCHIVE_BYTES:,}'
+            )
         if fingerprint:
             total = fingerprint.size
         try:
@@ -98,8 +108,8 @@ def download(
                 _receive(body, file, url, start, total)
         except OSError as error:
             raise UserError(
-                f'{part}: {error.strerror or error}; once that is put right, the next run goes '
-                'on from what is there'
+                f'{part}: {error.strerror or error}; once that is put right, the next run '
+                'resumes the download'
             ) from error
     with os_errors_named(part):
         mismatch = ''
@@ -114,18 +124,6 @@ def download(
                 'run starts afresh'
             )
         os.replace(part, path)
-
-
-def _check_length(url: str, length: int | None, fingerprint: Fingerprint | None) -> None:
-    """Raises UnreachableError where the length that a server announces can't be right."""
-    if length is None:
-        return
-    if fingerprint and length != fingerprint.size:
-        raise UnreachableError(f'{url}: has {length:,} bytes; expected {fingerprint.size:,}')
-    if length > MAX_ARCHIVE_BYTES:
-        raise UnreachableError(
-            f'{url}: has {length:,} bytes; expected at most {MAX_ARCHIVE_BYTES:,}'
-        )
 
 
 def _check_scheme(url: str) -> None:
@@ -166,12 +164,46 @@ class _SafeRedirects(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-class _Paced(io.RawIOBase):
-    """The bytes of one reply, as long as they come fast enough and are not too many."""
+class _BoundedHandler(urllib.request.HTTPSHandler, urllib.request.HTTPHandler):
+    """Opens http and https URLs, and limits what the servers of one download may send.
 
-    def __init__(self, socket: io.RawIOBase, handler: _PacedHandler) -> None:
-        self._socket, self._handler = socket, handler
-        self._since: float | None = None
+    Attributes:
+      window: seconds over which MIN_BYTES_PER_SECOND must come.
+      max_seconds: from now until the end of the body.
+      allowance: bytes that may still come, from all servers on the way.
+    """
+
+    def __init__(self, window: float, max_seconds: float) -> None:
+        super().__init__()
+        self.window = window
+        self.max_seconds = max_seconds
+        self.deadline = time.monotonic() + max_seconds
+        self.allowance = MAX_REPLY_HEADER_BYTES
+
+    def do_open(self, http_class: Any, req: Any, **http_conn_args: Any) -> Any:
+        def respond(*args: Any, **kwargs: Any) -> http.client.HTTPResponse:
+            response: Any = http.client.HTTPResponse(*args, **kwargs)
+            response.fp = io.BufferedReader(_BoundedReader(response.fp.detach(), self))
+            return response
+
+        def connect(*args: Any, **kwargs: Any) -> http.client.HTTPConnection:
+            connection = http_class(*args, **kwargs)
+            connection.response_class = respond
+            return connection
+
+        return super().do_open(connect, req, **http_conn_args)
+
+
+class _BoundedReader(io.RawIOBase):
+    """All bytes of one reply, within the limits of its download.
+
+    A limit on the body alone would not do: a server can also drip its headers, and send
+    trailers or replies of '100 Continue' without end.
+    """
+
+    def __init__(self, socket: io.RawIOBase, limits: _BoundedHandler) -> None:
+        self._socket, self._limits = socket, limits
+        self._window_start: float | None = None
         self._received = 0
 
     def readable(self) -> bool:
@@ -179,16 +211,20 @@ class _Paced(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         received = self._socket.readinto(buffer) or 0
-        self._handler.spend(received)
+        now, limits = time.monotonic(), self._limits
+        limits.allowance -= received
+        if limits.allowance < 0:
+            raise OSError('the server sends far more than it should')
+        if now > limits.deadline:
+            raise OSError(f'not complete within {limits.max_seconds:,} seconds')
         # The wait for the first byte is the server's to use, within the timeout.
-        now = time.monotonic()
-        self._since = self._since or now
+        self._window_start = self._window_start or now
         self._received += received
-        seconds = now - self._since
-        if received and seconds >= self._handler.window:
+        seconds = now - self._window_start
+        if received and seconds >= limits.window:
             if self._received < MIN_BYTES_PER_SECOND * seconds:
                 raise OSError(f'only {self._received:,} bytes came in {seconds:.1f} seconds')
-            self._since, self._received = now, 0
+            self._window_start, self._received = now, 0
         return received
 
     def close(self) -> None:
@@ -196,116 +232,55 @@ class _Paced(io.RawIOBase):
         super().close()
 
 
-class _PacedResponse(http.client.HTTPResponse):
-    """A reply whose status, headers, body and trailers are all `_Paced`.
-
-    A limit on the body alone would not do: a server can also drip its headers, and
-    send trailers or replies of '100 Continue' without end.
-    """
-
-    def __init__(self, handler: _PacedHandler, sock: Any, *args: Any, **kwargs: Any) -> None:
-        super().__init__(sock, *args, **kwargs)
-        self.fp = io.BufferedReader(_Paced(cast(io.BufferedReader, self.fp).detach(), handler))
-
-
-class _PacedHandler(urllib.request.HTTPHandler):
-    """Opens http and https URLs, and limits what the servers may send.
-
-    Attributes:
-      window: seconds over which MIN_BYTES_PER_SECOND must come.
-      allowance: bytes that may still come, from all servers on the way.
-    """
-
-    # Before urllib's own handler of https.
-    handler_order = urllib.request.HTTPHandler.handler_order - 1
-
-    def __init__(self, window: float) -> None:
-        super().__init__()
-        self.window = window
-        self.allowance = MAX_REPLY_HEADER_BYTES
-
-    def spend(self, received: int) -> None:
-        self.allowance -= received
-        if self.allowance < 0:
-            raise OSError('the server sends far more than it should')
-
-    def _open_paced(self, connection_class: Any, request: Any) -> Any:
-        def connect(*args: Any, **kwargs: Any) -> http.client.HTTPConnection:
-            connection = connection_class(*args, **kwargs)
-            connection.response_class = functools.partial(_PacedResponse, self)
-            return connection
-
-        return self.do_open(connect, request)
-
-    def http_open(self, req: Any) -> Any:
-        return self._open_paced(http.client.HTTPConnection, req)
-
-    def https_open(self, req: Any) -> Any:
-        return self._open_paced(http.client.HTTPSConnection, req)
-
-    https_request = urllib.request.HTTPHandler.http_request
-
-
-def _open(url: str, start: int, timeout: float, window: float) -> tuple[Any, int, int | None]:
+def _open(
+    url: str, start: int, timeout: float, handler: _BoundedHandler
+) -> tuple[Any, int, int | None]:
     """Asks for `url` from byte `start` on.
 
     Returns:
-      The body, the byte of the file that it really starts from (0 where the
-      server sends all of it), and the length of the whole file in bytes, None where
-      the server does not say.
+      The body, the byte of the file that it really starts from (0 where the server sends
+      all of it), and the length of the complete file in bytes, None where the server does
+      not say.
     """
-    request_headers = {'Range': f'bytes={start}-'} if start else {}
-    handler = _PacedHandler(window)
+    handler.allowance = MAX_REPLY_HEADER_BYTES
     opener = urllib.request.build_opener(_SafeRedirects, handler)
     try:
-        request = urllib.request.Request(url, headers=request_headers)
-        _check_local(url, request)
+        request = urllib.request.Request(url, headers={'Range': f'bytes={start}-'} if start else {})
+        if request.type == 'file':
+            regular_size(urllib.request.url2pathname(request.selector), 'expected an archive')
         body = opener.open(request, timeout=timeout)
     except urllib.error.HTTPError as error:
         error.close()
         if start and error.code == 416:
-            # No byte is left to send: the part is whole, or longer than the file.
+            # No byte is left to send: the part is complete, or longer than the file.
             if error.headers.get('Content-Range') == f'bytes */{start}':
                 return io.BytesIO(), start, start
-            return _open(url, 0, timeout, window)
-        raise UnreachableError(f'{url}: HTTP {error.code} {_reason(error)}') from error
+            return _open(url, 0, timeout, handler)
+        raise UnreachableError(f'{url}: HTTP {error.code} {_describe(error)}') from error
+    except UnreachableError:
+        raise
+    except UserError as error:
+        raise UnreachableError(f'{url}: {error}') from error
     except (OSError, http.client.HTTPException, ValueError) as error:
-        raise UnreachableError(f'{url}: {_reason(error)}') from error
+        raise UnreachableError(f'{url}: {_describe(error)}') from error
     # Twice, for the lengths and line ends between the chunks of a chunked body.
     handler.allowance = 2 * MAX_ARCHIVE_BYTES
     if body.status != 206:
         length = body.headers.get('Content-Length') or ''
         return body, 0, int(length) if re.fullmatch('[0-9]{1,18}', length) else None
     content_range = body.headers.get('Content-Range') or ''
-    total = _length_of_whole(content_range, start)
-    if total is not None:
+    match = re.fullmatch('bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})', content_range)
+    first, last, total = map(int, match.groups()) if match else (0, 0, 0)
+    # All that follows `start`, and nothing else.
+    if match and first == start and last + 1 == total:
         return body, start, total
     body.close()
     if not start:
-        raise UnreachableError(f'{url}: sent {content_range!r}, and was asked for the whole file')
-    return _open(url, 0, timeout, window)
+        raise UnreachableError(f'{url}: sent {content_range!r}; asked for the complete file')
+    return _open(url, 0, timeout, handler)
 
 
-def _check_local(url: str, request: Any) -> None:
-    """Raises UnreachableError for a file URL of anything but a regular file."""
-    if request.type != 'file':
-        return
-    try:
-        regular_size(urllib.request.url2pathname(request.selector), 'expected an archive')
-    except UserError as error:
-        raise UnreachableError(f'{url}: {error}') from error
-
-
-def _length_of_whole(content_range: str, start: int) -> int | None:
-    """Length of the whole file; None where the range isn't all that follows `start`."""
-    match = re.fullmatch('bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})', content_range)
-    if match is None:
-        return None
-    first, last, total = map(int, match.groups())
-    return total if first == start and last + 1 == total else None
-
-
-def _reason(error: Exception) -> str:
+def _describe(error: Exception) -> str:
     """What went wrong, on one line; much of it may be the server's own words."""
     cause = getattr(error, 'reason', error)
     if isinstance(cause, TimeoutError):
@@ -319,7 +294,7 @@ def _reason(error: Exception) -> str:
 def _receive(body: Any, file: BinaryIO, url: str, start: int, total: int | None) -> None:
     """Appends the body to `file`, which holds `start` bytes, until it holds `total`.
 
-    Without a `total`, the end is where the body ends, or the first byte that is too many.
+    Without a `total`, it stops where the body ends, or at the first byte that is too many.
     """
     received = start
     end = MAX_ARCHIVE_BYTES + 1 if total is None else total
@@ -328,7 +303,7 @@ def _receive(body: Any, file: BinaryIO, url: str, start: int, total: int | None)
         of_total = '' if total is None else f' of {total:,}'
         return UnreachableError(
             f'{url}: {reason} after {received:,}{of_total} bytes; {file.name} is kept, and the '
-            'next run goes on from there'
+            'next run resumes there'
         )
 
     name = posixpath.basename(url)
@@ -340,7 +315,7 @@ def _receive(body: Any, file: BinaryIO, url: str, start: int, total: int | None)
                 # read1 hands over what has come, so that a drop loses none of it.
                 chunk = body.read1(min(_CHUNK_BYTES, end - received))
             except (OSError, http.client.HTTPException) as error:
-                raise dropped(_reason(error)) from error
+                raise dropped(_describe(error)) from error
             if not chunk:
                 break
             file.write(chunk)
@@ -351,7 +326,7 @@ def _receive(body: Any, file: BinaryIO, url: str, start: int, total: int | None)
 
 
 def mismatch_with(path: str, fingerprint: Fingerprint) -> str:
-    """In which way the file is not the one that `fingerprint` tells; '' where it is."""
+    """How the file differs from the one of the fingerprint; '' where it doesn't."""
     size = regular_size(path, 'expected an archive')
     if size != fingerprint.size:
         return f'found {size:,} bytes; expected {fingerprint.size:,}'

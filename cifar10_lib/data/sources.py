@@ -23,58 +23,42 @@ from cifar10_lib.data.photos import Reader
 
 _CHUNK_BYTES = 1 << 20
 
-
 # Kinds of source.
 DIVIDED = 'a folder of train/ and test/'
 
-
 UNDIVIDED = 'a folder of classes'
-
 
 IDX = 'a set of IDX files'
 
-
 CIFAR100 = 'CIFAR-100'
-
 
 # Folders of training and of test images.
 _PARTS = ('train', 'test')
 
-
 # Of an IDX file, which is read into memory: 784 MB.
 MAX_IDX_ITEMS = 1_000_000
 
-
 IDX_SIDE = 28
-
 
 IDX_NAMES = (
     ('train-images-idx3-ubyte', 'train-labels-idx1-ubyte'),
     ('t10k-images-idx3-ubyte', 't10k-labels-idx1-ubyte'),
 )
 
-
 _ALL_IDX_NAMES = [name for names in IDX_NAMES for name in names]
-
 
 # The type of an IDX file's items: unsigned bytes.
 _IDX_BYTES = 8
 
-
 _GZIP = b'\x1f\x8b'
-
 
 CIFAR100_URL = 'https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz'
 
-
 CIFAR100_DIRECTORY = 'cifar-100-binary'
-
 
 CIFAR100_FILES = ('train.bin', 'test.bin')
 
-
 CIFAR100_CLASSES = {'coarse': 20, 'fine': 100}
-
 
 # The MD5 is the one that https://www.cs.toronto.edu/~kriz/cifar.html publishes. Size and
 # SHA-256 are not published there: they are those that TensorFlow Datasets has for the same
@@ -84,7 +68,6 @@ CIFAR100_FINGERPRINT = Fingerprint(
     md5='03b5dce01913d631647c71ecec9e9cb8',
     sha256='58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec',
 )
-
 
 # Files that systems put beside pictures, in lower case; like names that begin with a dot.
 _IGNORED = ('thumbs.db', 'desktop.ini', '__macosx')

@@ -1,4 +1,4 @@
-"""How a URL becomes a file: no network beyond 127.0.0.1."""
+"""Downloads of one file: no network beyond 127.0.0.1."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ def test_download_from_file_url(tmp_path: Any) -> None:
     assert read(path) == CONTENT
 
 
-def test_download_goes_on_after_a_drop(server: Server, tmp_path: Any) -> None:
+def test_download_resumes_after_a_drop(server: Server, tmp_path: Any) -> None:
     path = str(tmp_path / 'file')
     server.sends_at_most = 100_000
-    with pytest.raises(UnreachableError, match=r'100,000 of 256,000 bytes.*is kept.*goes on'):
+    with pytest.raises(UnreachableError, match=r'100,000 of 256,000 bytes.*is kept.*resumes'):
         download.download(server.url(), path)
     assert read(path + '.part') == CONTENT[:100_000]
     assert not os.path.exists(path)
@@ -225,6 +225,17 @@ def test_download_does_not_wait_for_a_drip_outside_the_body(
         download.download(server.url(), str(tmp_path / 'file'), rate_window=0.3)
 
 
+@pytest.mark.parametrize('start', [b'', HEADERS], ids=['headers', 'body'])
+def test_download_ends_at_its_time_limit(server: Server, tmp_path: Any, start: bytes) -> None:
+    # Fast enough, and too long.
+    server.reply = itertools.chain([start], dripping(b'x' * 1000))
+    begin = time.monotonic()
+    with pytest.raises(UnreachableError, match=r'not complete within 0\.3 seconds'):
+        download.download(server.url(), str(tmp_path / 'file'), max_seconds=0.3)
+    assert time.monotonic() - begin < 2
+    assert os.path.exists(tmp_path / 'file.part') == bool(start)
+
+
 ENDLESS = {
     'continue': (b'', b'HTTP/1.1 100 Continue\r\n\r\n'),
     'header': (b'HTTP/1.1 200 OK\r\nX: ', b'x' * 10_000),
@@ -296,7 +307,7 @@ def test_download_takes_chunks(server: Server, tmp_path: Any) -> None:
 
 @pytest.mark.parametrize('rest', [b'', b'ff', chunked(CONTENT[1000:])[:1000], b'no number\r\n'])
 @pytest.mark.parametrize('is_known', [True, False])
-def test_download_goes_on_after_broken_chunks(
+def test_download_resumes_after_broken_chunks(
     server: Server, tmp_path: Any, rest: bytes, is_known: bool
 ) -> None:
     path = str(tmp_path / 'file')
@@ -342,7 +353,7 @@ def test_download_keeps_its_part_where_the_disk_is_full(server: Server, tmp_path
     path = str(tmp_path / 'file')
     with (
         full_disk(100_000),
-        pytest.raises(UserError, match=f'{path}.part: File too large; once that .* goes on') as e,
+        pytest.raises(UserError, match=f'{path}.part: File too large; once that .* resumes') as e,
     ):
         download.download(server.url(), path)
     assert not isinstance(e.value, UnreachableError)

@@ -132,7 +132,8 @@ def board(tmp_path_factory: pytest.TempPathFactory, synthetic_data: Path) -> Ite
     # While it starts, the runs are trained.
     with started_board(logdir) as listening:
         data = {'dataset': 'synthetic', 'data_dir': str(synthetic_data)}
-        common = {**data, 'save_summaries_steps': 5, 'save_histograms_steps': 10}
+        every = {'save_summaries_steps': 5, 'save_histograms_steps': 10}
+        common = {**data, **every, 'batch_splits': 2}
         for run, values in {
             'a': {'max_steps': STEPS, 'batch_size': 16, 'seed': 3},
             'b': {'max_steps': 2, 'batch_size': 4},
