@@ -1,7 +1,7 @@
 """Bytes on disk become a batch.
 
 files -> FixedLengthRecordDataset -> order of the epoch -> batch of raw records
--> one vectorised step that decodes and distorts the whole batch -> prefetch.
+-> one vectorised step that decodes and distorts a batch -> prefetch.
 
 The batch at a position of the stream is a pure function of (files, seed,
 position): the order of epoch e derives from (seed, e), and the distortions of

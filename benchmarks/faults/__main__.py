@@ -2,8 +2,8 @@
 
     python -m benchmarks.faults
 
-puts this project's trainer and its peers through the same faults and prints, as a
-Markdown table, what each was seen to do. Every run is on a few drawn images, with a
+puts this project's trainer and its peers through the same faults and prints, as
+Markdown lists, what each was seen to do. Every run is on a few drawn images, with a
 fixed seed and TensorFlow's deterministic operations, so the weights at the end can be
 compared, bit by bit, with those of a run that nothing disturbed. All of it takes about
 15 minutes on 2 cores; --faults and --programs choose a part, --keep keeps the logs.
@@ -253,35 +253,35 @@ def _checkpoint(part: str, change: Change) -> Fault:
     return partial(saved_file_changed, part, change)
 
 
-# Title in the table, and function that brings the fault about, by the name for --faults.
+# Title in the report, and function that brings the fault about, by the name for --faults.
 FAULTS: Mapping[str, tuple[str, Fault]] = {
     'sigkill': ('SIGKILL', partial(signal_in_training, signal.SIGKILL)),
     'sigterm': ('SIGTERM', partial(signal_in_training, signal.SIGTERM)),
     'sigint': ('Ctrl-C', partial(signal_in_training, signal.SIGINT)),
-    'data_cut': ('newest checkpoint: data cut to half', _checkpoint('data', cut_in_half)),
-    'index_cut': ('newest checkpoint: index cut to half', _checkpoint('index', cut_in_half)),
+    'data_cut': ('Newest checkpoint: data cut to half', _checkpoint('data', cut_in_half)),
+    'index_cut': ('Newest checkpoint: index cut to half', _checkpoint('index', cut_in_half)),
     'data_flipped': (
-        'newest checkpoint: one byte of the data flipped',
+        'Newest checkpoint: one byte of the data flipped',
         _checkpoint('data', flip_byte),
     ),
-    'data_deleted': ('newest checkpoint: data deleted', _checkpoint('data', os.remove)),
-    'state_emptied': ('state file emptied', _checkpoint('state', empty)),
-    'state_noise': ('state file replaced by random bytes', _checkpoint('state', fill_with_noise)),
-    'other_classes': ('newest checkpoint of another number of classes', other_classes),
-    'two_trainers': ('two trainers on one folder', two_trainers),
-    'record_cut': ('training file cut within a record', partial(bad_data, cut_in_half)),
-    'wrong_label': (f'label {WRONG_LABEL} in one record', partial(bad_data, set_wrong_label)),
-    'data_noise': ('training file replaced by random bytes', partial(bad_data, fill_with_noise)),
-    'data_cut_in_training': ('training file cut while training', data_cut_in_training),
-    'diverging': ('loss not finite', partial(diverging, SAVE_STEPS)),
-    'diverging_saved': ('loss not finite, a checkpoint at every step', partial(diverging, 1)),
-    'full_disk': ('disk full while training', full_disk),
-    'read_only': ('train folder read-only while training', read_only),
-    'folder_removed': ('train folder removed while training', folder_removed),
+    'data_deleted': ('Newest checkpoint: data deleted', _checkpoint('data', os.remove)),
+    'state_emptied': ('State file emptied', _checkpoint('state', empty)),
+    'state_noise': ('State file replaced by random bytes', _checkpoint('state', fill_with_noise)),
+    'other_classes': ('Newest checkpoint of another number of classes', other_classes),
+    'two_trainers': ('Two trainers on one folder', two_trainers),
+    'record_cut': ('Training file cut within a record', partial(bad_data, cut_in_half)),
+    'wrong_label': (f'Label {WRONG_LABEL} in one record', partial(bad_data, set_wrong_label)),
+    'data_noise': ('Training file replaced by random bytes', partial(bad_data, fill_with_noise)),
+    'data_cut_in_training': ('Training file cut while training', data_cut_in_training),
+    'diverging': ('Loss not finite', partial(diverging, SAVE_STEPS)),
+    'diverging_saved': ('Loss not finite, a checkpoint at every step', partial(diverging, 1)),
+    'full_disk': ('Disk full while training', full_disk),
+    'read_only': ('Train folder read-only while training', read_only),
+    'folder_removed': ('Train folder removed while training', folder_removed),
 }
 
 
-# -------------------------------------------------------------------------- table
+# ------------------------------------------------------------------------- report
 
 
 def cell(name: str, trial: Trial, baseline: Baseline) -> str:
@@ -309,14 +309,12 @@ def _report(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def table(columns: Mapping[str, Mapping[str, str]]) -> str:
-    """A Markdown table of the cells, by the names of their program and fault."""
-    titles = ['fault', *(PROGRAMS[program].title for program in columns)]
-    faults = next(iter(columns.values()))
-    rows = [[FAULTS[name][0], *(cells[name] for cells in columns.values())] for name in faults]
-    # Not aligned, as the other tables are: some cells have 150 characters.
-    return '\n'.join(
-        '| ' + ' | '.join(row) + ' |' for row in [titles, ['---'] * len(titles), *rows]
+def report(columns: Mapping[str, Mapping[str, str]]) -> str:
+    """Markdown lists of what the programs did, by the names of their program and fault."""
+    return '\n\n'.join(
+        f'### {FAULTS[name][0]}\n\n'
+        + '\n'.join(f'- {PROGRAMS[program].title}: {columns[program][name]}' for program in columns)
+        for name in next(iter(columns.values()))
     )
 
 
@@ -351,14 +349,14 @@ def _working_folder(keep: str | None) -> Iterator[Path]:
 
 
 def main(settings: FaultSettings) -> None:
-    """Puts programs through faults, and prints the table."""
+    """Puts programs through faults, and prints what they did."""
     faults = parse_names(settings.faults, FAULTS, 'faults')
     programs = parse_names(settings.programs, PROGRAMS, 'programs')
     with _working_folder(settings.keep) as folder:
         data = folder / 'data'
         generate_synthetic(str(data), NUM_IMAGES, num_test=50)
         columns = {name: column(name, faults, folder / name, data) for name in programs}
-    print(f'{table(columns)}\n\n{circumstances()}')
+    print(f'{report(columns)}\n\n{circumstances()}')
 
 
 if __name__ == '__main__':

@@ -171,7 +171,7 @@ def describe_start(start: int | None, before: int) -> str:
         return 'took no step'
     if start == 0:
         return f'started again from 0 of {before}'
-    return f'went on from step {start} of {before}'
+    return f'resumed from step {start} of {before}'
 
 
 def describe_end(last: int) -> str:

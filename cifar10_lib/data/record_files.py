@@ -74,7 +74,7 @@ def find_records(data_dir: str) -> str:
 def check_directory(
     directory: str, record: RecordFormat = CIFAR10_RECORD, num_classes: int = NUM_CLASSES
 ) -> tuple[int, int]:
-    """Checks each record file: there, not empty, whole records, labels in range.
+    """Checks each record file: there, not empty, complete records, labels in range.
 
     Where there is a SHA256SUMS, it must list the six files, and their digests must
     be those that it lists, as must that of batches.meta.txt if it is listed.
@@ -137,14 +137,14 @@ def _names_note(path: str) -> str:
 
 
 def read_labels(path: str, record: RecordFormat) -> np.ndarray:
-    """Labels of the whole records in a file: uint8 [records]."""
+    """Labels of the complete records in a file: uint8 [records]."""
     labels = [np.empty(0, np.uint8)]
     # Not mapped into memory, where a fault of the disk would end the process.
     with os_errors_named(path), open(path, 'rb') as file:
         while chunk := file.read(_RECORDS_AT_ONCE * record.record_bytes):
-            whole = len(chunk) // record.record_bytes
-            data = np.frombuffer(chunk, np.uint8, whole * record.record_bytes)
-            data = data.reshape(whole, record.record_bytes)
+            complete = len(chunk) // record.record_bytes
+            data = np.frombuffer(chunk, np.uint8, complete * record.record_bytes)
+            data = data.reshape(complete, record.record_bytes)
             labels.append(data[:, : record.label_bytes][:, record.label_index].copy())
     return np.concatenate(labels)
 

@@ -244,7 +244,7 @@ def read_idx(path: str, *sides: int) -> np.ndarray:
       uint8 [items, *sides], at most MAX_IDX_ITEMS.
 
     Raises:
-      UserError: the file is of another shape or type, too short or too long, or not whole.
+      UserError: the file is of another shape or type, too short or too long, or incomplete.
     """
     kind = f'{" x ".join(map(str, sides))} images' if sides else 'labels'
     expected = f'expected an IDX file of {kind}'
@@ -289,7 +289,7 @@ def _read(stream: BinaryIO, size: int, path: str) -> bytes:
         while chunk := stream.read(min(_CHUNK_BYTES, size - len(content))):
             content += chunk
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise UserError(f'{path}: not a whole gzip file: {error}') from error
+        raise UserError(f'{path}: not a complete gzip file: {error}') from error
     return bytes(content)
 
 

@@ -38,7 +38,7 @@ def write(path: str, directory: str, names: Sequence[str], title: str) -> None:
     Raises:
       UserError: it can't be written.
     """
-    layout = layout_of(names)
+    layout = choose_layout(names)
     figure = draw(layout, examples(directory, len(names), layout.examples), names, title)
     with os_errors_named(path), warnings.catch_warnings():
         # Of letters that matplotlib's font lacks, and draws as boxes.
@@ -88,7 +88,7 @@ class Layout(NamedTuple):
         return _TITLE_HEIGHT + self.rows * _PITCH + _MARGIN
 
 
-def layout_of(names: Sequence[str]) -> Layout:
+def choose_layout(names: Sequence[str]) -> Layout:
     """A row for each class; of many classes, columns of rows with fewer examples."""
     num_classes, longest = len(names), max(map(len, names))
     if num_classes <= MAX_ROWS:

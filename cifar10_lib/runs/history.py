@@ -58,7 +58,7 @@ class History:
         self.entries = [entry for entry in read(folder) if entry['step'] <= last_step]
         with os_errors_named(self._path):
             files.replace_text(self._path, _as_text(self.entries))
-            self._file = open(self._path, 'a', encoding='utf-8')  # noqa: SIM115 (for the whole run)
+            self._file = open(self._path, 'a', encoding='utf-8')  # noqa: SIM115 (open until the run ends)
 
     def __enter__(self) -> History:
         return self

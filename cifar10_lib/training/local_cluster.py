@@ -1,4 +1,4 @@
-"""A whole cluster on one machine: worker processes on free ports of the loopback interface.
+"""A cluster on one machine: worker processes on free ports of the loopback interface.
 
 Each worker is this process's own command once more, with a TF_CONFIG of its own, and each line
 that it prints is printed with its name. A worker that is killed is started again. Ctrl-C and

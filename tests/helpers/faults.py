@@ -166,6 +166,6 @@ def kill_at_a_random_moment(process: Process, train_dir: Path, moments: random.R
 
 
 def step_gone_on_from(output: str) -> int | None:
-    """The step that a trainer says it goes on from."""
+    """The step that a trainer says it resumes from."""
     step = re.search(r'Resuming from .* at step (\d+)', output)
     return int(step[1]) if step else None

@@ -1,4 +1,4 @@
-"""Training on several devices: towers take the steps of one device with the whole batch."""
+"""Training on several devices: towers take the steps of one device with the complete batch."""
 
 from __future__ import annotations
 
@@ -239,7 +239,7 @@ def test_variables_and_what_is_done_with_them_are_at_home(
     }
 
 
-# -------------------------------------------------------------------------- whole runs
+# -------------------------------------------------------------------------- complete runs
 
 
 @pytest.mark.parametrize('variables', HOMES)

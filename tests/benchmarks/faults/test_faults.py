@@ -211,7 +211,7 @@ def test_damage_is_told_from_what_every_restart_changes() -> None:
 
 
 def test_start_and_end() -> None:
-    assert trials.describe_start(30, 34) == 'went on from step 30 of 34'
+    assert trials.describe_start(30, 34) == 'resumed from step 30 of 34'
     assert trials.describe_start(0, 34) == 'started again from 0 of 34'
     assert trials.describe_start(None, 34) == 'took no step'
     assert trials.describe_end(MAX_STEPS) == ''
@@ -225,13 +225,18 @@ def test_chosen_names() -> None:
         parse_names('b,c', ['a', 'b'], 'faults')
 
 
-def test_table() -> None:
+def test_report() -> None:
     columns = {'session': {'sigkill': 'x', 'sigint': 'y'}, 'keras': {'sigkill': 'z', 'sigint': '0'}}
-    assert faults.table(columns).splitlines() == [
-        '| fault | MonitoredTrainingSession | Keras BackupAndRestore |',
-        '| --- | --- | --- |',
-        '| SIGKILL | x | z |',
-        '| Ctrl-C | y | 0 |',
+    assert faults.report(columns).splitlines() == [
+        '### SIGKILL',
+        '',
+        '- MonitoredTrainingSession: x',
+        '- Keras BackupAndRestore: z',
+        '',
+        '### Ctrl-C',
+        '',
+        '- MonitoredTrainingSession: y',
+        '- Keras BackupAndRestore: 0',
     ]
 
 
@@ -361,7 +366,7 @@ def known(known_folder: Path, drawn: Path, known_baseline: Baseline) -> Trial:
 def test_signals_lose_the_steps_since_the_last_save(known: Trial, known_baseline: Baseline) -> None:
     seen = faults.signal_in_training(signal.SIGTERM, known, known_baseline)
     assert re.fullmatch(
-        r'killed by SIGTERM after step (3\d); then: went on from step 30 of \1, '
+        r'killed by SIGTERM after step (3\d); then: resumed from step 30 of \1, '
         'weights bit-identical',
         seen,
     )
@@ -373,7 +378,7 @@ def _tamper(path: Path) -> None:
 
 def test_damage_is_seen_to_be_trained_on(known: Trial, known_baseline: Baseline) -> None:
     seen = faults.saved_file_changed('data', _tamper, known, known_baseline)
-    assert seen == ('went on from step 30 of 34, other weights: trained on the damage silently')
+    assert seen == ('resumed from step 30 of 34, other weights: trained on the damage silently')
 
 
 def test_files_that_stop_every_start(known: Trial, known_baseline: Baseline) -> None:
@@ -405,7 +410,7 @@ def test_disks(known: Trial, known_baseline: Baseline, fault: str) -> None:
     if seen.startswith('not run: unshare'):
         pytest.skip(seen)
     assert seen.startswith('traceback, exit 1 after step 39; then, ')
-    assert seen.endswith('went on from step 30 of 39, weights bit-identical')
+    assert seen.endswith('resumed from step 30 of 39, weights bit-identical')
 
 
 def test_program_that_does_not_train_is_an_error(tmp_path: Path, drawn: Path) -> None:

@@ -362,9 +362,12 @@ DAMAGED_IDX = {
     'huge': (struct.pack('>HBB3I', 0, 8, 3, 2**32 - 1, 28, 28), 'holds 4294967295 x 28 x 28; exp'),
     'short': (SMALL_IDX[:-1], 'holds 2,351 bytes after its head; expected 2,352, for 3 28 x 28'),
     'long': (SMALL_IDX + b'x', 'holds more than 2,352 bytes after its head; expected 2,352'),
-    'half zipped': (gzip.compress(SMALL_IDX)[:-20], 'not a whole gzip file: '),
-    'no deflate stream': (gzip.compress(SMALL_IDX)[:10] + b'\xff' * 99, 'not a whole gzip file: '),
-    'wrong checksum': (gzip.compress(SMALL_IDX)[:-8] + bytes(8), 'not a whole gzip file: CRC'),
+    'half zipped': (gzip.compress(SMALL_IDX)[:-20], 'not a complete gzip file: '),
+    'no deflate stream': (
+        gzip.compress(SMALL_IDX)[:10] + b'\xff' * 99,
+        'not a complete gzip file: ',
+    ),
+    'wrong checksum': (gzip.compress(SMALL_IDX)[:-8] + bytes(8), 'not a complete gzip file: CRC'),
     'zipped twice': (gzip.compress(gzip.compress(SMALL_IDX)), 'begins with 1f 8b 08 00; expected'),
 }
 
@@ -538,7 +541,7 @@ def test_cifar100_that_cannot_be_had_leaves_nothing(tmp_path: Path) -> None:
 @pytest.mark.parametrize('num_classes', [2, 10, 24, 25, 100, 256])
 def test_the_sheet_shows_each_class_beside_its_name(num_classes: int) -> None:
     names = [f'class $_{i}^ ' + 'w' * (i % 40) for i in range(num_classes)]
-    layout = contact_sheet.layout_of(names)
+    layout = contact_sheet.choose_layout(names)
     count = layout.examples
     shown = [[picture(label, number) for number in range(count)] for label in range(num_classes)]
     figure = contact_sheet.draw(layout, shown, names, 'title')

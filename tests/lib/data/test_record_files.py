@@ -1,4 +1,4 @@
-"""Whether record files are whole."""
+"""Whether record files are complete."""
 
 from __future__ import annotations
 

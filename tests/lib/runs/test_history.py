@@ -1,4 +1,4 @@
-"""The history of a run: whole, in order, nothing twice."""
+"""The history of a run: complete, in order, nothing twice."""
 
 from __future__ import annotations
 

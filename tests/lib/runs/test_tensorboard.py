@@ -94,7 +94,7 @@ class Board:
 
 @contextlib.contextmanager
 def started_board(logdir: Path) -> Iterator[Callable[[], Board]]:
-    """Starts TensorBoard; what is given waits until it listens."""
+    """Starts TensorBoard; what it yields waits until it listens."""
     command = [
         sys.executable,
         '-m',

@@ -1,4 +1,4 @@
-"""What a run tells of itself as it goes on: its history, and evaluations in its midst."""
+"""What a run tells of itself while it trains: its history, and its evaluations."""
 
 from __future__ import annotations
 

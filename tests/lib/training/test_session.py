@@ -1,4 +1,4 @@
-"""How a training run begins, reports, saves, stops and goes on."""
+"""How a training run begins, reports, saves, stops and resumes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.helpers.runs import checkpoint_values, train
 
 pytestmark = pytest.mark.slow
 
-# ------------------------------------------------------------------- a whole run
+# ------------------------------------------------------------------- a complete run
 
 
 def test_a_run_leaves_a_checkpoint_settings_and_summaries(
