@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import functools
 import math
-import warnings
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from cifar10_input import CIFAR10_RECORD, train_files
 from cifar10_lib.base.errors import os_errors_named
+from cifar10_lib.evaluation import figures
 
-# Classes that get a row of their own on the contact sheet.
+# Most classes that are one below the other, with more examples and longer names than those of
+# several columns.
 MAX_ROWS = 24
 
-# Of the contact sheet, in pixels of the records: from one image to the next, and around
-# them. Each of these pixels is drawn as _SCALE by _SCALE.
-_PITCH, _MARGIN, _TITLE_HEIGHT = 34, 14, 38
-_SCALE, _PER_INCH = 2, 64
-
-# In the same pixels; most letters are narrower.
-_LETTER_WIDTH = 6
+# At this many pixels an inch, an image is drawn with twice its width.
+_SIDE, _GAP, _DPI = 0.5, 0.03, 128
 
 
 def write(path: str, directory: str, names: Sequence[str], title: str) -> None:
@@ -38,12 +32,13 @@ def write(path: str, directory: str, names: Sequence[str], title: str) -> None:
     Raises:
       UserError: it can't be written.
     """
-    layout = choose_layout(names)
-    figure = draw(layout, examples(directory, len(names), layout.examples), names, title)
-    with os_errors_named(path), warnings.catch_warnings():
-        # Of letters that matplotlib's font lacks, and draws as boxes.
-        warnings.filterwarnings('ignore', message='Glyph')
-        figure.savefig(path)
+    figure = draw(examples(directory, len(names), _num_examples(len(names))), names, title)
+    with os_errors_named(path):
+        figures.save(figure, path, _DPI, format='png')
+
+
+def _num_examples(num_classes: int) -> int:
+    return 12 if num_classes <= MAX_ROWS else 3
 
 
 def examples(directory: str, num_classes: int, count: int) -> list[list[np.ndarray]]:
@@ -63,74 +58,16 @@ def examples(directory: str, num_classes: int, count: int) -> list[list[np.ndarr
     return found
 
 
-class Layout(NamedTuple):
-    """Of a contact sheet, whose widths and heights are in pixels of the records."""
-
-    columns: int
-    rows: int
-    examples: int
-    letters: int
-
-    @property
-    def text_width(self) -> int:
-        return _MARGIN + self.letters * _LETTER_WIDTH
-
-    @property
-    def column_width(self) -> int:
-        return self.text_width + self.examples * _PITCH + _MARGIN
-
-    @property
-    def width(self) -> int:
-        return _MARGIN + self.columns * self.column_width
-
-    @property
-    def height(self) -> int:
-        return _TITLE_HEIGHT + self.rows * _PITCH + _MARGIN
-
-
-def choose_layout(names: Sequence[str]) -> Layout:
-    """A row for each class; of many classes, columns of rows with fewer examples."""
-    num_classes, longest = len(names), max(map(len, names))
-    if num_classes <= MAX_ROWS:
-        return Layout(1, num_classes, examples=12, letters=min(30, longest))
-    compact = Layout(1, num_classes, examples=3, letters=min(20, longest))
-    # About as wide as a screen is.
-    columns = round(math.sqrt(num_classes * _PITCH / compact.column_width * 16 / 9))
-    return compact._replace(columns=columns, rows=-(-num_classes // columns))
-
-
-def draw(
-    layout: Layout, shown: Sequence[Sequence[np.ndarray]], names: Sequence[str], title: str
-) -> Figure:
+def draw(shown: Sequence[Sequence[np.ndarray]], names: Sequence[str], title: str) -> Figure:
     """The contact sheet.
 
     Args:
-      layout: has a place for each class.
       shown: images of each class, uint8 [32, 32, 3].
       names: of the classes.
       title: above all.
     """
-    side = CIFAR10_RECORD.height
-    canvas = np.full([layout.height, layout.width, 3], 255, np.uint8)
-    size = (layout.width / _PER_INCH, layout.height / _PER_INCH)
-    figure = Figure(figsize=size, dpi=_SCALE * _PER_INCH)
-    axes = figure.add_axes((0, 0, 1, 1))
-    axes.set_axis_off()
-    text = functools.partial(axes.text, va='center', parse_math=False)
-    text(_MARGIN, _TITLE_HEIGHT / 2, title, fontsize=11)
-    for place, (images, name) in enumerate(zip(shown, names, strict=True)):
-        column, row = divmod(place, layout.rows)
-        left = _MARGIN + column * layout.column_width + layout.text_width
-        top = _TITLE_HEIGHT + row * _PITCH
-        name = shortened(name, layout.letters)
-        text(left - _MARGIN / 2, top + side / 2, name, ha='right', fontsize=10)
-        for number, image in enumerate(images):
-            begin = left + number * _PITCH
-            canvas[top : top + side, begin : begin + side] = image
-    axes.imshow(canvas, extent=(0, layout.width, layout.height, 0), interpolation='nearest')
-    return figure
-
-
-def shortened(name: str, length: int) -> str:
-    """The name, or as much of it as `length` letters hold."""
-    return name if len(name) <= length else f'{name[: length - 1]}…'
+    # With so many columns, a sheet of three examples a class is about as wide as a screen is.
+    columns = 1 if len(names) <= MAX_ROWS else round(math.sqrt(len(names) / 3))
+    letters = 30 if columns == 1 else 20
+    shortened = [figures.shorten(name, letters) for name in names]
+    return figures.draw_grid(shown, title, _SIDE, shortened, gap=_GAP, columns=columns)

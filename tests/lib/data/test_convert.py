@@ -538,29 +538,6 @@ def test_cifar100_that_cannot_be_had_leaves_nothing(tmp_path: Path) -> None:
 # The contact sheet.
 
 
-@pytest.mark.parametrize('num_classes', [2, 10, 24, 25, 100, 256])
-def test_the_sheet_shows_each_class_beside_its_name(num_classes: int) -> None:
-    names = [f'class $_{i}^ ' + 'w' * (i % 40) for i in range(num_classes)]
-    layout = contact_sheet.choose_layout(names)
-    count = layout.examples
-    shown = [[picture(label, number) for number in range(count)] for label in range(num_classes)]
-    figure = contact_sheet.draw(layout, shown, names, 'title')
-    (axes,) = figure.axes
-    canvas = np.array(axes.images[0].get_array())
-    title, *texts = axes.texts
-    assert title.get_text() == 'title' and len(texts) == num_classes
-    for images, name, text in zip(shown, names, texts, strict=True):
-        x, y = (round(value) for value in text.get_position())
-        begin = np.array([y - 16, x + 7])
-        for number, image in enumerate(images):
-            top, left = begin + [0, 34 * number]
-            np.testing.assert_array_equal(canvas[top : top + 32, left : left + 32], image)
-        assert name.startswith(text.get_text().removesuffix('…')) and len(text.get_text()) >= 9
-        assert not text.get_parse_math()
-    height, width, _ = canvas.shape
-    assert num_classes < 25 or 1 < width / height < 3
-
-
 def test_the_sheet_goes_where_it_is_asked_for(two: str, tmp_path: Path) -> None:
     sheet = tmp_path / 'sheet.png'
     convert(two, str(tmp_path / 'out'), contact_sheet=str(sheet))
