@@ -1,4 +1,4 @@
-"""Where do the files come from? Download, verify, unpack, check, or generate them.
+"""Gets or makes a data set: downloads, verifies and unpacks, draws, or converts pictures.
 
     python cifar10_data.py --data_dir=cifar10_data --dataset=cifar10
     python cifar10_data.py convert my_pictures --data_dir=my_data
@@ -8,9 +8,9 @@ data set that is, where it lies, how many images it holds and of which classes.
 CIFAR-10 is a download of 170 MB and takes 184 MB unpacked. Without a network,
 --dataset=synthetic draws ten classes of shapes in the same files and format.
 
-The second makes a data set of one's own, of a folder of one folder of pictures for each
-class, a folder of MNIST's four files, or CIFAR-100's archive; cifar10_convert.py has
-the details.
+The second makes a data set of your own: from a folder that holds a folder of pictures for
+each class, from a folder of MNIST's four files, or from CIFAR-100's archive.
+docs/pictures.md has the details.
 
 A data directory is laid out as in the tutorial:
 

@@ -139,7 +139,7 @@ def violations(project: dict[str, Module]) -> list[str]:
 
 
 def broken_rule(name: str, imported: str) -> str | None:
-    kind, imported_kind = kind_of(name), kind_of(imported)
+    kind, imported_kind = module_kind(name), module_kind(imported)
     if imported_kind not in ALLOWED[kind]:
         return f'{kind} imports only {", ".join(ALLOWED[kind]) or "nothing of the project"}'
     if kind == imported_kind == 'cifar10_lib':
@@ -149,7 +149,7 @@ def broken_rule(name: str, imported: str) -> str | None:
     return None
 
 
-def kind_of(name: str) -> str:
+def module_kind(name: str) -> str:
     first = name.partition('.')[0]
     return first if first in ALLOWED else 'a script'
 
@@ -197,7 +197,7 @@ def data_modules(project: dict[str, Module]) -> list[str]:
     return [
         name
         for name in sorted(project)
-        if kind_of(name) == 'cifar10_lib' and name.rpartition('.')[2] in DATA_MODULES
+        if module_kind(name) == 'cifar10_lib' and name.rpartition('.')[2] in DATA_MODULES
     ]
 
 

@@ -1,4 +1,4 @@
-"""How does a picture of any size and format become the square of a record?
+"""Pictures of any size and format become the square of a record.
 
 TensorFlow decodes it; of its middle the largest square is kept, turned upright, and
 scaled to 32 x 32.

@@ -1,4 +1,4 @@
-"""What do the images of a data set look like? A sheet of examples, a row for each class."""
+"""A sheet of examples of a data set, a row for each class."""
 
 from __future__ import annotations
 

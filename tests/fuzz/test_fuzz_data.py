@@ -338,7 +338,7 @@ MEMBERS = [
 ]
 
 
-def tar_of(members: list[Member], form: Any = tarfile.USTAR_FORMAT, end: bytes = b'') -> bytes:
+def make_tar(members: list[Member], form: Any = tarfile.USTAR_FORMAT, end: bytes = b'') -> bytes:
     pieces = []
     for member in members:
         info = tarfile.TarInfo(member.name)
@@ -363,7 +363,7 @@ def tampered(header: bytes, rng: random.Random) -> bytes:
     return bytes(changed)
 
 
-COMPRESSED = gzip.compress(tar_of(MEMBERS, end=bytes(1024)), mtime=0)
+COMPRESSED = gzip.compress(make_tar(MEMBERS, end=bytes(1024)), mtime=0)
 
 
 @contextlib.contextmanager
@@ -492,7 +492,7 @@ def edited(members: list[Member], edit: str, rng: random.Random) -> list[Member]
     return [*left, member._replace(tampering=rng.randrange(2**64)), *right]
 
 
-def expected_of(members: list[Member]) -> dict[str, bytes] | None:
+def expected_files(members: list[Member]) -> dict[str, bytes] | None:
     """What an archive that is as its headers say unpacks to; None where it must be refused."""
     found: dict[str, bytes] = {}
     for member in members:
@@ -535,11 +535,11 @@ def test_odd_archives() -> None:
                 members = edited(members, edit, random.Random(seed))
             honest = all(is_honest(member) for member in members)
             # Only GNU's form has headers for sizes below zero.
-            content = tar_of(members, form if honest else tarfile.GNU_FORMAT, end)
+            content = make_tar(members, form if honest else tarfile.GNU_FORMAT, end)
             packed = gzip.compress(content, 1, mtime=0)
             result = unpacked(archive, data_dir, packed)
             if honest:
-                assert result == expected_of(members)
+                assert result == expected_files(members)
             # Whatever the headers say, a file is a stretch of the archive.
             assert all(file in content for file in (result or {}).values())
             outcomes[result is not None] += 1

@@ -66,7 +66,7 @@ def member(name: str, content: bytes = b'', kind: bytes = tarfile.REGTYPE, link:
     return info, content
 
 
-def archive_of(*members: Any, mode: str = 'w:gz', without: str = '') -> bytes:
+def make_archive(*members: Any, mode: str = 'w:gz', without: str = '') -> bytes:
     """A tar archive of the six record files, but `without` one, followed by `members`."""
     whole = [member(f'cifar-10-batches-bin/{n}', records(10)) for n in FILES if n != without]
     buffer = io.BytesIO()

@@ -113,33 +113,33 @@ def test_another_number_of_classes(tmp_path: Path) -> None:
 # ------------------------------------------------------------------ names of classes
 
 
-def names_of(directory: Path, data_dir: Path | None = None) -> list[str]:
+def class_names_for(directory: Path, data_dir: Path | None = None) -> list[str]:
     return RunFolder.open(str(directory)).class_names(str(data_dir) if data_dir else None)
 
 
 def test_names_come_from_the_data_that_training_used(tmp_path: Path, synthetic_data: Path) -> None:
     save_network(tmp_path / 'run', dataset='synthetic', data_dir=str(synthetic_data))
-    assert names_of(tmp_path / 'run')[:2] == ['disc', 'ring']
+    assert class_names_for(tmp_path / 'run')[:2] == ['disc', 'ring']
     below = tmp_path / 'data' / 'cifar-10-batches-bin'
     below.mkdir(parents=True)
     (below / 'batches.meta.txt').write_text('\n'.join('abcdefghij') + '\n\n')
     save_network(tmp_path / 'other', dataset='cifar10', data_dir=str(tmp_path / 'data'))
-    assert names_of(tmp_path / 'other') == list('abcdefghij')
-    assert names_of(tmp_path / 'other', data_dir=below) == list('abcdefghij')
+    assert class_names_for(tmp_path / 'other') == list('abcdefghij')
+    assert class_names_for(tmp_path / 'other', data_dir=below) == list('abcdefghij')
     save_network(tmp_path / 'two', 2, dataset='cifar10', data_dir=str(tmp_path / 'data'))
     with pytest.raises(UserError, match='found 10 class names; expected 2'):
-        names_of(tmp_path / 'two')
+        class_names_for(tmp_path / 'two')
 
 
 def test_names_where_the_data_is_gone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save_network(tmp_path, dataset='cifar10', data_dir=str(tmp_path / 'gone'))
-    assert names_of(tmp_path) == list(CIFAR10_CLASS_NAMES)
+    assert class_names_for(tmp_path) == list(CIFAR10_CLASS_NAMES)
     assert capsys.readouterr().err == ''
     save_network(tmp_path / 'three', 3, dataset='cifar10', data_dir=str(tmp_path / 'gone'))
-    assert names_of(tmp_path / 'three') == ['0', '1', '2']
+    assert class_names_for(tmp_path / 'three') == ['0', '1', '2']
     assert 'found no batches.meta.txt' in capsys.readouterr().err
     with pytest.raises(UserError, match='--data_dir=.*: found no batches.meta.txt'):
-        names_of(tmp_path, data_dir=tmp_path)
+        class_names_for(tmp_path, data_dir=tmp_path)
 
 
 def test_published_names_are_those_of_the_published_files(real_data: str) -> None:
@@ -149,7 +149,7 @@ def test_published_names_are_those_of_the_published_files(real_data: str) -> Non
 # ------------------------------------------------------------------------ the script
 
 
-def test_the_script_names_skips_draws_and_goes_on(
+def test_the_script_names_skips_draws_and_continues(
     run_script: Script, checkpoint: str, records: Path, tmp_path: Path
 ) -> None:
     paths = save_pictures(tmp_path, records / 'test_batch.bin')[:2]

@@ -42,7 +42,7 @@ DOCS = REPOSITORY / 'docs' / 'training.md'
 Values = dict[str, np.ndarray]
 
 
-def settings_of(
+def preset_settings(
     preset: str, data_dir: Path, train_dir: Path, **more: Any
 ) -> OneDeviceTrainSettings:
     """Those that --preset and the flags of `more` make."""
@@ -154,7 +154,7 @@ def trained(
 ) -> OneDeviceTrainSettings:
     """The settings of a run of two steps; its folder is not to be written to."""
     train_dir = tmp_path_factory.mktemp(f'{request.param}_train')
-    settings = settings_of(request.param, synthetic_data, train_dir, learning_rate=1e-4)
+    settings = preset_settings(request.param, synthetic_data, train_dir, learning_rate=1e-4)
     cifar10_train.train(settings)
     return settings
 
@@ -193,7 +193,7 @@ def test_a_resumed_run_ends_where_an_unbroken_one_does(
 def test_towers_take_the_steps_of_one_device_in_as_many_parts(
     preset: str, variables: str, synthetic_data: Path, tmp_path: Path
 ) -> None:
-    one = settings_of(preset, synthetic_data, tmp_path / 'one', batch_splits=2, optimizer='sgd')
+    one = preset_settings(preset, synthetic_data, tmp_path / 'one', batch_splits=2, optimizer='sgd')
     cifar10_train.train(one)
     values = {
         field.name: getattr(one, field.name)
@@ -243,14 +243,14 @@ def test_who_trains_a_network_for_digits_on_colours_is_warned(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    with begin(settings_of(name, synthetic_data, tmp_path), NETWORKS[name], 6):
+    with begin(preset_settings(name, synthetic_data, tmp_path), NETWORKS[name], 6):
         assert ('is for grey images' in capsys.readouterr().err) == warned
 
 
 def test_a_run_resumed_with_its_own_network_alone(
     synthetic_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    cifar10_train.train(settings_of('logistic', synthetic_data, tmp_path, max_steps=1))
+    cifar10_train.train(preset_settings('logistic', synthetic_data, tmp_path, max_steps=1))
     assert '--preset=logistic' in capsys.readouterr().out
     before = sorted(path.name for path in tmp_path.iterdir())
     pattern = (
@@ -258,18 +258,18 @@ def test_a_run_resumed_with_its_own_network_alone(
         'give --model=logistic or --start_over'
     )
     with pytest.raises(UserError, match=pattern):
-        cifar10_train.train(settings_of('mlp', synthetic_data, tmp_path))
+        cifar10_train.train(preset_settings('mlp', synthetic_data, tmp_path))
     assert sorted(path.name for path in tmp_path.iterdir()) == before
-    cifar10_train.train(settings_of('mlp', synthetic_data, tmp_path, start_over=True))
+    cifar10_train.train(preset_settings('mlp', synthetic_data, tmp_path, start_over=True))
     assert RunFolder.open(str(tmp_path)).settings['model'] == 'mlp'
 
 
 def test_a_checkpoint_of_another_network_is_one_error(synthetic_data: Path, tmp_path: Path) -> None:
     """Where the settings beside it are gone."""
-    cifar10_train.train(settings_of('logistic', synthetic_data, tmp_path, max_steps=1))
+    cifar10_train.train(preset_settings('logistic', synthetic_data, tmp_path, max_steps=1))
     (tmp_path / 'settings.json').unlink()
     with pytest.raises(UserError, match=r'model\.ckpt-1: not of this network: hidden1/biases: mis'):
-        cifar10_train.train(settings_of('mlp', synthetic_data, tmp_path))
+        cifar10_train.train(preset_settings('mlp', synthetic_data, tmp_path))
 
 
 def test_settings_of_an_unknown_network_are_one_error(tmp_path: Path) -> None:

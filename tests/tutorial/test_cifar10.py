@@ -264,7 +264,7 @@ def test_histogram_summaries() -> None:
 # -------------------------------------------------------------------------- float16
 
 
-def gradients_of(use_fp16: bool, batch: Batch) -> tuple[float, dict[str, np.ndarray]]:
+def loss_and_gradients(use_fp16: bool, batch: Batch) -> tuple[float, dict[str, np.ndarray]]:
     images, labels = map(tf.constant, batch)
     total_loss = cifar10.loss(cifar10.inference(images, cifar10.Options(use_fp16=use_fp16)), labels)
     pairs = cifar10.compute_gradients(total_loss, use_fp16)
@@ -275,7 +275,7 @@ def gradients_of(use_fp16: bool, batch: Batch) -> tuple[float, dict[str, np.ndar
 
 def test_float16_computes_in_float16_with_float32_variables() -> None:
     with tf.Graph().as_default() as graph:
-        gradients_of(True, random_batch(2))
+        loss_and_gradients(True, random_batch(2))
         kinds = {op.type: op for op in graph.get_operations()}
         for kind in ('Conv2D', 'MatMul', 'MaxPool', 'LRN', 'BiasAdd'):
             assert kinds[kind].outputs[0].dtype == tf.float16
@@ -285,9 +285,9 @@ def test_float16_computes_in_float16_with_float32_variables() -> None:
 def test_float16_gradients_come_close_to_those_of_float32() -> None:
     batch = random_batch(8)
     with tf.Graph().as_default():
-        loss16, gradients16 = gradients_of(True, batch)
+        loss16, gradients16 = loss_and_gradients(True, batch)
     with tf.Graph().as_default():
-        loss32, gradients32 = gradients_of(False, batch)
+        loss32, gradients32 = loss_and_gradients(False, batch)
     np.testing.assert_allclose(loss16, loss32, rtol=1e-3)
     for name, gradient in gradients32.items():
         assert gradients16[name].dtype == np.float32

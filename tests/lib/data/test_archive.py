@@ -16,9 +16,9 @@ from cifar10_lib.base.errors import UserError
 from cifar10_lib.data import archive, record_files
 from tests.helpers.samples import (
     FILES,
-    archive_of,
     flip_bit,
     full_disk,
+    make_archive,
     member,
     read,
     records,
@@ -33,7 +33,7 @@ def test_unpack_takes_the_expected_members_alone(tmp_path: Any) -> None:
         member('cifar-10-batches-bin/other.bin', b'other'),
         member('elsewhere/data_batch_1.bin', b'elsewhere'),
     ]
-    path = write(tmp_path / 'archive', archive_of(*extra))
+    path = write(tmp_path / 'archive', make_archive(*extra))
     directory = archive.unpack(path, str(tmp_path / 'data'))
     assert directory == str(tmp_path / 'data' / 'cifar-10-batches-bin')
     assert tree(tmp_path / 'data') == {'cifar-10-batches-bin'} | {
@@ -46,7 +46,7 @@ def test_unpack_takes_the_expected_members_alone(tmp_path: Any) -> None:
 def test_unpack_takes_no_rights_from_the_archive(tmp_path: Any) -> None:
     info, content = member('cifar-10-batches-bin/batches.meta.txt', b'airplane\n')
     info.mode = 0o4777
-    path = write(tmp_path / 'archive', archive_of((info, content)))
+    path = write(tmp_path / 'archive', make_archive((info, content)))
     directory = archive.unpack(path, str(tmp_path))
     mode = os.stat(os.path.join(directory, 'batches.meta.txt')).st_mode
     assert f'{mode & 0o7022:o}' == '0'
@@ -55,13 +55,13 @@ def test_unpack_takes_no_rights_from_the_archive(tmp_path: Any) -> None:
 DAMAGED: dict[str, Callable[[], bytes]] = {
     'empty': lambda: b'',
     'text': lambda: b'not an archive' * 100,
-    'half': lambda: (a := archive_of())[: len(a) // 2],
-    'last byte missing': lambda: archive_of()[:-1],
-    'wrong checksum': lambda: flip_bit(archive_of(), -8),
-    'half of the tar': lambda: gzip.compress((a := archive_of(mode='w'))[: len(a) // 2]),
-    'a plain tar': lambda: archive_of(mode='w'),
-    'an xz': lambda: archive_of(mode='w:xz'),
-    'a bz2': lambda: archive_of(mode='w:bz2'),
+    'half': lambda: (a := make_archive())[: len(a) // 2],
+    'last byte missing': lambda: make_archive()[:-1],
+    'wrong checksum': lambda: flip_bit(make_archive(), -8),
+    'half of the tar': lambda: gzip.compress((a := make_archive(mode='w'))[: len(a) // 2]),
+    'a plain tar': lambda: make_archive(mode='w'),
+    'an xz': lambda: make_archive(mode='w:xz'),
+    'a bz2': lambda: make_archive(mode='w:bz2'),
 }
 
 
@@ -74,7 +74,7 @@ def test_unpack_refuses_damaged_archives(tmp_path: Any, damage: str) -> None:
 
 
 def test_unpack_names_a_missing_member(tmp_path: Any) -> None:
-    path = write(tmp_path / 'archive', archive_of(without='data_batch_3.bin'))
+    path = write(tmp_path / 'archive', make_archive(without='data_batch_3.bin'))
     with pytest.raises(UserError, match='cifar-10-batches-bin/data_batch_3.bin: missing'):
         archive.unpack(path, str(tmp_path))
     assert tree(tmp_path) == {'archive'}
@@ -82,7 +82,7 @@ def test_unpack_names_a_missing_member(tmp_path: Any) -> None:
 
 def test_unpack_names_a_wrong_label(tmp_path: Any) -> None:
     bad = member('cifar-10-batches-bin/test_batch.bin', b'\x0a' + bytes(3072))
-    path = write(tmp_path / 'archive', archive_of(bad, without='test_batch.bin'))
+    path = write(tmp_path / 'archive', make_archive(bad, without='test_batch.bin'))
     with pytest.raises(UserError, match='cifar-10-batches-bin/test_batch.bin: record 0.*label 10'):
         archive.unpack(path, str(tmp_path))
     assert tree(tmp_path) == {'archive'}
@@ -103,7 +103,7 @@ def test_unpack_refuses_dangerous_members(tmp_path: Any, danger: str) -> None:
     bad = DANGEROUS.get(danger) or member(str(tmp_path / 'evil.bin'), b'evil')
     os.mkdir(tmp_path / 'data')
     write(tmp_path / 'victim', b'unharmed')
-    path = write(tmp_path / 'archive', archive_of(bad))
+    path = write(tmp_path / 'archive', make_archive(bad))
     with pytest.raises(UserError, match=f'refused, because its member {bad[0].name!r}'):
         archive.unpack(path, str(tmp_path / 'data'))
     assert tree(tmp_path) == {'data', 'victim', 'archive'}
@@ -111,7 +111,7 @@ def test_unpack_refuses_dangerous_members(tmp_path: Any, danger: str) -> None:
 
 
 def test_unpack_refuses_enormous_members(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = write(tmp_path / 'archive', archive_of())
+    path = write(tmp_path / 'archive', make_archive())
     monkeypatch.setattr(archive, 'MAX_MEMBER_BYTES', 30_729)
     with pytest.raises(UserError, match="data_batch_1.bin' has 30,730 bytes, more than 30,729"):
         archive.unpack(path, str(tmp_path))
@@ -127,7 +127,7 @@ def claiming(name: str, size: int, kind: bytes = tarfile.REGTYPE) -> bytes:
 
 def plain(*pieces: bytes) -> bytes:
     """An uncompressed archive of `pieces`, then the six record files."""
-    return b''.join(pieces) + archive_of(mode='w')
+    return b''.join(pieces) + make_archive(mode='w')
 
 
 def padded(content: bytes) -> bytes:
@@ -212,7 +212,7 @@ def test_unpack_refuses_harmful_headers(tmp_path: Any, harm: str) -> None:
 def test_unpack_takes_pax_names(tmp_path: Any) -> None:
     content = records(7)
     renamed = pax({'path': FIRST, 'mtime': '1.5'}) + claiming('x', len(content)) + padded(content)
-    rest = archive_of(mode='w', without='data_batch_1.bin')
+    rest = make_archive(mode='w', without='data_batch_1.bin')
     directory = archive.unpack(
         write(tmp_path / 'archive', gzip.compress(renamed + rest)), str(tmp_path)
     )
@@ -221,7 +221,7 @@ def test_unpack_takes_pax_names(tmp_path: Any) -> None:
 
 @pytest.mark.parametrize('name', [FIRST, './' + FIRST, 'cifar-10-batches-bin//data_batch_1.bin'])
 def test_unpack_refuses_a_file_that_comes_twice(tmp_path: Any, name: str) -> None:
-    path = write(tmp_path / 'archive', archive_of(member(name, records(3))))
+    path = write(tmp_path / 'archive', make_archive(member(name, records(3))))
     with pytest.raises(UserError, match=f'refused, because it holds {name!r} twice'):
         archive.unpack(path, str(tmp_path))
     assert tree(tmp_path) == {'archive'}
@@ -234,8 +234,8 @@ ZEROS = bytes(1_000_000)
     'content',
     [
         plain(claiming('zeros', len(ZEROS)), padded(ZEROS)),
-        archive_of(member('zeros', ZEROS), mode='w'),
-        archive_of(mode='w') + ZEROS,
+        make_archive(member('zeros', ZEROS), mode='w'),
+        make_archive(mode='w') + ZEROS,
     ],
     ids=['before', 'after', 'behind the end'],
 )
@@ -252,14 +252,14 @@ def test_unpack_refuses_bombs(
 
 
 def test_unpack_refuses_an_enormous_archive(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = write(tmp_path / 'archive', archive_of())
+    path = write(tmp_path / 'archive', make_archive())
     monkeypatch.setattr(archive, 'MAX_ARCHIVE_BYTES', 100)
     with pytest.raises(UserError, match='refused, because it has .* bytes, more than 100'):
         archive.unpack(path, str(tmp_path))
 
 
 def test_a_full_disk_leaves_nothing_half_unpacked(tmp_path: Any) -> None:
-    path = write(tmp_path / 'archive', archive_of())
+    path = write(tmp_path / 'archive', make_archive())
     with full_disk(20_000), pytest.raises(UserError, match='data_batch_1.bin: File too large'):
         archive.unpack(path, str(tmp_path))
     assert tree(tmp_path) == {'archive'}
@@ -269,13 +269,13 @@ def test_unpack_replaces_what_a_killed_process_left(tmp_path: Any) -> None:
     stale = tmp_path / '.cifar-10-batches-bin.unfinished'
     stale.mkdir()
     write(stale / 'junk', b'junk')
-    directory = archive.unpack(write(tmp_path / 'archive', archive_of()), str(tmp_path))
+    directory = archive.unpack(write(tmp_path / 'archive', make_archive()), str(tmp_path))
     assert set(os.listdir(directory)) == {*FILES, 'SHA256SUMS'}
     assert set(os.listdir(tmp_path)) == {'archive', 'cifar-10-batches-bin'}
 
 
 def test_unpack_interrupted_leaves_nothing(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = write(tmp_path / 'archive', archive_of())
+    path = write(tmp_path / 'archive', make_archive())
 
     def interrupt(*args: Any) -> None:
         raise KeyboardInterrupt
@@ -290,7 +290,7 @@ def test_unpack_interrupted_leaves_nothing(tmp_path: Any, monkeypatch: pytest.Mo
 def test_unpack_overwrites_nothing(tmp_path: Any) -> None:
     os.mkdir(tmp_path / 'cifar-10-batches-bin')
     write(tmp_path / 'cifar-10-batches-bin' / 'precious', b'precious')
-    path = write(tmp_path / 'archive', archive_of())
+    path = write(tmp_path / 'archive', make_archive())
     with pytest.raises(UserError, match='cifar-10-batches-bin: is in the way'):
         archive.unpack(path, str(tmp_path))
     assert tree(tmp_path / 'cifar-10-batches-bin') == {'precious'}

@@ -31,9 +31,9 @@ from cifar10_lib.evaluation import contact_sheet
 from tests.helpers.samples import (
     FILES,
     Server,
-    archive_of,
     closed_url,
     full_disk,
+    make_archive,
     make_odd,
     member,
     tree,
@@ -454,7 +454,7 @@ def cifar100_files() -> dict[str, bytes]:
 def cifar100_archive(*more: Any, **changed: bytes) -> bytes:
     files = {**cifar100_files(), **{name.replace('_bin', '.bin'): c for name, c in changed.items()}}
     members = [member(f'cifar-100-binary/{name}', content) for name, content in files.items()]
-    return archive_of(*members, *more)
+    return make_archive(*members, *more)
 
 
 @pytest.mark.parametrize('labels', ['fine', 'coarse'])
@@ -505,7 +505,7 @@ BAD_CIFAR100 = {
         lambda: cifar100_archive(member('cifar-100-binary/test.bin', b'')),
         "refused, because it holds 'cifar-100-binary/test.bin' twice",
     ),
-    'CIFAR-10': (archive_of, r'archive: cifar-100-binary/fine_label_names\.txt: missing'),
+    'CIFAR-10': (make_archive, r'archive: cifar-100-binary/fine_label_names\.txt: missing'),
     'half a record': (
         lambda: cifar100_archive(train_bin=bytes(3073)),
         r'archive: cifar-100-binary/train\.bin: record 0, from byte 0 on, has 3,073 bytes',

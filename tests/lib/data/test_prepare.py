@@ -24,9 +24,9 @@ from tests.helpers.samples import (
     ODD,
     RECORD_BYTES,
     Server,
-    archive_of,
     closed_url,
     full_disk,
+    make_archive,
     make_odd,
     read,
     records,
@@ -47,7 +47,7 @@ SMALL = SyntheticSet(num_train=50, num_test=20, seed=0)
 def test_prepare_downloads_once(
     server: Server, tmp_path: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    server.content = archive_of()
+    server.content = make_archive()
     data_dir = str(tmp_path / 'new' / 'data')
     directory = os.path.join(data_dir, 'cifar-10-batches-bin')
     for _ in range(2):
@@ -61,7 +61,7 @@ def test_prepare_downloads_once(
 
 
 def test_prepare_takes_an_archive_that_is_there(server: Server, tmp_path: Any) -> None:
-    write(tmp_path / 'archive.tar.gz', archive_of())
+    write(tmp_path / 'archive.tar.gz', make_archive())
     prepare_module.prepare(str(tmp_path), data_url=server.url())
     assert record_files.check_directory(str(tmp_path / 'cifar-10-batches-bin')) == (50, 10)
     assert server.ranges == []
@@ -71,10 +71,10 @@ def test_prepare_takes_an_archive_that_is_there(server: Server, tmp_path: Any) -
 def test_prepare_refuses_another_archive_under_the_published_name(
     tmp_path: Any, dataset: str
 ) -> None:
-    path = write(tmp_path / 'cifar-10-binary.tar.gz', archive_of())
+    path = write(tmp_path / 'cifar-10-binary.tar.gz', make_archive())
     with pytest.raises(UserError, match='found .* bytes; expected 170,052,171.*move the archive'):
         prepare_module.prepare(str(tmp_path), dataset)
-    assert read(path) == archive_of()
+    assert read(path) == make_archive()
 
 
 @pytest.mark.parametrize('dataset', ['cifar10', 'auto'])
@@ -190,7 +190,7 @@ def test_prepare_names_a_damaged_marker(tmp_path: Any, marker: bytes) -> None:
 
 
 def test_prepare_auto_takes_cifar10_where_it_can_be_had(server: Server, tmp_path: Any) -> None:
-    server.content = archive_of()
+    server.content = make_archive()
     found = prepare_module.prepare(str(tmp_path), 'auto', server.url())
     assert found[:2] == (str(tmp_path / 'cifar-10-batches-bin'), 'cifar10')
 

@@ -91,7 +91,7 @@ def test_check_knows_records_of_two_labels(tmp_path: Any, label_index: int, byte
     assert record_files.check_directory(str(tmp_path), record, num_classes=21) == (15, 3)
 
 
-def sums_of(directory: Any, names: tuple[str, ...] = FILES) -> str:
+def make_sums(directory: Any, names: tuple[str, ...] = FILES) -> str:
     """What `sha256sum` prints for the files."""
     contents = [(name, read(os.path.join(directory, name))) for name in names]
     return ''.join(f'{hashlib.sha256(content).hexdigest()}  {name}\n' for name, content in contents)
@@ -99,7 +99,7 @@ def sums_of(directory: Any, names: tuple[str, ...] = FILES) -> str:
 
 def test_sums_are_those_of_sha256sum(small_set: str) -> None:
     written = read(os.path.join(small_set, 'SHA256SUMS')).decode()
-    assert written == sums_of(small_set, (*FILES, 'batches.meta.txt'))
+    assert written == make_sums(small_set, (*FILES, 'batches.meta.txt'))
     if not shutil.which('sha256sum'):
         pytest.skip('needs sha256sum')
     command = ['sha256sum', '--check', '--strict', 'SHA256SUMS']
@@ -149,7 +149,7 @@ def test_check_names_malformed_sums(
     tmp_path: Any, change: Callable[[str], str], message: str
 ) -> None:
     write_files(tmp_path)
-    write(tmp_path / 'SHA256SUMS', change(sums_of(tmp_path)).encode())
+    write(tmp_path / 'SHA256SUMS', change(make_sums(tmp_path)).encode())
     with pytest.raises(UserError, match=f'SHA256SUMS: {message}.*expected lines as sha256sum'):
         record_files.check_directory(str(tmp_path))
 
@@ -157,7 +157,7 @@ def test_check_names_malformed_sums(
 def test_check_takes_the_sums_of_others(tmp_path: Any) -> None:
     write_files(tmp_path)
     write(tmp_path / 'LICENSE', b'')
-    sums = sums_of(tmp_path, (*FILES, 'LICENSE')).replace('  ', ' *').upper()
+    sums = make_sums(tmp_path, (*FILES, 'LICENSE')).replace('  ', ' *').upper()
     for name in (*FILES, 'LICENSE'):
         sums = sums.replace(name.upper(), name)
     write(tmp_path / 'SHA256SUMS', sums.replace('\n', '\r\n').encode())
@@ -168,7 +168,7 @@ def test_check_takes_the_sums_of_others(tmp_path: Any) -> None:
 def test_check_needs_a_listed_file_of_names(tmp_path: Any) -> None:
     write_files(tmp_path)
     write(tmp_path / 'batches.meta.txt', b'')
-    write(tmp_path / 'SHA256SUMS', sums_of(tmp_path, (*FILES, 'batches.meta.txt')).encode())
+    write(tmp_path / 'SHA256SUMS', make_sums(tmp_path, (*FILES, 'batches.meta.txt')).encode())
     os.remove(tmp_path / 'batches.meta.txt')
     with pytest.raises(UserError, match='batches.meta.txt: missing'):
         record_files.check_directory(str(tmp_path))

@@ -201,7 +201,7 @@ def test_beside_training_the_report_is_that_of_the_newest_evaluation(
     titles = []
 
     def next_checkpoint(_: float) -> None:
-        titles.append(title_of((tmp_path / 'report' / 'index.html').read_text()))
+        titles.append(find_title((tmp_path / 'report' / 'index.html').read_text()))
         if len(titles) > 1:
             raise KeyboardInterrupt
         save_network(train_dir, step=9)
@@ -213,7 +213,7 @@ def test_beside_training_the_report_is_that_of_the_newest_evaluation(
     assert titles == [f'train: precision {precision} at step {step}' for step in (7, 9)]
 
 
-def title_of(page: str) -> str:
+def find_title(page: str) -> str:
     return page.partition('<title>')[2].partition('</title>')[0]
 
 

@@ -81,7 +81,7 @@ def test_a_resumed_run_ends_where_an_unbroken_one_does(
     assert seconds == sorted(seconds) and seconds[0] > 0
 
 
-def test_a_larger_batch_goes_on_from_the_examples_seen(
+def test_a_larger_batch_resumes_from_the_examples_seen(
     synthetic_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     train(synthetic_data, tmp_path, max_steps=2)
@@ -137,7 +137,7 @@ def test_a_signal_ends_the_run_with_a_checkpoint(
     assert '--dataset' not in lines[-1]
 
 
-def test_a_schedule_at_its_end_is_not_to_go_on(
+def test_a_schedule_at_its_end_is_not_resumed(
     synthetic_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # Two steps of 8 of the 200 images.
@@ -229,7 +229,7 @@ def test_weights_that_are_not_finite_are_not_saved(synthetic_data: Path, tmp_pat
     assert not list(tmp_path.glob('model.ckpt-1*'))
 
 
-def test_checkpoints_go_on_where_the_clock_is_set_back(
+def test_checkpoints_continue_where_the_clock_is_set_back(
     synthetic_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The time of day goes back an hour at each look, the time since the start goes on."""
@@ -274,7 +274,7 @@ def test_a_train_dir_never_mixes_data_sets(
     assert checkpoint_values(tmp_path)['global_step'] == 2
 
 
-def test_auto_goes_on_with_the_data_that_the_run_began_with(
+def test_auto_resumes_with_the_data_that_the_run_began_with(
     synthetic_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
