@@ -29,7 +29,7 @@ import cifar10
 from cifar10_input import EVAL_DATA, NUM_VIEWS, evaluation_files
 from cifar10_lib.base import files, watch
 from cifar10_lib.base.console import image_bar, on_terminal, timestamp
-from cifar10_lib.base.errors import UserError, error_message
+from cifar10_lib.base.errors import UserError, error_message, write_errors_named
 from cifar10_lib.base.flags import run_script, setting
 from cifar10_lib.evaluation import report
 from cifar10_lib.evaluation.evaluator import (
@@ -155,7 +155,7 @@ class Best:
         if result.precision <= self._precision:
             return
         reason = {**self._chosen_on, 'precision': result.precision, 'step': result.step}
-        try:
+        with write_errors_named(self._directory):
             os.makedirs(self._directory, exist_ok=True)
             # So that the folder of the copy names the data set of training.
             settings_file = os.path.join(self._checkpoint_dir, SETTINGS_FILE)
@@ -163,10 +163,6 @@ class Best:
                 shutil.copy(settings_file, self._directory)
             copy = CheckpointFolder(self._directory, max_to_keep=1).add_copy(checkpoint)
             files.replace_text(self._file, json.dumps(reason, indent=2) + '\n')
-        except OSError as error:
-            raise UserError(
-                f'{self._directory}: cannot be written: {error_message(error)}'
-            ) from error
         self._precision = result.precision
         print(f'Best so far: kept as {copy}', flush=True)
 

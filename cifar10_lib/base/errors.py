@@ -17,7 +17,16 @@ def os_errors_named(path: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise UserError(f'{error.filename or path}: {error.strerror or error}') from error
+        raise UserError(f'{error.filename or path}: {error_message(error)}') from error
+
+
+@contextlib.contextmanager
+def write_errors_named(target: str) -> Iterator[None]:
+    """Turns an OSError into a UserError that says which flag or path cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(f'{target}: cannot be written: {error_message(error)}') from error
 
 
 def error_message(error: Exception) -> str:

@@ -25,7 +25,7 @@ from matplotlib.text import Text
 from matplotlib.ticker import PercentFormatter
 
 from cifar10_input import TUTORIAL_VIEW, View
-from cifar10_lib.base.errors import UserError
+from cifar10_lib.base.errors import UserError, write_errors_named
 from cifar10_lib.evaluation.analysis import (
     Curves,
     DistortedImages,
@@ -97,12 +97,8 @@ def write(figure: Figure, output: str) -> None:
     Raises:
       UserError: it can't be written.
     """
-    try:
+    with write_errors_named(f'--output={output}'):
         save(figure, output)
-    except OSError as error:
-        raise UserError(
-            f'--output={output}: cannot be written: {error.strerror or error}'
-        ) from error
 
 
 def save(figure: Figure, file: str | BinaryIO, dpi: float = 150, **options: object) -> None:

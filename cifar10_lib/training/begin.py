@@ -15,7 +15,7 @@ import tensorflow.compat.v1 as tf
 
 from cifar10_input import NUM_CLASSES, count_examples, distorted_inputs, train_files
 from cifar10_lib.base import files, flags, locks
-from cifar10_lib.base.errors import UserError
+from cifar10_lib.base.errors import UserError, write_errors_named
 from cifar10_lib.base.watch import Watch
 from cifar10_lib.data import prepare
 from cifar10_lib.data.prepare import data_note
@@ -220,30 +220,19 @@ def _describe(settings: TrainSettings, data: TrainingData) -> str:
 @contextlib.contextmanager
 def _hold_train_dir(settings: TrainSettings) -> Iterator[Callable[[], None]]:
     """Makes the folder, holds it, and empties it if asked to."""
-    with writing_to(settings.train_dir):
+    with write_errors_named(f'--train_dir={settings.train_dir}'):
         os.makedirs(settings.train_dir, exist_ok=True)
     with locks.hold(settings.train_dir, '--train_dir') as check_folder:
         if settings.start_over:
-            with writing_to(settings.train_dir):
+            with write_errors_named(f'--train_dir={settings.train_dir}'):
                 _remove_run(settings.train_dir)
         yield check_folder
-
-
-@contextlib.contextmanager
-def writing_to(train_dir: str) -> Iterator[None]:
-    """Turns an OSError into a UserError that names the flag."""
-    try:
-        yield
-    except OSError as error:
-        raise UserError(
-            f'--train_dir={train_dir}: cannot be written: {error.strerror or error}'
-        ) from error
 
 
 def _store_settings(settings: TrainSettings, earlier: RunFolder, watch: Watch) -> None:
     """Writes the settings beside the checkpoints, and prints what has changed since `earlier`."""
     digest, stored = watch.digest(), earlier.settings
-    with writing_to(settings.train_dir):
+    with write_errors_named(f'--train_dir={settings.train_dir}'):
         run_folder.store(settings, settings.train_dir, training_files_sha256=digest)
     for name, value in dataclasses.asdict(settings).items():
         if name != 'start_over' and name in stored and stored[name] != value:

@@ -6,13 +6,13 @@ import time
 
 import tensorflow.compat.v1 as tf
 
-from cifar10_lib.base.errors import UserError
+from cifar10_lib.base.errors import UserError, write_errors_named
 from cifar10_lib.base.watch import Watch
 from cifar10_lib.nn.schedules import plateau_fraction, plateau_variable
 from cifar10_lib.runs.checkpoints import CheckpointFolder
 from cifar10_lib.runs.history import Entry, History
 from cifar10_lib.training import nonfinite
-from cifar10_lib.training.begin import Run, writing_to
+from cifar10_lib.training.begin import Run
 from cifar10_lib.training.console import StepTensors
 from cifar10_lib.training.periodic_eval import PeriodicEvaluation
 from cifar10_lib.training.settings import TrainSettings
@@ -119,7 +119,7 @@ class CheckpointHook(tf.train.SessionRunHook):
     def pass_over_unproven(self) -> None:
         """Where no step could be taken from the last checkpoint, names the one before."""
         if self.unproven:
-            with writing_to(self._run.settings.train_dir):
+            with write_errors_named(f'--train_dir={self._run.settings.train_dir}'):
                 self._folder.pass_over(self.unproven)
 
 

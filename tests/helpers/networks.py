@@ -1,4 +1,4 @@
-"""Numbers of weights of the networks, batches for them, and sessions to compute them in."""
+"""Shapes and numbers of weights of the networks, batches for them, and sessions to compute in."""
 
 from __future__ import annotations
 
@@ -6,6 +6,20 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 from cifar10_lib.nn.layers import Network
+
+# Of the tutorial's variables, by name.
+TUTORIAL_SHAPES = {
+    'conv1/weights': [5, 5, 3, 64],
+    'conv1/biases': [64],
+    'conv2/weights': [5, 5, 64, 64],
+    'conv2/biases': [64],
+    'local3/weights': [2304, 384],
+    'local3/biases': [384],
+    'local4/weights': [384, 192],
+    'local4/biases': [192],
+    'softmax_linear/weights': [192, 10],
+    'softmax_linear/biases': [10],
+}
 
 # Of the layers with biases, in their order.
 WEIGHTS = {

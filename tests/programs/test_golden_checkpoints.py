@@ -31,23 +31,12 @@ from cifar10_input import TEST_FILES, TRAIN_FILES
 from cifar10_multi_gpu_train import MultiGpuTrainSettings
 from cifar10_plot import PlotSettings
 from cifar10_predict import PredictSettings
+from tests.helpers.networks import TUTORIAL_SHAPES
 from tests.helpers.runs import checkpoint_values, train
 from tests.helpers.scripts import REPOSITORY, Script
 
 GOLDEN = REPOSITORY / 'tests' / 'golden'
 
-WEIGHTS = {
-    'conv1/weights': [5, 5, 3, 64],
-    'conv1/biases': [64],
-    'conv2/weights': [5, 5, 64, 64],
-    'conv2/biases': [64],
-    'local3/weights': [2304, 384],
-    'local3/biases': [384],
-    'local4/weights': [384, 192],
-    'local4/biases': [192],
-    'softmax_linear/weights': [192, 10],
-    'softmax_linear/biases': [10],
-}
 AVERAGE = '/ExponentialMovingAverage'
 
 # Of a probability: float32 sums of up to 2,304 products against float64 ones.
@@ -158,7 +147,7 @@ def picture_pixels() -> np.ndarray:
 
 def averages(train_dir: Path) -> Values:
     values = checkpoint_values(train_dir)
-    return {name: values[f'{name}{AVERAGE}'] for name in WEIGHTS}
+    return {name: values[f'{name}{AVERAGE}'] for name in TUTORIAL_SHAPES}
 
 
 # ------------------------------------------------------------------- network in NumPy
@@ -219,9 +208,11 @@ def evaluation_images(data: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
 
 def test_the_archives_hold_what_was_written(golden: Golden, train_dir: Path) -> None:
     values = checkpoint_values(train_dir)
-    assert {name: list(values[name].shape) for name in WEIGHTS} == WEIGHTS
-    assert {name: list(values[f'{name}{AVERAGE}'].shape) for name in WEIGHTS} == WEIGHTS
-    others = set(values) - set(WEIGHTS) - {f'{name}{AVERAGE}' for name in WEIGHTS}
+    assert {name: list(values[name].shape) for name in TUTORIAL_SHAPES} == TUTORIAL_SHAPES
+    assert {
+        name: list(values[f'{name}{AVERAGE}'].shape) for name in TUTORIAL_SHAPES
+    } == TUTORIAL_SHAPES
+    others = set(values) - set(TUTORIAL_SHAPES) - {f'{name}{AVERAGE}' for name in TUTORIAL_SHAPES}
     assert others == golden.other_names
     assert values['global_step'] == golden.step and values['global_step'].dtype == np.int64
     assert (GOLDEN / golden.archive).stat().st_size < 300_000
@@ -262,7 +253,7 @@ def test_training_resumes(
     assert after['global_step'] == golden.step + 1
     assert after['examples_seen'] == golden.examples + 8
     decay = min(0.9999, (1 + after['global_step']) / (10 + after['global_step']))
-    for name in WEIGHTS:
+    for name in TUTORIAL_SHAPES:
         change = np.abs(after[name] - before[name]).max()
         assert 0 < change < 1, name
         average = before[f'{name}{AVERAGE}']

@@ -13,20 +13,7 @@ from cifar10_input import TEST_FILES, TRAIN_FILES
 from cifar10_lib.base.errors import UserError
 from cifar10_lib.nn.schedules import learning_rate
 from cifar10_lib.nn.summaries import HISTOGRAMS
-from tests.helpers.networks import Batch, random_batch
-
-SHAPES = {
-    'conv1/weights': [5, 5, 3, 64],
-    'conv1/biases': [64],
-    'conv2/weights': [5, 5, 64, 64],
-    'conv2/biases': [64],
-    'local3/weights': [2304, 384],
-    'local3/biases': [384],
-    'local4/weights': [384, 192],
-    'local4/biases': [192],
-    'softmax_linear/weights': [192, 10],
-    'softmax_linear/biases': [10],
-}
+from tests.helpers.networks import TUTORIAL_SHAPES, Batch, random_batch
 
 
 def initial_weights(seed: int) -> dict[str, np.ndarray]:
@@ -45,7 +32,7 @@ def test_names_shapes_and_number_of_parameters() -> None:
     with tf.Graph().as_default():
         cifar10.inference(tf.placeholder(tf.float32, [None, 24, 24, 3]))
         variables = tf.trainable_variables()
-        assert {v.op.name: v.shape.as_list() for v in variables} == SHAPES
+        assert {v.op.name: v.shape.as_list() for v in variables} == TUTORIAL_SHAPES
         assert sum(v.shape.num_elements() for v in variables) == 1_068_298
         assert all(v.dtype.base_dtype == tf.float32 for v in variables)
 
@@ -75,7 +62,7 @@ def test_initial_weights_follow_the_recipe() -> None:
 
 def test_initial_weights_depend_on_the_seed_alone() -> None:
     first, again, other = initial_weights(1), initial_weights(1), initial_weights(2)
-    for name in SHAPES:
+    for name in TUTORIAL_SHAPES:
         np.testing.assert_array_equal(first[name], again[name])
         if name.endswith('weights'):
             assert not np.array_equal(first[name], other[name])
@@ -180,9 +167,9 @@ def take_steps(batches: list[Batch]) -> list[dict[str, np.ndarray]]:
 
 def test_names_of_all_variables() -> None:
     (state,) = take_steps([])
-    averages = {f'{name}/ExponentialMovingAverage' for name in SHAPES}
+    averages = {f'{name}/ExponentialMovingAverage' for name in TUTORIAL_SHAPES}
     losses = {'losses/avg', 'losses/avg/biased', 'losses/avg/local_step'}
-    assert set(state) == {*SHAPES, *averages, *losses, 'global_step', 'examples_seen'}
+    assert set(state) == {*TUTORIAL_SHAPES, *averages, *losses, 'global_step', 'examples_seen'}
 
 
 def test_a_step_counts_one_update_and_its_examples() -> None:
@@ -196,7 +183,7 @@ def test_averages_are_updated_after_the_weights_with_the_ramp() -> None:
     for step in range(1, 5):
         decay = min(0.9999, (1 + step) / (10 + step))
         before, after = states[step - 1], states[step]
-        for name in SHAPES:
+        for name in TUTORIAL_SHAPES:
             average = f'{name}/ExponentialMovingAverage'
             expected = decay * before[average] + (1 - decay) * after[name]
             np.testing.assert_allclose(after[average], expected, atol=1e-6)
@@ -257,7 +244,7 @@ def test_histogram_summaries() -> None:
     layers = ['conv1', 'conv2', 'local3', 'local4', 'softmax_linear']
     assert set(first_summaries(HISTOGRAMS)) == {
         *(f'{layer}/activations' for layer in layers),
-        *(f'{name}/{kind}' for name in SHAPES for kind in ('values', 'gradients')),
+        *(f'{name}/{kind}' for name in TUTORIAL_SHAPES for kind in ('values', 'gradients')),
     }
 
 
