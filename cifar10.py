@@ -19,6 +19,7 @@ conv2/..., local3/..., local4/..., softmax_linear/..., each with its
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import tensorflow.compat.v1 as tf
@@ -36,6 +37,7 @@ from cifar10_lib.nn import layers, summaries
 from cifar10_lib.nn.layers import Network, Options, weights
 from cifar10_lib.nn.lrn import local_response_normalization
 from cifar10_lib.nn.networks import NETWORKS as OTHER_NETWORKS
+from cifar10_lib.nn.optimizers import look_ahead, take_step
 from cifar10_lib.nn.recipes import (
     BATCH_SIZE,
     INITIAL_LEARNING_RATE,
@@ -46,7 +48,7 @@ from cifar10_lib.nn.recipes import (
     WEIGHT_DECAY,
     Recipe,
 )
-from cifar10_lib.nn.schedules import create_examples_seen, create_optimizer, learning_rate
+from cifar10_lib.nn.schedules import create_examples_seen, learning_rate
 from cifar10_lib.nn.towers import (
     TOWER_NAME,
     GradientsAndVariables,
@@ -194,22 +196,33 @@ def inference(
 NETWORKS = {'tutorial': Network(inference), **OTHER_NETWORKS}
 
 
-def cross_entropy(logits: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+def cross_entropy(logits: tf.Tensor, labels: tf.Tensor, label_smoothing: float = 0.0) -> tf.Tensor:
     """Mean cross entropy of the batch.
 
     Args:
       logits: float32 [batch, num_classes].
       labels: int32 [batch], 0 to num_classes - 1.
+      label_smoothing: part of each label that all classes share alike: Szegedy et al.,
+        "Rethinking the inception architecture for computer vision", CVPR 2016, sec. 7.
 
     Returns:
       float32 [], in nats.
     """
     with tf.name_scope('cross_entropy'):
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
+        if label_smoothing:
+            # The cross entropy is linear in the labels: log of the sum, less the labelled logit.
+            labelled = tf.gather(logits, labels, batch_dims=1)
+            losses += label_smoothing * (labelled - tf.reduce_mean(logits, axis=1))
         return tf.reduce_mean(losses, name='mean')
 
 
-def loss(logits: tf.Tensor, labels: tf.Tensor, decay_factor: float = 1.0) -> tf.Tensor:
+def loss(
+    logits: tf.Tensor,
+    labels: tf.Tensor,
+    decay_factor: float = 1.0,
+    recipe: Recipe = TUTORIAL_RECIPE,
+) -> tf.Tensor:
     """Mean cross entropy of the batch plus the weight decay.
 
     Each of its terms is added to the collection 'losses', under the current name scope.
@@ -218,12 +231,15 @@ def loss(logits: tf.Tensor, labels: tf.Tensor, decay_factor: float = 1.0) -> tf.
       logits: float32 [batch, num_classes].
       labels: int32 [batch], 0 to num_classes - 1.
       decay_factor: of the weight decay; 0 leaves it out.
+      recipe: its label smoothing and weight decay are used.
 
     Returns:
       total_loss: float32 [], in nats.
     """
     with tf.name_scope('loss'):
-        terms = [cross_entropy(logits, labels)]
+        terms = [cross_entropy(logits, labels, recipe.label_smoothing)]
+        if decay_factor and recipe.total_weight_decay:
+            layers.decay_all(recipe)
         if decay_factor:
             terms += [
                 tf.multiply(weight_loss, decay_factor, name='weight_decay')
@@ -327,14 +343,33 @@ def apply_gradients(
     for gradient, variable in gradients:
         summaries.histogram(f'{variable.op.name}/values', variable)
         summaries.histogram(f'{variable.op.name}/gradients', gradient)
-    optimizer = create_optimizer(recipe, rate)
+    with tf.name_scope('epochs'):
+        epochs = tf.cast(examples_seen / num_examples_per_epoch, tf.float32)
     statistics = layers.mean_statistics()
+    # Gradient descent remembers nothing: it moves the copies as well.
+    moved_alike = copies if recipe.optimizer == 'sgd' and not recipe.lookahead_steps else ()
     with tf.name_scope('train'):
         with tf.control_dependencies([_check_finite([*gradients, *statistics], total_loss)]):
             update_loss_averages = _summarize_losses(total_loss)
-            update_statistics = layers.update_statistics(statistics)
-            update_weights = _update_weights(optimizer, gradients, copies, global_step)
-        with tf.control_dependencies([update_weights]), tf.name_scope('averages'):
+            updates = [
+                take_step(recipe, [*gradients, *moved_alike], rate, epochs, global_step),
+                *layers.update_statistics(statistics, recipe.batch_norm_decay),
+            ]
+        if recipe.lookahead_steps:
+            variables = [variable for _, variable in (*gradients, *statistics)]
+            with tf.control_dependencies(updates):
+                updates = [
+                    look_ahead(
+                        recipe,
+                        variables,
+                        global_step.read_value(),
+                        examples_seen + batch_size,
+                        num_examples_per_epoch,
+                    )
+                ]
+        if copies and not moved_alike:
+            updates = [_update_copies(gradients, copies, updates)]
+        with tf.control_dependencies(updates), tf.name_scope('averages'):
             update_averages = tf.no_op()
             if recipe.moving_average_decay:
                 # The decay ramps up as min(decay, (1 + step) / (10 + step)).
@@ -347,7 +382,6 @@ def apply_gradients(
             update_averages,
             count_examples,
             update_loss_averages,
-            *update_statistics,
             name='step',
         )
 
@@ -384,21 +418,18 @@ def _summarize_losses(total_loss: tf.Tensor) -> tf.Operation:
     return update
 
 
-def _update_weights(
-    optimizer: tf.train.Optimizer,
+def _update_copies(
     gradients: GradientsAndVariables,
     copies: GradientsAndVariables,
-    global_step: tf.Variable,
+    updates: Sequence[tf.Operation],
 ) -> tf.Operation:
-    """The step of all variables and of their copies."""
-    if type(optimizer) is tf.train.GradientDescentOptimizer or not copies:
-        return optimizer.apply_gradients([*gradients, *copies], global_step)
-    # What an optimiser remembers of a variable must be in checkpoints, and once: so the copies
-    # take the result. Their gradients are computed all the same: the all-reduce waits for them.
-    with tf.control_dependencies([gradient for gradient, _ in copies]):
-        update = optimizer.apply_gradients(gradients, global_step)
+    """Gives the other towers' copies the values of the variables, after `updates`.
+
+    What an optimiser remembers of a variable must be in checkpoints, and once: so the copies
+    take the result. Their gradients are computed all the same: the all-reduce waits for them.
+    """
     originals = itertools.cycle(variable for _, variable in gradients)
-    with tf.control_dependencies([update]):
+    with tf.control_dependencies([*updates, *(gradient for gradient, _ in copies)]):
         return tf.group(
             *(
                 copy.assign(original.read_value())

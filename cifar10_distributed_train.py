@@ -64,7 +64,7 @@ def train(settings: DistributedTrainSettings) -> None:
         logits = network.inference(images, options, training=True, position=position)
         # The weight decay counts once for all workers.
         decay_factor = worker.num_workers if worker.is_chief else 0
-        own_loss = cifar10.loss(logits, labels, decay_factor)
+        own_loss = cifar10.loss(logits, labels, decay_factor, run.settings)
         own_gradients = cifar10.compute_gradients(own_loss, settings.use_fp16)
         total_loss, gradients = worker.mean_over_workers(own_loss, own_gradients)
         train_op = cifar10.apply_gradients(
@@ -74,7 +74,7 @@ def train(settings: DistributedTrainSettings) -> None:
             examples_seen,
             run.batch_size,
             run.data.num_examples,
-            recipe=settings,
+            recipe=run.settings,
         )
 
         # Restores the newest checkpoint, saves and reports, and explains what fails.

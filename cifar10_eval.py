@@ -26,7 +26,7 @@ import time
 import tensorflow.compat.v1 as tf
 
 import cifar10
-from cifar10_input import EVAL_DATA, NUM_VIEWS, evaluation_files
+from cifar10_input import EVAL_DATA, evaluation_files
 from cifar10_lib.base import files, watch
 from cifar10_lib.base.console import image_bar, on_terminal, timestamp
 from cifar10_lib.base.errors import UserError, error_message, write_errors_named
@@ -37,6 +37,7 @@ from cifar10_lib.evaluation.evaluator import (
     Result,
     evaluation_entry,
     report_precision,
+    views_setting,
 )
 from cifar10_lib.runs import checkpoints, history, tensorboard
 from cifar10_lib.runs.checkpoints import CheckpointFolder
@@ -64,11 +65,7 @@ class EvalSettings:
         'Keep a copy of the checkpoint of the best precision so far in the folder best of '
         '--eval_dir.',
     )
-    average_views: bool = setting(
-        False,
-        'Average the probabilities over centre, corners and their mirror images: ten views, ten '
-        'times the work.',
-    )
+    views: str = views_setting()
     report: str = setting(
         None, 'Folder for a report, an HTML page, of the newest evaluation; replaced by the next.'
     )
@@ -107,8 +104,7 @@ def _add_to_history(result: Result, settings: EvalSettings) -> None:
     Raises:
       UserError: the history can't be written.
     """
-    num_views = NUM_VIEWS if settings.average_views else 1
-    entry = evaluation_entry(result, settings.eval_data, num_views)
+    entry = evaluation_entry(result, settings.eval_data, int(settings.views))
     history.replace(
         settings.eval_dir,
         entry,
@@ -127,13 +123,14 @@ class Best:
         self._checkpoint_dir = settings.checkpoint_dir
         self._directory = os.path.join(settings.eval_dir, 'best')
         self._file = os.path.join(self._directory, 'best.json')
-        names = ('eval_data', 'num_examples', 'average_views')
+        names = ('eval_data', 'num_examples', 'views')
         self._chosen_on = {name: getattr(settings, name) for name in names}
         self._precision = -1.0
         try:
             with open(self._file, encoding='utf-8') as file:
-                # An early version averaged no views.
-                kept = {'average_views': False, **json.load(file)}
+                kept = json.load(file)
+            # Earlier versions averaged ten views, or none.
+            kept.setdefault('views', '10' if kept.get('average_views') else '1')
             self._precision = float(kept['precision'])
             kept_on = {name: kept[name] for name in names}
         except FileNotFoundError:
@@ -175,7 +172,7 @@ class _Evaluation:
         if settings.report:
             report.check_folder(settings.report)
         run = RunFolder.open(settings.checkpoint_dir, settings.model)
-        self._network = cifar10.NETWORKS[run.model]
+        self._network = cifar10.NETWORKS[run.model].trained_by(run.recipe)
         self._settings = settings
         self._data = run.prepare_data(settings.data_dir, settings.dataset)
         self._watch = watch.Watch(evaluation_files(settings.eval_data, self._data.directory))
@@ -185,7 +182,7 @@ class _Evaluation:
             self._network,
             settings.num_examples,
             settings.eval_data,
-            settings.average_views,
+            int(settings.views),
             self._data.num_classes,
             run.num_held_out,
         )
@@ -208,7 +205,7 @@ class _Evaluation:
         with image_bar(self._evaluator.num_examples, show_bar) as show_scored:
             scored = self._evaluator.score(checkpoint, show_scored)
         report_precision(
-            scored.result, data.dataset, settings.eval_data, settings.average_views, self._writer
+            scored.result, data.dataset, settings.eval_data, int(settings.views), self._writer
         )
         _add_to_history(scored.result, settings)
         if self._best:
@@ -219,7 +216,7 @@ class _Evaluation:
                 scored,
                 data,
                 settings.eval_data,
-                settings.average_views,
+                int(settings.views),
                 # Read anew: training may have resumed with other settings.
                 RunFolder.open(settings.checkpoint_dir, settings.model),
                 settings.eval_dir,

@@ -36,7 +36,7 @@ from cifar10_lib.base.flags import run_script, setting
 from cifar10_lib.data.prepare import data_note
 from cifar10_lib.evaluation import analysis
 from cifar10_lib.evaluation.evaluator import Evaluator, Predictor, Restorer, picture_placeholder
-from cifar10_lib.nn.layers import Network, evaluation_options
+from cifar10_lib.nn.layers import Network
 from cifar10_lib.runs import checkpoints
 from cifar10_lib.runs.run_folder import RunFolder, model_setting
 
@@ -100,7 +100,7 @@ def save_model(checkpoint: str, names: Sequence[str], network: Network, director
     with tf.Graph().as_default(), tf.Session() as session:
         images = picture_placeholder()
         crops = evaluation_crop(images, network.view)
-        logits = network.inference(crops, evaluation_options(len(names)))
+        logits = network.evaluate(crops, len(names))
         outputs = {
             'logits': logits,
             'probabilities': tf.nn.softmax(logits),
@@ -268,7 +268,7 @@ def export(settings: ExportSettings) -> None:
     # TensorFlow's loader logs through absl that it finds no fingerprint, which it doesn't need.
     logging.set_verbosity(logging.WARNING)
     run = RunFolder.open(settings.checkpoint_dir, settings.model)
-    network = cifar10.NETWORKS[run.model]
+    network = cifar10.NETWORKS[run.model].trained_by(run.recipe)
     checkpoint = run.newest_checkpoint()
     names = run.class_names(settings.data_dir)
     try:

@@ -83,7 +83,7 @@ def train(settings: MultiGpuTrainSettings) -> None:
             options = network_options(run, summaries=tower == 0)
             logits = network.inference(images, options, training=True, position=position)
             # The weight decay counts once for all towers.
-            return cifar10.loss(logits, labels, decay_factor=0 if tower else len(devices))
+            return cifar10.loss(logits, labels, 0 if tower else len(devices), run.settings)
 
         # What is done once for all towers is done where the variables are.
         with tf.device(home):
@@ -103,7 +103,7 @@ def train(settings: MultiGpuTrainSettings) -> None:
                 examples_seen,
                 run.batch_size,
                 run.data.num_examples,
-                recipe=settings,
+                recipe=run.settings,
                 copies=copies,
             )
 

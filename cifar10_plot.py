@@ -159,7 +159,7 @@ def _open_run(settings: PlotSettings) -> RunFolder:
 
 
 def _network(run: RunFolder) -> Network:
-    return cifar10.NETWORKS[run.model]
+    return cifar10.NETWORKS[run.model].trained_by(run.recipe)
 
 
 def _evaluate(

@@ -29,7 +29,7 @@ from cifar10_lib.base.flags import arguments, run_script, setting
 from cifar10_lib.data.photos import Picture, Reader
 from cifar10_lib.data.prepare import data_note
 from cifar10_lib.evaluation import figures
-from cifar10_lib.evaluation.evaluator import BATCH_SIZE, VIEWS_NOTE, Predictor
+from cifar10_lib.evaluation.evaluator import BATCH_SIZE, Predictor, views_note, views_setting
 from cifar10_lib.runs.run_folder import RunFolder, model_setting
 
 # Number of the likeliest classes that are shown.
@@ -59,9 +59,7 @@ class PredictSettings:
         choices=('text', 'json'),
     )
     output: str = setting(None, 'Drawing to write, of each picture and its classes; .png or .svg.')
-    average_views: bool = setting(
-        False, 'Average the probabilities over centre, corners and their mirror images.'
-    )
+    views: str = views_setting()
 
 
 class Prediction(NamedTuple):
@@ -157,11 +155,12 @@ def predict(settings: PredictSettings) -> None:
     """
     _check(settings)
     run = RunFolder.open(settings.checkpoint_dir, settings.model)
-    network = cifar10.NETWORKS[run.model]
+    network = cifar10.NETWORKS[run.model].trained_by(run.recipe)
+    num_views = int(settings.views)
     checkpoint = run.newest_checkpoint()
-    predictor = Predictor(checkpoint, network, settings.average_views)
+    predictor = Predictor(checkpoint, network, num_views)
     names = run.class_names(settings.data_dir)
-    note = (VIEWS_NOTE if settings.average_views else '') + data_note(run.dataset)
+    note = views_note(num_views) + data_note(run.dataset)
     print(f'By {checkpoint}{note}', file=sys.stderr)
     unreadable: list[str] = []
     drawn = []
@@ -170,8 +169,9 @@ def predict(settings: PredictSettings) -> None:
         if settings.output:
             drawn.append(prediction)
     if drawn:
-        # The ten views cover all of a picture.
-        seen = CIFAR10_RECORD.height if settings.average_views else network.view.size
+        size, complete = network.view.size, CIFAR10_RECORD.height
+        # Six views reach a pixel further on each side, and ten to the edges.
+        seen = {1: size, 6: min(size + 2, complete), 10: complete}[num_views]
         figures.write(draw(drawn, names, f'{checkpoint}{note}', seen), settings.output)
         print(f'Wrote {settings.output}', file=sys.stderr)
     if unreadable:

@@ -34,14 +34,14 @@ def train(settings: OneDeviceTrainSettings) -> None:
         # The batch begins at this position of the stream, so that dropout derives from it.
         options = network_options(run, num_parts(settings, network))
         logits = network.inference(images, options, training=True, position=examples_seen)
-        total_loss = cifar10.loss(logits, labels)
+        total_loss = cifar10.loss(logits, labels, recipe=run.settings)
         train_op = cifar10.train(
             total_loss,
             global_step,
             examples_seen,
             run.batch_size,
             run.data.num_examples,
-            recipe=settings,
+            recipe=run.settings,
             use_fp16=settings.use_fp16,
         )
 

@@ -32,7 +32,6 @@ from benchmarks.results import published, report
 from benchmarks.results.published import MNIST, MNIST_DIR, ROWS
 from benchmarks.results.report import Result
 from benchmarks.speed.machine import cpu_line, gpu_model
-from cifar10_input import NUM_VIEWS
 from cifar10_lib.base.errors import UserError
 from cifar10_lib.base.flags import arguments, run_script, setting
 from cifar10_lib.evaluation import figures
@@ -120,7 +119,7 @@ def train_command(plan: Plan) -> list[str]:
     return script_command('cifar10_train.py', **values)
 
 
-def eval_command(plan: Plan, average_views: bool) -> list[str]:
+def eval_command(plan: Plan, num_views: int) -> list[str]:
     """`cifar10_eval.py` on the test images, once."""
     return script_command(
         'cifar10_eval.py',
@@ -129,7 +128,7 @@ def eval_command(plan: Plan, average_views: bool) -> list[str]:
         eval_dir=plan.eval_dir,
         data_dir=plan.data_dir,
         dataset=plan.options['dataset'],
-        average_views=average_views,
+        views=num_views,
     )
 
 
@@ -149,10 +148,10 @@ def measure(plan: Plan) -> Result:
             f'{plan.train_dir}: found no evaluation of step {max_steps} at the end of its history; '
             'give the command again, or move the folder away'
         )
-    several_views = published.averages_views(plan.recipe)
-    for average_views in (False, True) if several_views else (False,):
-        _run(eval_command(plan, average_views), plan.name)
-    return _collect(plan, history, NUM_VIEWS if several_views else None)
+    num_views = published.num_views(plan.recipe)
+    for count in sorted({1, num_views}):
+        _run(eval_command(plan, count), plan.name)
+    return _collect(plan, history, num_views)
 
 
 def _check_folder(plan: Plan) -> None:
@@ -186,7 +185,7 @@ def _run(command: list[str], name: str) -> None:
         raise UserError(f'{name}: {os.path.basename(command[1])} ended with exit code {code}')
 
 
-def _collect(plan: Plan, history: list[history_module.Entry], num_views: int | None) -> Result:
+def _collect(plan: Plan, history: list[history_module.Entry], num_views: int) -> Result:
     """The result that the histories of a run hold."""
     recipe = plan.recipe
     # An evaluation replaces an earlier one of its step, images and views.
@@ -204,7 +203,8 @@ def _collect(plan: Plan, history: list[history_module.Entry], num_views: int | N
         recipe=dataclasses.asdict(recipe),
         seconds=history[-1]['seconds'],
         precision=scores[1]['precision'],
-        precision_of_views=scores[num_views]['precision'] if num_views else None,
+        precision_of_views=scores[num_views]['precision'] if num_views > 1 else None,
+        num_views=num_views,
         num_test_images=scores[1]['num_examples'],
         curve=[
             [entry['examples'], entry['seconds'], entry['precision']]

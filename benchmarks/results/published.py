@@ -28,6 +28,11 @@ ROWS = {
     'tutorial': Row('about 86%', max_steps=100_000),
     'fast': Row(''),
     'best': Row(''),
+    'airbench94': Row('94.01%, six views'),
+    'airbench94_muon': Row('94.01%, six views'),
+    'airbench93': Row('93.00%, six views'),
+    'airbench95': Row('95.01%, six views'),
+    'airbench96': Row('96.03%, six views'),
     'book': Row('about 75%'),
     'logistic': Row('37%'),
     'mlp': Row('45%'),
@@ -57,6 +62,8 @@ def complete_recipe(values: Mapping[str, Any]) -> dict[str, Any]:
     return dataclasses.asdict(load_recipe(values))
 
 
-def averages_views(recipe: Recipe) -> bool:
-    """Whether training saw what averaging shows: crops from any place, and mirror images."""
-    return recipe.flip and recipe.max_shift > 0
+def num_views(recipe: Recipe) -> int:
+    """How many views of a test image to average, of those that training saw the like of."""
+    if recipe.reflect_padding:
+        return 6
+    return 10 if recipe.flip and recipe.max_shift > 0 else 1

@@ -27,7 +27,7 @@ HEADER = (
     'flags of `cifar10_train.py`',
     'published',
     'precision @ 1',
-    'averaged over ten views',
+    'averaged over views',
     'steps',
     'batch',
     'minutes',
@@ -50,12 +50,13 @@ class Result:
     precision: float
     """On all test images, after the last step."""
     precision_of_views: float | None
-    """Likewise, of probabilities averaged over ten views; None where training saw no such views."""
+    """Likewise, averaged over `num_views` of each image; None where training saw no such views."""
     num_test_images: int
     curve: list[list[float]]
     """Examples seen, seconds of training, and precision, at moments of training."""
     machine: str
     date: str
+    num_views: int = 10
 
     @property
     def name(self) -> str:
@@ -167,7 +168,7 @@ def _line(group: Sequence[Result], machines: Sequence[str]) -> tuple[str, ...]:
         f'`{" ".join(flags)}`',
         row.published or '–',
         _mean_and_range([result.precision for result in group]),
-        _mean_and_range(views) if views else '–',
+        f'{_mean_and_range(views)}, {first.num_views} views' if views else '–',
         f'{first.recipe["max_steps"]:,}',
         str(first.recipe['batch_size']),
         f'{minutes} ({machines.index(first.machine) + 1})' if len(machines) > 1 else minutes,

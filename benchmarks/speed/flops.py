@@ -13,7 +13,7 @@ from typing import NamedTuple
 import tensorflow.compat.v1 as tf
 
 import cifar10
-from cifar10_lib.nn.layers import Network, evaluation_options
+from cifar10_lib.nn.layers import Network
 
 
 class Layer(NamedTuple):
@@ -35,9 +35,8 @@ def layers(network: Network = cifar10.NETWORKS['tutorial']) -> list[Layer]:
     """The network's layers that have weights, in the order of the graph."""
     with tf.Graph().as_default() as graph:
         view = network.view
-        network.inference(
-            tf.zeros([1, view.size, view.size, view.depth]), evaluation_options(cifar10.NUM_CLASSES)
-        )
+        images = tf.zeros([1, view.size, view.size, view.depth])
+        network.evaluate(images, cifar10.NUM_CLASSES)
         products = [op for op in graph.get_operations() if op.type in ('Conv2D', 'MatMul')]
         # Not those whose matrix is a constant: the normalisation's bands.
         return [_layer(op) for op in products if op.inputs[1].op.type == 'ReadVariableOp']

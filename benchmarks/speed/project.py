@@ -22,7 +22,7 @@ from benchmarks.speed.worker import Options, Ticker
 from cifar10_input import TUTORIAL_VIEW, View
 from cifar10_lib.evaluation.evaluator import Evaluator
 from cifar10_lib.nn.layers import Network
-from cifar10_lib.nn.presets import MODEL_NAMES, PRESETS
+from cifar10_lib.nn.presets import MODEL_NAMES, NETWORK_PRESETS, PRESETS
 
 
 def constant_batch(batch_size: int, view: View = TUTORIAL_VIEW) -> tuple[tf.Tensor, tf.Tensor]:
@@ -37,7 +37,7 @@ def constant_batch(batch_size: int, view: View = TUTORIAL_VIEW) -> tuple[tf.Tens
 def build(options: Options) -> TrainingGraph:
     """The graph of `cifar10_train.py` by the network's own preset, but for the options."""
     values = {
-        **PRESETS[options.model].flags,
+        **PRESETS[NETWORK_PRESETS[options.model]].flags,
         'data_dir': options.data_dir,
         'dataset': 'auto',
         'num_held_out': 0,

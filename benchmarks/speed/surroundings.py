@@ -17,7 +17,7 @@ from benchmarks.speed.flops import forward_flops, training_flops
 from cifar10_lib.base.flags import run_script, setting
 from cifar10_lib.data import prepare
 from cifar10_lib.data.datasets import DATASETS
-from cifar10_lib.nn.presets import MODEL_NAMES, PRESETS
+from cifar10_lib.nn.presets import MODEL_NAMES, NETWORK_PRESETS, PRESETS
 from cifar10_lib.training import mixed_precision
 
 
@@ -40,7 +40,7 @@ def main(settings: SurroundingsSettings) -> None:
         'tensorflow': tf.__version__,
         'devices': [device.name for device in tf.config.list_physical_devices()],
         'multiplies_bf16': mixed_precision.multiplies_bf16(),
-        'batch_size': PRESETS[settings.model].recipe.batch_size,
+        'batch_size': PRESETS[NETWORK_PRESETS[settings.model]].recipe.batch_size,
         'training_flops': training_flops(network),
         'forward_flops': forward_flops(network),
     }

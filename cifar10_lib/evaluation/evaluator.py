@@ -10,7 +10,7 @@ import functools
 import os
 import sys
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -19,15 +19,15 @@ from cifar10_input import (
     CIFAR10_RECORD,
     NUM_CLASSES,
     NUM_VIEWS,
-    evaluation_crop,
     evaluation_range,
     evaluation_views,
     inputs,
 )
 from cifar10_lib.base.console import timestamp
 from cifar10_lib.base.errors import UserError
+from cifar10_lib.base.flags import setting
 from cifar10_lib.data.prepare import data_note
-from cifar10_lib.nn.layers import Network, evaluation_options
+from cifar10_lib.nn.layers import Network
 from cifar10_lib.nn.recipes import MOVING_AVERAGE_DECAY
 from cifar10_lib.runs import checkpoints, tensorboard
 from cifar10_lib.runs.history import Entry
@@ -36,9 +36,6 @@ from cifar10_lib.runs.run_folder import RunFolder
 # Largest number of crops that the network computes together; it changes speed and memory, not
 # the result.
 BATCH_SIZE = 250
-
-# Marks a result whose probabilities were averaged over the views.
-VIEWS_NOTE = f' [averaged over {NUM_VIEWS} views]'
 
 
 class Result(NamedTuple):
@@ -103,13 +100,46 @@ def _warn_of_raw_weights(checkpoint_dir: str) -> None:
         )
 
 
-def class_probabilities(logits: tf.Tensor, average_views: bool = False) -> tf.Tensor:
-    """float32 [images, classes] of logits [images, classes], or [views of images, classes]."""
-    probabilities = tf.nn.softmax(logits)
-    if not average_views:
-        return probabilities
-    by_image = tf.reshape(probabilities, [-1, NUM_VIEWS, logits.shape.as_list()[-1]])
-    return tf.reduce_mean(by_image, axis=1)
+def views_setting() -> Any:
+    """The flag --views of a script that scores images."""
+    return setting(
+        '1',
+        'Views of each image, whose results are averaged, at so many times the work: 1, the '
+        'centre; 6, it and shifts by a pixel; 10, it and the corners; half of them mirrored.',
+        choices=[str(count) for count in NUM_VIEWS],
+    )
+
+
+def views_note(num_views: int) -> str:
+    """Marks a result that was averaged over several views of each image."""
+    return f' [averaged over {num_views} views]' if num_views > 1 else ''
+
+
+# Of the names of summaries, by the number of views.
+_TAG_ENDINGS = {1: '', 6: '_six_views', 10: '_ten_views'}
+
+# Of the six views, in their order: those that aren't moved count twice.
+_SIX_VIEWS = (0.25, 0.125, 0.125, 0.25, 0.125, 0.125)
+
+
+def class_probabilities(logits: tf.Tensor, num_views: int = 1) -> tf.Tensor:
+    """The probabilities of each image, averaged over its views.
+
+    Over ten views probabilities are averaged, over six logits: see
+    `cifar10_input.evaluation_views` for the sources.
+
+    Args:
+      logits: float32 [images * num_views, classes].
+      num_views: one of NUM_VIEWS.
+
+    Returns:
+      float32 [images, classes].
+    """
+    by_image = tf.reshape(logits, [-1, num_views, logits.shape.as_list()[-1]])
+    if num_views == 6:
+        weights = tf.constant(_SIX_VIEWS)[:, tf.newaxis]
+        return tf.nn.softmax(tf.reduce_sum(by_image * weights, axis=1))
+    return tf.reduce_mean(tf.nn.softmax(by_image), axis=1)
 
 
 class Evaluator:
@@ -121,7 +151,7 @@ class Evaluator:
         network: Network,
         num_examples: int = 0,
         eval_data: str = 'test',
-        average_views: bool = False,
+        num_views: int = 1,
         num_classes: int = NUM_CLASSES,
         num_held_out: int = 0,
     ) -> None:
@@ -131,7 +161,7 @@ class Evaluator:
           network: of the checkpoints.
           num_examples: how many images to score; 0: all.
           eval_data: 'test', 'train_eval' or 'held_out'.
-          average_views: average the probabilities over ten views of each image.
+          num_views: of each image, one of NUM_VIEWS; the result is their average.
           num_classes: size of the network's last layer.
           num_held_out: how many of the last training images were held out of training.
 
@@ -152,15 +182,15 @@ class Evaluator:
             images, self._labels = inputs(
                 eval_data,
                 data_dir,
-                BATCH_SIZE // NUM_VIEWS if average_views else BATCH_SIZE,
+                BATCH_SIZE // num_views,
                 self.num_examples,
-                crop=evaluation_views if average_views else evaluation_crop,
+                num_views=num_views,
                 num_held_out=num_held_out,
                 view=network.view,
             )
-            logits = network.inference(images, evaluation_options(num_classes))
-            self._probabilities = class_probabilities(logits, average_views)
-            scores = self._probabilities if average_views else logits
+            logits = network.evaluate(images, num_classes)
+            self._probabilities = class_probabilities(logits, num_views)
+            scores = self._probabilities if num_views > 1 else logits
             self._hits = tf.nn.in_top_k(scores, self._labels, k=1)
             self._restorer = Restorer()
 
@@ -212,24 +242,23 @@ class Evaluator:
 class Predictor:
     """The network with the weights of one checkpoint, ready for pictures."""
 
-    def __init__(self, checkpoint: str, network: Network, average_views: bool = False) -> None:
+    def __init__(self, checkpoint: str, network: Network, num_views: int = 1) -> None:
         """
         Args:
           checkpoint: its path.
           network: of the checkpoint.
-          average_views: average the probabilities over ten views of each picture.
+          num_views: of each picture, one of NUM_VIEWS; the result is their average.
 
         Raises:
           UserError: the checkpoint can't be read, or is of another network.
         """
         num_classes = checkpoints.read_num_classes(checkpoint)
-        self._batch_size = BATCH_SIZE // NUM_VIEWS if average_views else BATCH_SIZE
+        self._batch_size = BATCH_SIZE // num_views
         with tf.Graph().as_default():
             self._pictures = picture_placeholder()
-            crop = evaluation_views if average_views else evaluation_crop
-            images = crop(self._pictures, network.view)
-            logits = network.inference(images, evaluation_options(num_classes))
-            self._probabilities = class_probabilities(logits, average_views)
+            images = evaluation_views(self._pictures, network.view, num_views)
+            logits = network.evaluate(images, num_classes)
+            self._probabilities = class_probabilities(logits, num_views)
             self._session = tf.Session()
             Restorer().restore(self._session, checkpoint)
 
@@ -251,7 +280,7 @@ def report_precision(
     result: Result,
     dataset: str | None,
     eval_data: str,
-    average_views: bool,
+    num_views: int,
     writer: tf.summary.FileWriter,
 ) -> None:
     """Prints a precision, and writes it as a summary.
@@ -260,16 +289,16 @@ def report_precision(
       result: of an evaluation.
       dataset: that was evaluated on.
       eval_data: 'test', 'train_eval' or 'held_out'.
-      average_views: whether probabilities were averaged over ten views of each image.
+      num_views: of each image that the result is the average of.
       writer: of the summary.
     """
-    note = VIEWS_NOTE if average_views else ''
+    notes = views_note(num_views) + data_note(dataset)
     print(
         f'{timestamp()}: precision @ 1 = {result.precision:.3f} '
-        f'(step {result.step}, {result.num_examples} images){note}{data_note(dataset)}',
+        f'(step {result.step}, {result.num_examples} images){notes}',
         flush=True,
     )
-    tag = f'precision/{eval_data}{"_ten_views" if average_views else ""}'
+    tag = f'precision/{eval_data}{_TAG_ENDINGS[num_views]}'
     writer.add_summary(tensorboard.scalar_value(tag, result.precision), result.step)
     writer.flush()
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import tensorflow.compat.v1 as tf
 
-from cifar10_lib.nn.layers import Network, evaluation_options
+from cifar10_lib.nn.layers import Network
 
 _HEADINGS = ('Layer', 'Output shape', 'Weights', 'Share')
 
@@ -53,7 +53,7 @@ def network_layers(network: Network, num_classes: int) -> list[Layer]:
     view = network.view
     shape = [None, view.size, view.size, view.depth]
     images = tf.placeholder(tf.float32, shape, name='images')
-    return layers(images, network.inference(images, evaluation_options(num_classes)))
+    return layers(images, network.evaluate(images, num_classes))
 
 
 def _outermost(op: tf.Operation) -> str:

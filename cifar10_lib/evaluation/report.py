@@ -18,7 +18,6 @@ import tensorflow.compat.v1 as tf
 from matplotlib.figure import Figure
 from PIL import Image
 
-from cifar10_input import NUM_VIEWS
 from cifar10_lib.base import files
 from cifar10_lib.base.errors import UserError, os_errors_named
 from cifar10_lib.base.files import regular_size
@@ -56,7 +55,8 @@ class Evaluation(NamedTuple):
     data: Prepared
     eval_data: str
     """Which images of the data: see `cifar10_input.EVAL_DATA`."""
-    average_views: bool
+    num_views: int
+    """Of each image."""
     run: RunFolder
     """Folder of the checkpoint."""
     eval_dir: str
@@ -124,7 +124,7 @@ def page(evaluation: Evaluation) -> str:
         result=result,
         interval=analysis.wilson_interval(result.num_correct, result.num_examples),
         images=analysis.EVAL_DATA_NAMES[evaluation.eval_data],
-        num_views=NUM_VIEWS if evaluation.average_views else 1,
+        num_views=evaluation.num_views,
         note=data_note(evaluation.data.dataset).strip(' []'),
         written=f'{datetime.datetime.now():%Y-%m-%d %H:%M}',
         settings=[

@@ -7,6 +7,9 @@ variables go by the layer's name: conv1/weights, conv1/biases, ...
 from __future__ import annotations
 
 import dataclasses
+import fnmatch
+import functools
+import math
 import zlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -15,17 +18,15 @@ import tensorflow.compat.v1 as tf
 
 from cifar10_input import NUM_CLASSES, TUTORIAL_VIEW, View, get_batch_size, random_numbers
 from cifar10_lib.nn import summaries
-from cifar10_lib.nn.recipes import WEIGHT_DECAY, Recipe
+from cifar10_lib.nn.recipes import NETWORKS_OWN, TUTORIAL_RECIPE, WEIGHT_DECAY, Recipe
 
 # Collection of (statistic of a batch, variable that averages it) pairs, of all towers.
 BATCH_STATISTICS = 'batch_statistics'
 
-# Of batch normalisation: decay of the moving statistics, and what is added to a variance. Both
-# are Keras's.
-STATISTICS_DECAY = 0.99
-_EPSILON = 0.001
-
 Activation = Callable[[tf.Tensor], tf.Tensor]
+
+# The first values of a variable, of its shape and a seed int64 [2].
+Initializer = Callable[[Sequence[int], tf.Tensor], tf.Tensor]
 
 # Paddings of a convolution.
 SAME, VALID = 'SAME', 'VALID'
@@ -49,6 +50,17 @@ class Options:
     """Dropout rate of the inputs of the hidden dense layers, besides the network's own dropout."""
     summaries: bool = True
     """Summarise the activations."""
+    num_filters: tuple[int, ...] = ()
+    """Of the blocks of `airbench`; empty: its own."""
+    block_depth: int = 2
+    """Convolutions in a block of `airbench`."""
+    batch_norm_epsilon: float = TUTORIAL_RECIPE.batch_norm_epsilon
+    """What batch normalisation adds to a variance."""
+    gradient_factors: tuple[tuple[str, float], ...] = ()
+    """(Pattern of a name, factor) pairs: see `Recipe.gradient_scales`."""
+    first_images: Callable[[], tf.Tensor] | None = None
+    """Gives training images float32 [images, size, size, depth], scaled and undistorted, for first
+    values that derive from the data; None: there are none."""
     num_parts: int = 1
     """Parts of the batch that the forward pass is computed in: see `in_parts`."""
 
@@ -61,16 +73,17 @@ class Options:
 def training_options(recipe: Recipe, **options: Any) -> Options:
     """The options of a network that is trained by `recipe`; `options` are the others by name."""
     return Options(
-        weight_decay=recipe.weight_decay,
-        conv_weight_decay=recipe.conv_weight_decay,
-        dropout=recipe.dropout,
-        **options,
+        **{
+            'weight_decay': recipe.weight_decay,
+            'conv_weight_decay': recipe.conv_weight_decay,
+            'dropout': recipe.dropout,
+            'num_filters': recipe.filter_counts(),
+            'block_depth': recipe.block_depth,
+            'batch_norm_epsilon': recipe.batch_norm_epsilon,
+            'gradient_factors': recipe.gradient_factors(),
+            **options,
+        }
     )
-
-
-def evaluation_options(num_classes: int) -> Options:
-    """The options of a network that isn't trained."""
-    return Options(num_classes, weight_decay=0.0, summaries=False)
 
 
 class Network(NamedTuple):
@@ -82,6 +95,43 @@ class Network(NamedTuple):
     """The part of an image that it sees."""
     normalizes_batches: bool = False
     """Whether splitting a batch into parts changes the result."""
+    recipe: Recipe = TUTORIAL_RECIPE
+    """That it is trained by."""
+
+    def trained_by(self, recipe: Recipe) -> Network:
+        """The network as a recipe has it."""
+        view = self.view
+        if recipe.scaling != NETWORKS_OWN:
+            view = dataclasses.replace(view, scaling=recipe.scaling)
+        return self._replace(view=view, recipe=recipe)
+
+    def evaluate(self, images: tf.Tensor, num_classes: int) -> tf.Tensor:
+        """The logits float32 [batch, num_classes] of a network that isn't trained."""
+        options = training_options(
+            self.recipe,
+            num_classes=num_classes,
+            weight_decay=0.0,
+            conv_weight_decay=0.0,
+            summaries=False,
+        )
+        return self.inference(images, options)
+
+
+def network(forward: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
+    """Gives a network the arguments, defaults and result of `cifar10.inference`."""
+
+    @functools.wraps(forward)
+    def inference(
+        images: tf.Tensor,
+        options: Options = Options(),  # noqa: B008 (it is frozen)
+        training: bool = False,
+        position: Any = 0,
+    ) -> tf.Tensor:
+        if options.num_parts > 1:
+            return in_parts(inference, images, options, training, position)
+        return forward(tf.cast(images, options.dtype), options, training, position)
+
+    return inference
 
 
 def in_parts(
@@ -123,7 +173,11 @@ def in_parts(
 
 
 def weights(
-    shape: Sequence[int], stddev: float | None, options: Options, weight_decay: float = 0.0
+    shape: Sequence[int],
+    stddev: float | None,
+    options: Options,
+    weight_decay: float = 0.0,
+    initializer: Initializer | None = None,
 ) -> tf.Tensor:
     """The current scope's float32 variable `weights`, in the type of the computation.
 
@@ -138,12 +192,15 @@ def weights(
       options: of the network.
       weight_decay: weight_decay * l2_loss(weights) is added to
         tf.GraphKeys.REGULARIZATION_LOSSES, once for all parts and towers that share them.
+      initializer: of the initial values, in place of those of `stddev`.
     """
     scope = tf.get_variable_scope()
     seed = tf.constant([options.seed, zlib.crc32(f'{scope.name}/weights'.encode())], tf.int64)
 
     def initialize(shape, dtype=tf.float32, partition_info=None):
         del partition_info
+        if initializer is not None:
+            return initializer(shape, seed)
         if stddev is not None:
             return tf.random.stateless_truncated_normal(shape, seed, stddev=stddev, dtype=dtype)
         *field, num_inputs, num_outputs = shape
@@ -157,7 +214,7 @@ def weights(
         # which may read the weights before or after their update.
         weight_loss = tf.multiply(tf.nn.l2_loss(variable), weight_decay, name='weight_loss')
         tf.add_to_collection(tf.GraphKeys.REGULARIZATION_LOSSES, weight_loss)
-    return tf.cast(variable, options.dtype)
+    return tf.cast(_with_scaled_gradient(variable, 'weights', options), options.dtype)
 
 
 def biases(size: int, value: float, options: Options) -> tf.Tensor:
@@ -166,7 +223,26 @@ def biases(size: int, value: float, options: Options) -> tf.Tensor:
     In the type of the computation.
     """
     variable = tf.get_variable('biases', [size], initializer=tf.constant_initializer(value))
-    return tf.cast(variable, options.dtype)
+    return tf.cast(_with_scaled_gradient(variable, 'biases', options), options.dtype)
+
+
+def _with_scaled_gradient(variable: tf.Variable, kind: str, options: Options) -> tf.Tensor:
+    """The variable, whose gradient takes the factor that the options have for its name."""
+    name = f'{tf.get_variable_scope().name}/{kind}'
+    for pattern, factor in options.gradient_factors:
+        if fnmatch.fnmatchcase(name, pattern):
+            return scale_gradient(variable, factor)
+    return variable
+
+
+def scale_gradient(values: tf.Tensor, factor: float) -> tf.Tensor:
+    """`values` as they are; their gradient is multiplied by `factor`."""
+
+    @tf.custom_gradient
+    def scaled(values: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+        return tf.identity(values), lambda gradient: gradient * factor
+
+    return scaled(tf.convert_to_tensor(values))
 
 
 # ------------------------------------------------------------------------ layers
@@ -206,13 +282,37 @@ def convolution(
     return result
 
 
-def max_pool(name: str, images: tf.Tensor, side: int = 2, padding: str = VALID) -> tf.Tensor:
-    """Maximum over squares, with stride 2.
+def max_pool(
+    name: str, images: tf.Tensor, side: int = 2, padding: str = VALID, stride: int = 2
+) -> tf.Tensor:
+    """Maximum over squares.
 
-    VALID halves height and width, rounding down where squares have a side of 2; SAME does
-    so rounding up, for any side.
+    With the stride of 2, VALID halves height and width, rounding down where squares have a side
+    of 2; SAME does so rounding up, for any side.
     """
-    return tf.nn.max_pool(images, ksize=side, strides=2, padding=padding, name=name)
+    return tf.nn.max_pool(images, ksize=side, strides=stride, padding=padding, name=name)
+
+
+def gelu(name: str, values: tf.Tensor) -> tf.Tensor:
+    """x Phi(x), with Phi the standard normal distribution's cumulative function.
+
+    Hendrycks and Gimpel, "Gaussian error linear units", 2016. The gradient Phi(x) + x phi(x) is
+    written out, in half the operations that differentiating the error function takes.
+    """
+
+    @tf.custom_gradient
+    def function(x: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+        # In the order of these operations TensorFlow Lite finds its own GELU.
+        twice_below = tf.math.erf(x * (1 / math.sqrt(2))) + 1.0
+
+        def gradient(upstream: tf.Tensor) -> tf.Tensor:
+            density = tf.exp(-0.5 * tf.square(x)) * (1 / math.sqrt(2 * math.pi))
+            return upstream * (0.5 * twice_below + x * density)
+
+        return 0.5 * x * twice_below, gradient
+
+    with tf.name_scope(name):
+        return function(values)
 
 
 def dense(
@@ -252,6 +352,22 @@ def logits(values: tf.Tensor, options: Options, stddev: float | None = None) -> 
     return tf.cast(last, tf.float32)
 
 
+def decay_all(recipe: Recipe) -> None:
+    """Adds the recipe's total weight decay to tf.GraphKeys.REGULARIZATION_LOSSES.
+
+    Muon, which scales the convolutions' filters to a norm of its own, leaves them out.
+    """
+    variables = [
+        variable
+        for variable in tf.trainable_variables()
+        if recipe.optimizer != 'muon' or variable.shape.rank != 4
+    ]
+    with tf.name_scope('total'):
+        squares = tf.add_n([tf.nn.l2_loss(variable) for variable in variables])
+        weight_loss = tf.multiply(squares, recipe.total_weight_decay, name='weight_loss')
+    tf.add_to_collection(tf.GraphKeys.REGULARIZATION_LOSSES, weight_loss)
+
+
 def dropout(
     name: str, values: tf.Tensor, rate: float, options: Options, training: bool, position: Any
 ) -> tf.Tensor:
@@ -288,8 +404,10 @@ def dropout(
         return values * kept * (1.0 / (1.0 - rate))
 
 
-def batch_normalization(name: str, images: tf.Tensor, training: bool) -> tf.Tensor:
-    """Normalises each channel, then scales and shifts it.
+def batch_normalization(
+    name: str, images: tf.Tensor, training: bool, options: Options, scale: bool = True
+) -> tf.Tensor:
+    """Normalises each channel, then scales it, if asked to, and shifts it.
 
     Ioffe and Szegedy, "Batch normalization", ICML 2015: in training by mean and variance over
     the batch, of which each tower has its own; in evaluation by the moving averages of both,
@@ -300,14 +418,19 @@ def batch_normalization(name: str, images: tf.Tensor, training: bool) -> tf.Tens
       name: of the layer.
       images: [batch, height, width, depth].
       training: normalise by the statistics of the batch.
+      options: of the network.
+      scale: have a trained scale for each channel.
 
     Returns:
       Of the shape and type of `images`.
     """
     with tf.variable_scope(name):
         shape = [images.shape.as_list()[-1]]
-        scale = tf.get_variable('scale', shape, initializer=tf.ones_initializer())
+        scales = tf.ones(shape)
+        if scale:
+            scales = tf.get_variable('scale', shape, initializer=tf.ones_initializer())
         shift = tf.get_variable('shift', shape, initializer=tf.zeros_initializer())
+        shift = _with_scaled_gradient(shift, 'shift', options)
         moving = [
             tf.get_variable(
                 f'moving_{kind}',
@@ -323,7 +446,12 @@ def batch_normalization(name: str, images: tf.Tensor, training: bool) -> tf.Tens
         ]
         statistics = {} if training else dict(zip(('mean', 'variance'), moving, strict=True))
         normalized, *batch_statistics = tf.nn.fused_batch_norm(
-            images, scale, shift, epsilon=_EPSILON, is_training=training, **statistics
+            images,
+            scales,
+            shift,
+            epsilon=options.batch_norm_epsilon,
+            is_training=training,
+            **statistics,
         )
     if training:
         for value, variable in zip(batch_statistics, moving, strict=True):
@@ -353,10 +481,12 @@ def set_mean_statistics(statistics: Sequence[tuple[tf.Tensor, tf.Variable]]) -> 
     tf.get_collection_ref(BATCH_STATISTICS)[:] = list(statistics)
 
 
-def update_statistics(statistics: Sequence[tuple[tf.Tensor, tf.Variable]]) -> list[tf.Operation]:
+def update_statistics(
+    statistics: Sequence[tuple[tf.Tensor, tf.Variable]], decay: float
+) -> list[tf.Operation]:
     """Operations that move the moving statistics towards those of the batch."""
     return [
-        variable.assign_sub((1.0 - STATISTICS_DECAY) * (variable.read_value() - value)).op
+        variable.assign_sub((1.0 - decay) * (variable.read_value() - value)).op
         for value, variable in statistics
     ]
 

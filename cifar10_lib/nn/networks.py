@@ -6,13 +6,13 @@ is the preset of its name. To add one, write its function, and add a line to NET
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
 from typing import Any
 
 import tensorflow.compat.v1 as tf
 
 from cifar10_input import View
+from cifar10_lib.nn.airbench import VIEW as AIRBENCH_VIEW
+from cifar10_lib.nn.airbench import airbench
 from cifar10_lib.nn.layers import (
     SAME,
     VALID,
@@ -23,9 +23,9 @@ from cifar10_lib.nn.layers import (
     convolution,
     dense,
     dropout,
-    in_parts,
     logits,
     max_pool,
+    network,
 )
 from cifar10_lib.nn.lrn import local_response_normalization
 
@@ -34,23 +34,6 @@ _WHOLE = View(size=32, scaling='unit')
 
 # One channel of MNIST's 28 x 28 pixels, which records have in the middle of 32 x 32.
 _DIGIT = View(size=28, depth=1, scaling='unit')
-
-
-def _network(forward: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
-    """Gives a network the arguments, defaults and result of `cifar10.inference`."""
-
-    @functools.wraps(forward)
-    def inference(
-        images: tf.Tensor,
-        options: Options = Options(),  # noqa: B008 (it is frozen)
-        training: bool = False,
-        position: Any = 0,
-    ) -> tf.Tensor:
-        if options.num_parts > 1:
-            return in_parts(inference, images, options, training, position)
-        return forward(tf.cast(images, options.dtype), options, training, position)
-
-    return inference
 
 
 def _hidden(
@@ -68,13 +51,13 @@ def _hidden(
     return dense(name, kept, size, options, activation, stddev, weight_decay=options.weight_decay)
 
 
-@_network
+@network
 def logistic(images: tf.Tensor, options: Options, training: bool, position: Any) -> tf.Tensor:
     """Multinomial logistic regression: 30,730 weights."""
     return logits(images, options)
 
 
-@_network
+@network
 def mlp(images: tf.Tensor, options: Options, training: bool, position: Any) -> tf.Tensor:
     """A multilayer perceptron of two hidden layers of 128 sigmoids: 411,146 weights."""
     hidden1 = _hidden('hidden1', images, 128, options, training, position, tf.sigmoid)
@@ -82,7 +65,7 @@ def mlp(images: tf.Tensor, options: Options, training: bool, position: Any) -> t
     return logits(hidden2, options)
 
 
-@_network
+@network
 def small_cnn(images: tf.Tensor, options: Options, training: bool, position: Any) -> tf.Tensor:
     """Two convolutions without padding, each pooled: 42,442 weights."""
     conv1 = convolution('conv1', images, 32, 3, options, VALID)
@@ -92,7 +75,7 @@ def small_cnn(images: tf.Tensor, options: Options, training: bool, position: Any
     return logits(pool2, options)
 
 
-@_network
+@network
 def dropout_cnn(images: tf.Tensor, options: Options, training: bool, position: Any) -> tf.Tensor:
     """One convolution, pooled, and a hidden layer, each with dropout: 4,200,842 weights."""
     conv1 = convolution('conv1', images, 32, 3, options)
@@ -103,7 +86,7 @@ def dropout_cnn(images: tf.Tensor, options: Options, training: bool, position: A
     return logits(dropout2, options)
 
 
-@_network
+@network
 def deep_cnn(images: tf.Tensor, options: Options, training: bool, position: Any) -> tf.Tensor:
     """Two pairs of convolutions, of 32 and of 64 filters, with dropout: 1,676,842 weights.
 
@@ -122,7 +105,7 @@ def deep_cnn(images: tf.Tensor, options: Options, training: bool, position: Any)
     return logits(dropout3, options)
 
 
-@_network
+@network
 def batch_norm_cnn(images: tf.Tensor, options: Options, training: bool, position: Any) -> tf.Tensor:
     """Three pairs of convolutions of 3 x 3 and 1 x 1, normalised: 642,090 weights.
 
@@ -135,14 +118,14 @@ def batch_norm_cnn(images: tf.Tensor, options: Options, training: bool, position
         features = convolution(f'conv{first}', features, num_filters, 3, options)
         features = convolution(f'conv{second}', features, num_filters, 1, options)
         features = max_pool(f'pool{block + 1}', features)
-        features = batch_normalization(f'norm{block + 1}', features, training)
+        features = batch_normalization(f'norm{block + 1}', features, training, options)
         features = dropout(f'dropout{block + 1}', features, 0.25, options, training, position)
     hidden1 = _hidden('hidden1', features, 256, options, training, position)
     dropout4 = dropout('dropout4', hidden1, 0.5, options, training, position)
     return logits(dropout4, options)
 
 
-@_network
+@network
 def mnist_cnn(images: tf.Tensor, options: Options, training: bool, position: Any) -> tf.Tensor:
     """One linear convolution of 28 filters and a hidden layer: 607,394 weights.
 
@@ -155,7 +138,7 @@ def mnist_cnn(images: tf.Tensor, options: Options, training: bool, position: Any
     return logits(dropout1, options)
 
 
-@_network
+@network
 def mnist_deep(images: tf.Tensor, options: Options, training: bool, position: Any) -> tf.Tensor:
     """Pairs of convolutions, of 5 x 5 and of 3 x 3, with dropout: 887,530 weights.
 
@@ -174,7 +157,7 @@ def mnist_deep(images: tf.Tensor, options: Options, training: bool, position: An
     return logits(dropout3, options)
 
 
-@_network
+@network
 def book(images: tf.Tensor, options: Options, training: bool, position: Any) -> tf.Tensor:
     """The tutorial's network as a book has it: 1,068,298 weights.
 
@@ -202,6 +185,7 @@ NETWORKS = {
     'dropout_cnn': Network(dropout_cnn, _WHOLE),
     'deep_cnn': Network(deep_cnn, _WHOLE),
     'batch_norm_cnn': Network(batch_norm_cnn, _WHOLE, normalizes_batches=True),
+    'airbench': Network(airbench, AIRBENCH_VIEW, normalizes_batches=True),
     'mnist_cnn': Network(mnist_cnn, _DIGIT),
     'mnist_deep': Network(mnist_deep, _DIGIT),
 }

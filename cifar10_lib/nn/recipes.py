@@ -6,9 +6,11 @@ Every value of a recipe is a flag of the trainers. Plain data, without TensorFlo
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
+from cifar10_lib.base.errors import UserError
 from cifar10_lib.base.flags import setting
 
 # The tutorial's constants.
@@ -22,8 +24,17 @@ WEIGHT_DECAY = 0.004
 # As far as a 24 x 24 crop of 32 x 32 can lie from the centre.
 _LARGEST_SHIFT = 4
 
-OPTIMIZERS = ('sgd', 'momentum', 'nesterov', 'adam', 'rmsprop')
-_ENDING_SCHEDULES = ('linear', 'cosine', 'one_cycle')
+# Leaves a choice to the network.
+NETWORKS_OWN = 'network'
+
+# Of `gradient_scales`.
+NO_SCALES = 'none'
+
+# The network's own, or one of `cifar10_input.SCALINGS`.
+SCALINGS = (NETWORKS_OWN, 'standardized', 'unit', 'channels')
+
+OPTIMIZERS = ('sgd', 'momentum', 'nesterov', 'adam', 'rmsprop', 'keras_rmsprop', 'muon')
+_ENDING_SCHEDULES = ('linear', 'cosine', 'one_cycle', 'triangle')
 SCHEDULES = ('staircase', 'exponential', 'inverse', *_ENDING_SCHEDULES)
 
 
@@ -35,15 +46,46 @@ class Recipe:
     max_steps: int = setting(
         1_000_000, 'Value of global_step at which training ends, earlier runs included.', at_least=1
     )
+    epochs: float = setting(
+        0.0,
+        'Epochs after which training ends, in place of --max_steps, and with it a schedule that '
+        'has an end; 0: --max_steps says.',
+        at_least=0,
+    )
+    num_filters: str = setting(
+        NETWORKS_OWN,
+        "Filters of each block of the network airbench, as '64,128,128'; network: its own.",
+    )
+    block_depth: int = setting(
+        2,
+        'Convolutions in a block of the network airbench; of 3, what the last adds is residual.',
+        at_least=2,
+        at_most=3,
+    )
+    scaling: str = setting(
+        NETWORKS_OWN,
+        "Scaling of pixels: network, the network's own; standardized, each image to mean 0 and "
+        "variance 1; unit, 0 to 1; channels, by CIFAR-10's mean and standard deviation of each.",
+        choices=SCALINGS,
+    )
     batch_size: int = setting(BATCH_SIZE, 'Images in a batch (of one tower).', at_least=1)
     optimizer: str = setting(
         'sgd',
         'The optimiser: sgd, gradient descent; momentum or nesterov, with (Nesterov) momentum; '
-        'adam; or rmsprop.',
+        'adam; rmsprop; keras_rmsprop, as Keras has it; or muon, nesterov but for convolutions.',
         choices=OPTIMIZERS,
     )
     momentum: float = setting(
-        0.9, 'Momentum of the optimisers momentum and nesterov.', at_least=0.0, at_most=1.0
+        0.9, 'Momentum of momentum, nesterov and muon.', at_least=0.0, at_most=1.0
+    )
+    muon_learning_rate: float = setting(
+        0.24,
+        "Muon's largest learning rate for convolutions.",
+        at_least=0.0,
+        at_most=3e38,
+    )
+    muon_momentum: float = setting(
+        0.6, "Muon's momentum for convolutions.", at_least=0.0, at_most=1.0
     )
     learning_rate: float = setting(
         INITIAL_LEARNING_RATE,
@@ -55,8 +97,18 @@ class Recipe:
         'staircase',
         'Schedule of the learning rate: staircase or exponential, by --decay_factor every '
         '--decay_epochs; inverse, to a half, a third, ... after so many; linear or cosine, to 0 '
-        'after --decay_epochs; one_cycle, up and down in --decay_epochs.',
+        'after --decay_epochs; one_cycle, up and down in --decay_epochs; triangle, the same in two '
+        'straight lines.',
         choices=SCHEDULES,
+    )
+    triangle_start: float = setting(
+        0.2, 'Where the triangle begins, as a part of the largest rate.', at_least=0, at_most=1
+    )
+    triangle_peak: float = setting(
+        0.23, 'Where its peak is, as a part of --decay_epochs.', at_least=0.001, at_most=0.999
+    )
+    triangle_end: float = setting(
+        0.07, 'Where it ends, as a part of the largest rate.', at_least=0, at_most=1
     )
     decay_epochs: float = setting(
         NUM_EPOCHS_PER_DECAY, 'Epochs of the schedule: see --schedule.', at_least=0.001
@@ -100,6 +152,43 @@ class Recipe:
         WEIGHT_DECAY, 'L2 weight decay of the hidden dense layers.', at_least=0.0
     )
     conv_weight_decay: float = setting(0.0, 'L2 weight decay of the convolutions.', at_least=0.0)
+    total_weight_decay: float = setting(
+        0.0,
+        'L2 weight decay of all that is trained, biases and shifts as well, besides the other two.',
+        at_least=0.0,
+    )
+    gradient_scales: str = setting(
+        NO_SCALES,
+        "Factors of the cross entropy's gradient by name of a variable, as "
+        "'*/shift=64,softmax_linear/*=2'; the first that matches counts.",
+    )
+    label_smoothing: float = setting(
+        0.0, 'Part of each label that all classes share alike.', at_least=0.0, at_most=1.0
+    )
+    batch_norm_decay: float = setting(
+        0.99,
+        'Decay of the moving statistics of batch normalisation.',
+        at_least=0.0,
+        at_most=1.0,
+    )
+    batch_norm_epsilon: float = setting(
+        0.001, 'What batch normalisation adds to a variance.', at_least=1e-12, at_most=1
+    )
+    lookahead_steps: int = setting(
+        0, 'Steps between updates of the slow weights of lookahead; 0: no lookahead.', at_least=0
+    )
+    lookahead_decay: float = setting(
+        0.95,
+        'Of the slow weights, for each step between; it grows from 0 by the cube of the part of '
+        '--decay_epochs that is over.',
+        at_least=0.0,
+        at_most=1.0,
+    )
+    whitening_bias_epochs: float = setting(
+        0.0,
+        'Epochs in which the biases of the whitening layer of airbench are trained; 0: in all.',
+        at_least=0,
+    )
     dropout: float = setting(
         0.0,
         'Dropout rate of the inputs of the hidden dense layers, besides the dropout of the '
@@ -113,7 +202,17 @@ class Recipe:
         at_least=0,
         at_most=_LARGEST_SHIFT,
     )
+    reflect_padding: int = setting(
+        0,
+        'Pixels by which training images are enlarged on each side, mirrored at the edge, before '
+        'they are cropped.',
+        at_least=0,
+        at_most=31,
+    )
     flip: bool = setting(True, 'Mirror half of the training images left to right.')
+    alternating_flip: bool = setting(
+        False, 'Mirror each training image in every other epoch, in place of --flip.'
+    )
     max_brightness: float = setting(
         63.0,
         'Largest change of the brightness of training images, whose pixels are 0 to 255.',
@@ -141,6 +240,55 @@ class Recipe:
         at_least=0,
         at_most=1,
     )
+    cutout: int = setting(
+        0,
+        'Side in pixels of a square at a random place of training images that is set to 0.',
+        at_least=0,
+        at_most=24,
+    )
+
+    def filter_counts(self) -> tuple[int, ...]:
+        """The numbers of `num_filters`; none where the network has its own.
+
+        Raises:
+          UserError: it has something else.
+        """
+        if self.num_filters == NETWORKS_OWN:
+            return ()
+        numbers = _split(self.num_filters, 'num_filters', "numbers, as '64,256,256'", int)
+        if any(number < 1 for number in numbers):
+            raise UserError(f'--num_filters={self.num_filters}: expected numbers of 1 or more')
+        return numbers
+
+    def gradient_factors(self) -> tuple[tuple[str, float], ...]:
+        """The (pattern of a name, factor) pairs of `gradient_scales`.
+
+        Raises:
+          UserError: it has something else.
+        """
+
+        def pair(text: str) -> tuple[str, float]:
+            pattern, _, factor = text.rpartition('=')
+            if not (pattern and math.isfinite(float(factor))):
+                raise ValueError
+            return pattern, float(factor)
+
+        if self.gradient_scales == NO_SCALES:
+            return ()
+        return _split(
+            self.gradient_scales, 'gradient_scales', "names and factors, as '*/shift=64'", pair
+        )
+
+
+_T = TypeVar('_T')
+
+
+def _split(text: str, flag: str, expected: str, parse: Callable[[str], _T]) -> tuple[_T, ...]:
+    """The parts of a text that are divided by commas, parsed."""
+    try:
+        return tuple(parse(part.strip()) for part in text.split(','))
+    except ValueError as error:
+        raise UserError(f'--{flag}={text}: expected {expected}') from error
 
 
 TUTORIAL_RECIPE = Recipe()
@@ -150,6 +298,27 @@ def load_recipe(stored: Mapping[str, Any]) -> Recipe:
     """The recipe in a run's settings.json; of values that it lacks, the tutorial's."""
     known = {field.name for field in dataclasses.fields(Recipe)}
     return Recipe(**{name: value for name, value in stored.items() if name in known})
+
+
+RecipeT = TypeVar('RecipeT', bound=Recipe)
+
+
+def in_steps(recipe: RecipeT, num_examples_per_epoch: int, batch_size: int) -> RecipeT:
+    """The recipe with its `epochs` as `max_steps`, and as the length of a schedule with an end.
+
+    Args:
+      recipe: any.
+      num_examples_per_epoch: size of the training set.
+      batch_size: number of examples in a step, all towers and workers together.
+    """
+    if not recipe.epochs:
+        return recipe
+    ends = recipe.schedule in _ENDING_SCHEDULES
+    return dataclasses.replace(
+        recipe,
+        max_steps=max(math.ceil(recipe.epochs * num_examples_per_epoch / batch_size), 1),
+        decay_epochs=recipe.epochs if ends else recipe.decay_epochs,
+    )
 
 
 def examples_per_decay(recipe: Recipe, num_examples_per_epoch: int) -> int:

@@ -1,4 +1,4 @@
-"""Learning-rate schedules and optimisers of a recipe."""
+"""Learning-rate schedules of a recipe, and its distortions."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def learning_rate(
       float32 [], 0 to recipe.learning_rate.
     """
     length = examples_per_decay(recipe, num_examples_per_epoch)
-    fraction = _FRACTIONS[recipe.schedule](examples_seen, length, recipe.decay_factor)
+    fraction = _FRACTIONS[recipe.schedule](examples_seen, length, recipe)
     if recipe.warmup_epochs:
         warmup_length = max(int(recipe.warmup_epochs * num_examples_per_epoch), 1)
         fraction *= _part(examples_seen, warmup_length)
@@ -118,70 +118,63 @@ def _part(examples: tf.Tensor, total: int) -> tf.Tensor:
     return tf.minimum(_times(examples, total), 1.0)
 
 
-def _staircase(examples: tf.Tensor, length: int, factor: float) -> tf.Tensor:
+def _staircase(examples: tf.Tensor, length: int, recipe: Recipe) -> tf.Tensor:
     # In integers: tf.train.exponential_decay divides in float32, whose 24 bits are
     # fewer than 350 epochs of examples need.
-    return factor ** tf.cast(examples // length, tf.float32)
+    return recipe.decay_factor ** tf.cast(examples // length, tf.float32)
 
 
-def _exponential(examples: tf.Tensor, length: int, factor: float) -> tf.Tensor:
-    return factor ** _times(examples, length)
+def _exponential(examples: tf.Tensor, length: int, recipe: Recipe) -> tf.Tensor:
+    return recipe.decay_factor ** _times(examples, length)
 
 
-def _inverse(examples: tf.Tensor, length: int, factor: float) -> tf.Tensor:
+def _inverse(examples: tf.Tensor, length: int, recipe: Recipe) -> tf.Tensor:
     """As Keras's `decay` has it, which is then 1 / (number of steps in decay_epochs)."""
-    del factor
+    del recipe
     return 1.0 / (1.0 + _times(examples, length))
 
 
-def _linear(examples: tf.Tensor, length: int, factor: float) -> tf.Tensor:
-    del factor
+def _linear(examples: tf.Tensor, length: int, recipe: Recipe) -> tf.Tensor:
+    del recipe
     return 1.0 - _part(examples, length)
 
 
-def _cosine(examples: tf.Tensor, length: int, factor: float) -> tf.Tensor:
+def _cosine(examples: tf.Tensor, length: int, recipe: Recipe) -> tf.Tensor:
     """Loshchilov and Hutter, "SGDR", ICLR 2017, equation 5, without restarts."""
-    del factor
+    del recipe
     return 0.5 * (1.0 + tf.cos(math.pi * _part(examples, length)))
 
 
-def _one_cycle(examples: tf.Tensor, length: int, factor: float) -> tf.Tensor:
-    del factor
-    part = _part(examples, length)
-    pieces = []
-    for (start, low), (end, high) in itertools.pairwise(_ONE_CYCLE):
-        pieces.append(low + (high - low) * (part - start) / (end - start))
-    up, down, last = pieces
-    return tf.where_v2(
-        part < _ONE_CYCLE[1][0], up, tf.where_v2(part < _ONE_CYCLE[2][0], down, last)
-    )
+def _one_cycle(examples: tf.Tensor, length: int, recipe: Recipe) -> tf.Tensor:
+    del recipe
+    return _in_lines(_part(examples, length), _ONE_CYCLE)
 
 
-_FRACTIONS: dict[str, Callable[[tf.Tensor, int, float], tf.Tensor]] = {
+def _triangle(examples: tf.Tensor, length: int, recipe: Recipe) -> tf.Tensor:
+    start, peak, end = recipe.triangle_start, recipe.triangle_peak, recipe.triangle_end
+    return _in_lines(_part(examples, length), ((0.0, start), (peak, 1.0), (1.0, end)))
+
+
+def _in_lines(part: tf.Tensor, corners: Sequence[tuple[float, float]]) -> tf.Tensor:
+    """float32 [], the value at `part` of straight lines between (place, value) corners."""
+    *pieces, value = [
+        low + (high - low) * (part - start) / (end - start)
+        for (start, low), (end, high) in itertools.pairwise(corners)
+    ]
+    for (end, _), piece in zip(corners[-2:0:-1], reversed(pieces), strict=True):
+        value = tf.where_v2(part < end, piece, value)
+    return value
+
+
+_FRACTIONS: dict[str, Callable[[tf.Tensor, int, Recipe], tf.Tensor]] = {
     'staircase': _staircase,
     'exponential': _exponential,
     'inverse': _inverse,
     'linear': _linear,
     'cosine': _cosine,
     'one_cycle': _one_cycle,
+    'triangle': _triangle,
 }
-
-
-def create_optimizer(recipe: Recipe, learning_rate: tf.Tensor) -> tf.train.Optimizer:
-    """The recipe's optimiser with a learning rate float32 [].
-
-    Adam's further values are those of Kingma and Ba, "Adam", ICLR 2015, algorithm 1; RMSprop's
-    are Keras's, a decay of 0.9 and an epsilon of 1e-7, which is added under the root.
-    """
-    if recipe.optimizer == 'sgd':
-        return tf.train.GradientDescentOptimizer(learning_rate)
-    if recipe.optimizer == 'adam':
-        return tf.train.AdamOptimizer(learning_rate)
-    if recipe.optimizer == 'rmsprop':
-        return tf.train.RMSPropOptimizer(learning_rate, decay=0.9, epsilon=1e-7)
-    return tf.train.MomentumOptimizer(
-        learning_rate, recipe.momentum, use_nesterov=recipe.optimizer == 'nesterov'
-    )
 
 
 def distortions(recipe: Recipe) -> Distortions:

@@ -20,6 +20,7 @@ import tensorflow.compat.v1 as tf
 from cifar10_input import NUM_CLASSES
 from cifar10_lib.base.errors import UserError, error_message
 from cifar10_lib.base.files import matching, replace_text, sync
+from cifar10_lib.nn.optimizers import LOOKAHEAD_SUFFIX
 from cifar10_lib.nn.recipes import BATCH_SIZE
 
 # Begins the names of every checkpoint's files, and is followed by the step.
@@ -98,13 +99,13 @@ def read_step(checkpoint: str) -> int:
 
 
 def read_num_classes(checkpoint: str) -> int:
-    """Size of the checkpoint's last layer; ten, as in CIFAR-10, without softmax_linear/biases.
+    """Size of the checkpoint's last layer; ten, as in CIFAR-10, without softmax_linear/weights.
 
     Raises:
       UserError: the checkpoint can't be read.
     """
     shapes = open_checkpoint(checkpoint).get_variable_to_shape_map()
-    return (shapes.get('softmax_linear/biases') or [NUM_CLASSES])[0]
+    return (shapes.get('softmax_linear/weights') or [NUM_CLASSES])[-1]
 
 
 def find_start(folder: CheckpointFolder) -> Start:
@@ -137,9 +138,9 @@ def weights_by_name() -> dict[str, tf.Variable]:
 def initialize_from(checkpoint: str) -> None:
     """Makes the checkpoint's values the initial values of the current graph's variables.
 
-    The counters are left as they are: `find_start` has read them. A missing average starts
-    from its weights; any other missing state, such as the loss averages, from its ordinary
-    initial value.
+    The counters are left as they are: `find_start` has read them. Missing averages, and missing
+    slow weights of lookahead, start from the weights; any other missing state, such as the loss
+    averages, from its ordinary initial value.
 
     Raises:
       UserError: weights are missing or have another shape; names them all.
@@ -150,7 +151,7 @@ def initialize_from(checkpoint: str) -> None:
     for variable in tf.global_variables():
         name = variable.op.name
         if not reader.has_tensor(name):
-            name = name.removesuffix(AVERAGE_SUFFIX)
+            name = name.removesuffix(AVERAGE_SUFFIX).removesuffix(LOOKAHEAD_SUFFIX)
         if name not in counters and reader.has_tensor(name):
             tf.train.init_from_checkpoint(checkpoint, {name: variable})
 

@@ -16,7 +16,7 @@ from cifar10_lib.base.errors import UserError
 from cifar10_lib.data import prepare, record_files
 from cifar10_lib.data.datasets import CIFAR10_DIRECTORY, DATA_DIR, DATASETS
 from cifar10_lib.data.record_files import CIFAR10_CLASS_NAMES, CLASS_NAMES_FILE
-from cifar10_lib.nn.presets import MODEL_NAMES, PRESETS
+from cifar10_lib.nn.presets import MODEL_NAMES, NETWORK_PRESETS, PRESETS
 from cifar10_lib.nn.recipes import TUTORIAL_RECIPE, Recipe
 from cifar10_lib.runs.checkpoints import CheckpointFolder, read_num_classes
 
@@ -86,7 +86,7 @@ class RunFolder:
             raise UserError(
                 f'--model={model}: the checkpoints in {path} are of the network {recipe.model}'
             )
-        return cls(path, settings, recipe, **{'preset': recipe.model, **known})
+        return cls(path, settings, recipe, **{'preset': NETWORK_PRESETS[recipe.model], **known})
 
     @property
     def model(self) -> str:

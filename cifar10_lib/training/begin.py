@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import os
 import shutil
 import sys
@@ -13,7 +14,7 @@ from typing import Any, NamedTuple
 import tensorflow
 import tensorflow.compat.v1 as tf
 
-from cifar10_input import NUM_CLASSES, count_examples, distorted_inputs, train_files
+from cifar10_input import NUM_CLASSES, count_examples, distorted_inputs, inputs, train_files
 from cifar10_lib.base import files, flags, locks
 from cifar10_lib.base.errors import UserError, write_errors_named
 from cifar10_lib.base.watch import Watch
@@ -21,7 +22,8 @@ from cifar10_lib.data import prepare
 from cifar10_lib.data.prepare import data_note
 from cifar10_lib.nn import summaries
 from cifar10_lib.nn.layers import Network, Options, training_options
-from cifar10_lib.nn.recipes import last_step
+from cifar10_lib.nn.presets import NETWORK_PRESETS
+from cifar10_lib.nn.recipes import in_steps, last_step
 from cifar10_lib.nn.schedules import distortions
 from cifar10_lib.runs import checkpoints, history, run_folder
 from cifar10_lib.runs.checkpoints import CheckpointFolder
@@ -49,6 +51,10 @@ _KEPT = {
     'preset': 'is trained by the preset',
     'num_held_out': 'was trained with',
 }
+
+
+# Training images from which a network's first values may derive.
+_NUM_FIRST_IMAGES = 5000
 
 
 class Run(NamedTuple):
@@ -101,6 +107,8 @@ def begin(
     settings = dataclasses.replace(settings, dataset=prepared.dataset)
     _check_plateau(settings, worker)
     data = _training_data(settings, prepared, batch_size)
+    settings = in_steps(settings, data.num_examples, batch_size)
+    network = network.trained_by(settings)
     print(f'Settings: {flags.describe(settings)}')
     print(f'Data: {_describe(settings, data)}{data_note(prepared.dataset)}')
     _warn_of_steps_beyond_schedule(settings, data, batch_size)
@@ -138,7 +146,7 @@ def _prepare_data(settings: TrainSettings, earlier: RunFolder) -> prepare.Prepar
     requested = {
         'dataset': None if settings.dataset == 'auto' else settings.dataset,
         'model': settings.model,
-        'preset': settings.preset or settings.model,
+        'preset': settings.preset or NETWORK_PRESETS[settings.model],
         'num_held_out': settings.num_held_out,
     }
     for name, description in _KEPT.items() if earlier.settings else ():
@@ -289,11 +297,19 @@ def network_options(run: Run, num_parts: int = 1, summaries: bool = True) -> Opt
     return training_options(
         run.settings,
         num_classes=run.data.num_classes,
+        first_images=functools.partial(_first_images, run),
         seed=run.settings.seed,
         use_fp16=run.settings.use_fp16,
         num_parts=num_parts,
         summaries=summaries,
     )
+
+
+def _first_images(run: Run) -> tf.Tensor:
+    """The first training images, float32 [images, size, size, depth], undistorted."""
+    count = min(_NUM_FIRST_IMAGES, run.data.num_examples)
+    images, _ = inputs('train_eval', run.data.directory, count, view=run.network.view)
+    return tf.ensure_shape(images, [count, *images.shape.as_list()[1:]])
 
 
 def num_parts(settings: OneDeviceTrainSettings, network: Network) -> int:

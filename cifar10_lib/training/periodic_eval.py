@@ -85,9 +85,7 @@ class PeriodicEvaluation:
         if line:
             line.show_precision(result.precision)
         writer = tf.summary.FileWriterCache.get(settings.train_dir)
-        report_precision(
-            result, settings.dataset, settings.eval_data, average_views=False, writer=writer
-        )
+        report_precision(result, settings.dataset, settings.eval_data, num_views=1, writer=writer)
         self._history.add(
             {
                 'step': result.step,

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from cifar10_lib.base.flags import LARGEST_SEED, setting
 from cifar10_lib.data.datasets import DATA_DIR, DATA_URL, DATASET_HELP, DATASETS
-from cifar10_lib.nn.presets import MODEL_NAMES, PRESETS
+from cifar10_lib.nn.presets import MODEL_NAMES, NETWORK_PRESETS, PRESETS
 from cifar10_lib.nn.recipes import TUTORIAL_RECIPE, Recipe
 
 # Steps between histogram summaries, by default. On 2 CPU cores one set of them costs
@@ -115,7 +115,7 @@ class TrainSettings(Recipe, RunSettings):
             stored = RunFolder.open(self.train_dir).settings
             more = {key: stored[key] for key in ('preset', 'model') if stored.get(key)}
             name = more.get('preset') or more.get('model', name)
-        return {**PRESETS[name].flags, **more}
+        return {**PRESETS[NETWORK_PRESETS.get(name, name)].flags, **more}
 
 
 @dataclasses.dataclass(frozen=True)

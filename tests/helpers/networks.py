@@ -21,7 +21,7 @@ TUTORIAL_SHAPES = {
     'softmax_linear/biases': [10],
 }
 
-# Of the layers with biases, in their order.
+# Of the layers in their order, biases included, without normalisations.
 WEIGHTS = {
     'book': [4_864, 102_464, 885_120, 73_920, 1_930],
     'logistic': [30_730],
@@ -30,6 +30,7 @@ WEIGHTS = {
     'dropout_cnn': [896, 4_194_816, 5_130],
     'deep_cnn': [896, 9_248, 18_496, 36_928, 1_606_144, 5_130],
     'batch_norm_cnn': [896, 1_056, 18_496, 4_160, 73_856, 16_512, 524_544, 2_570],
+    'airbench': [24, 13_824, 36_864, 147_456, 589_824, 589_824, 589_824, 2_560],
     'mnist_cnn': [280, 605_824, 1_290],
     'mnist_deep': [832, 25_632, 18_496, 36_928, 803_072, 2_570],
 }

@@ -55,7 +55,7 @@ def test_the_best_is_kept_alone(trained: Path, capsys: pytest.CaptureFixture[str
     offer(trained, {1: 5, 2: 7, 3: 7})
     step, why = kept(trained)
     assert step == 2
-    chosen_on = {'eval_data': 'test', 'num_examples': 10, 'average_views': False}
+    chosen_on = {'eval_data': 'test', 'num_examples': 10, 'views': '1'}
     assert why == {**chosen_on, 'precision': 0.7, 'step': 2}
     best = trained.with_name('eval') / 'best'
     assert f'Best so far: kept as {best}/model.ckpt-2' in capsys.readouterr().out
@@ -92,7 +92,7 @@ def test_the_same_evaluation_is_noted_once(trained: Path) -> None:
     (trained.with_name('eval')).mkdir()
     for correct, num_examples, more in (
         (5, 10, {}),
-        (5, 10, {'average_views': True}),
+        (5, 10, {'views': '10'}),
         (5, 20, {}),
         (5, 10, {'eval_data': 'train_eval'}),
         (6, 10, {}),

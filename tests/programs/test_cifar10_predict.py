@@ -41,24 +41,24 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
     return save_network(tmp_path_factory.mktemp('trained'))
 
 
-@pytest.mark.parametrize('average_views', [False, True])
+@pytest.mark.parametrize('num_views', [1, 6, 10])
 def test_pictures_of_records_are_predicted_as_evaluation_does(
     checkpoint: str,
     records: Path,
     tmp_path: Path,
-    average_views: bool,
+    num_views: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # So that the 25 pictures are read in three parts.
     monkeypatch.setattr(cifar10_predict, 'BATCH_SIZE', 10)
-    evaluator = Evaluator(str(records), NETWORK, 25, average_views=average_views)
+    evaluator = Evaluator(str(records), NETWORK, 25, num_views=num_views)
     expected, _ = evaluator.probabilities(checkpoint)
     assert np.ptp(expected, axis=0).max() > 0.1
 
     unreadable: list[str] = []
     paths = save_pictures(tmp_path, records / 'test_batch.bin')
     asked = [*paths[:7], 'missing.png', *paths[7:], paths[0]]
-    predictor = Predictor(checkpoint, NETWORK, average_views)
+    predictor = Predictor(checkpoint, NETWORK, num_views)
     found = list(cifar10_predict.predictions(predictor, asked, unreadable))
     assert [prediction.path for prediction in found] == [*paths, paths[0]]
     assert unreadable == ['missing.png']
@@ -74,7 +74,7 @@ def test_views_are_ten_pictures_averaged(checkpoint: str, records: Path) -> None
     shifted = [np.roll(image, shift, axis=(0, 1)) for shift in shifts]
     views = np.stack([*shifted, *(view[:, ::-1] for view in shifted)])
     of_views = Predictor(checkpoint, NETWORK).probabilities(views)
-    averaged = Predictor(checkpoint, NETWORK, average_views=True).probabilities(image[np.newaxis])
+    averaged = Predictor(checkpoint, NETWORK, num_views=10).probabilities(image[np.newaxis])
     assert np.abs(of_views - of_views[0]).max() > 0.01
     np.testing.assert_allclose(averaged[0], of_views.mean(axis=0), atol=1e-6)
 
@@ -88,9 +88,9 @@ def test_eval_averages_views(
         data_dir=str(records),
         num_examples=25,
         run_once=True,
-        average_views=True,
+        views='10',
     )
-    evaluator = Evaluator(str(records), NETWORK, 25, average_views=True)
+    evaluator = Evaluator(str(records), NETWORK, 25, num_views=10)
     probabilities, labels = evaluator.probabilities(checkpoint)
     precision = (probabilities.argmax(axis=1) == labels).mean()
     cifar10_eval.evaluate(settings)

@@ -25,8 +25,7 @@ from cifar10_lib.base import flags
 from cifar10_lib.base.errors import UserError
 from cifar10_lib.evaluation import layer_table
 from cifar10_lib.evaluation.evaluator import Predictor
-from cifar10_lib.nn.layers import evaluation_options
-from cifar10_lib.nn.presets import MODEL_NAMES, PRESETS
+from cifar10_lib.nn.presets import MODEL_NAMES, NETWORK_PRESETS, PRESETS
 from cifar10_lib.runs import history, run_folder
 from cifar10_lib.runs.run_folder import RunFolder
 from cifar10_lib.training.begin import begin, num_parts
@@ -76,7 +75,7 @@ def parsed(monkeypatch: pytest.MonkeyPatch, options: list[str]) -> OneDeviceTrai
 
 def test_every_network_has_its_flag_and_its_preset() -> None:
     assert set(NETWORKS) == set(MODEL_NAMES)
-    assert all(PRESETS[name].recipe.model == name for name in NETWORKS)
+    assert all(PRESETS[NETWORK_PRESETS[name]].recipe.model == name for name in NETWORKS)
 
 
 @pytest.mark.parametrize(
@@ -274,7 +273,7 @@ def test_a_checkpoint_of_another_network_is_one_error(synthetic_data: Path, tmp_
 
 def test_settings_of_an_unknown_network_are_one_error(tmp_path: Path) -> None:
     (tmp_path / 'settings.json').write_text('{"model": "other"}')
-    pattern = r"settings\.json: found the model 'other'; expected one of tutorial, book"
+    pattern = r"settings\.json: found the model 'other'; expected one of tutorial, airbench"
     with pytest.raises(UserError, match=pattern):
         RunFolder.open(str(tmp_path))
 
@@ -306,7 +305,7 @@ def by_hand(trained: OneDeviceTrainSettings, images: np.ndarray) -> np.ndarray:
     side = slice(margin, 32 - margin)
     seen = images[:, side, side, : model.view.depth].astype(np.float32) / 255
     with tf.Graph().as_default(), tf.Session() as session:
-        probabilities = tf.nn.softmax(model.inference(tf.constant(seen), evaluation_options(10)))
+        probabilities = tf.nn.softmax(model.evaluate(tf.constant(seen), 10))
         session.run([v.assign(values[v.op.name]) for v in tf.global_variables()])
         return session.run(probabilities)
 
@@ -383,7 +382,7 @@ def test_every_network_becomes_a_lite_model(name: str, tmp_path: Path) -> None:
     model = NETWORKS[name]
     with tf.Graph().as_default(), tf.Session() as session:
         view = model.view
-        model.inference(tf.zeros([1, view.size, view.size, view.depth]), evaluation_options(10))
+        model.evaluate(tf.zeros([1, view.size, view.size, view.depth]), 10)
         session.run(tf.global_variables_initializer())
         checkpoint = tf.train.Saver().save(session, str(tmp_path / 'model.ckpt'), global_step=1)
     (tmp_path / 'settings.json').write_text(

@@ -295,6 +295,82 @@ def test_only_flip_mirrors_half_of_the_images(flip: bool, low: int, high: int) -
     assert low <= mirrored.sum() <= high
 
 
+PLAIN: dict[str, Any] = {'flip': False, 'max_brightness': 0.0, 'max_contrast': 0.0}
+WHOLE = View(size=32, scaling='unit')
+
+
+def test_reflect_padding_is_numpys() -> None:
+    """Every offset of the crop in the enlarged image comes about, and no other."""
+    image = np.random.default_rng(2).integers(0, 256, [32, 32, 3], dtype=np.uint8)
+    padded = np.pad(image, [(2, 2), (2, 2), (0, 0)], mode='reflect') / 255
+    crops = {
+        padded[top : top + 32, left : left + 32].astype(np.float32).tobytes(): (top, left)
+        for top in range(5)
+        for left in range(5)
+    }
+    distortions = Distortions(reflect_padding=2, **PLAIN)
+    with tf.Graph().as_default():
+        batch = tf.constant(np.broadcast_to(image, [400, 32, 32, 3]))
+        distorted = cifar10_input.distort_at(batch, 0, tf.constant(0, tf.int64), distortions, WHOLE)
+        with tf.Session() as session:
+            found = np.round(session.run(distorted) * 255) / 255
+    places = [crops[values.astype(np.float32).tobytes()] for values in found]
+    assert set(places) == set(crops.values())
+
+
+def test_alternating_flip_mirrors_each_image_in_every_other_epoch(records: Path) -> None:
+    distortions = Distortions(alternating_flip=True, **{**PLAIN, 'flip': True})
+    options: dict[str, Any] = {'distortions': distortions, 'view': WHOLE, 'seed': 5}
+    images, _ = first_batches(records, 3, 60, **options)
+    epochs = [np.round(epoch * 255).astype(np.uint8) for epoch in np.split(images, 3)]
+    originals: dict[bytes, int] = {}
+    for file in cifar10_input.train_files(str(records)):
+        for record in np.fromfile(file, np.uint8).reshape(-1, 3073):
+            image = record[1:].reshape(3, 32, 32).transpose(1, 2, 0)
+            originals[image.tobytes()] = len(originals)
+            originals[image[:, ::-1].tobytes()] = originals[image.tobytes()] + 1
+    places = [{originals[image.tobytes()] for image in epoch} for epoch in epochs]
+    first, second, third = ({place // 2: place % 2 for place in epoch} for epoch in places)
+    assert first.keys() == second.keys() and len(first) == 60
+    assert all(second[image] == 1 - mirrored for image, mirrored in first.items())
+    assert third == first
+    assert 15 <= sum(first.values()) <= 45
+    other, _ = first_batches(records, 1, 60, **{**options, 'seed': 6})
+    mirrored = {originals[np.round(image * 255).astype(np.uint8).tobytes()] for image in other}
+    assert mirrored != places[0]
+    # Also where an epoch ends within the batch.
+    resumed, _ = first_batches(records, 1, 20, start=50, **options)
+    np.testing.assert_array_equal(resumed, images[50:70])
+
+
+def test_cutout_blanks_one_square_inside_the_crop() -> None:
+    distortions = Distortions(max_shift=0, cutout=12, **PLAIN)
+    numbers = np.random.default_rng(3).random([500, 8]).astype(np.float32)
+    images = np.full([500, 32, 32, 3], 255, np.uint8)
+    (found,) = evaluate(
+        lambda: [
+            cifar10_input.distort(
+                tf.constant(images), tf.constant(numbers), distortions, View(scaling='unit')
+            )
+        ]
+    )
+    for image, row in zip(found, numbers, strict=True):
+        # 13 places of a square of 12 in 24.
+        top, left = (int(place * 13) for place in row[5:7])
+        expected = np.ones([24, 24, 3])
+        expected[top : top + 12, left : left + 12] = 0
+        np.testing.assert_array_equal(image, expected)
+    assert {int(place * 13) for place in numbers[:, 5]} == set(range(13))
+
+
+def test_scaling_by_channels_is_by_cifar10s_mean_and_deviation() -> None:
+    images = np.random.default_rng(4).integers(0, 256, [3, 32, 32, 3], dtype=np.uint8)
+    view = View(size=32, scaling='channels')
+    found = evaluate(lambda: cifar10_input.evaluation_crop(tf.constant(images), view))
+    expected = (images / 255 - [0.4914, 0.4822, 0.4465]) / [0.2470, 0.2435, 0.2616]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
 def test_no_brightness_and_no_contrast_leave_the_evaluation_crop() -> None:
     images = np.random.default_rng(7).integers(0, 256, [20, 32, 32, 3], dtype=np.uint8)
     numbers = np.random.default_rng(8).random([20, 8]).astype(np.float32)
@@ -391,6 +467,20 @@ def test_a_view_of_unit_scale_is_the_centre_of_the_first_channels(size: int, dep
         np.testing.assert_allclose(found, centre, atol=1e-7)
     corner = images[:, -size:, -size:, :depth] / 255
     np.testing.assert_allclose(views[4::10], corner, atol=1e-7)
+
+
+@pytest.mark.parametrize('size', [32, 24])
+def test_six_views_are_the_centre_and_shifts_by_a_pixel(size: int) -> None:
+    view = View(size, scaling='unit')
+    images = np.random.default_rng(12).integers(0, 256, [4, 32, 32, 3], dtype=np.uint8)
+    found = evaluate(lambda: cifar10_input.evaluation_views(tf.constant(images), view, 6))
+    padded = np.pad(images, [(0, 0), (1, 1), (1, 1), (0, 0)], mode='reflect') / 255
+    margin = (32 - size) // 2
+    for i, shift in enumerate((1, 0, 2)):
+        first = margin + shift
+        expected = padded[:, first : first + size, first : first + size]
+        np.testing.assert_allclose(found[i::6], expected, atol=1e-6)
+        np.testing.assert_allclose(found[i + 3 :: 6], expected[:, :, ::-1], atol=1e-6)
 
 
 def test_inputs_take_a_view(records: Path) -> None:

@@ -88,7 +88,7 @@ UPDATE = [
     'examples_seen',
     'run.batch_size',
     'run.data.num_examples',
-    'recipe=settings',
+    'recipe=run.settings',
 ]
 SKELETON = [
     ('begin', ['settings', 'network']),

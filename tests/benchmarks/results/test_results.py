@@ -91,8 +91,10 @@ def test_what_a_preset_asks_for_stays() -> None:
 
 
 def test_views_are_averaged_where_training_saw_such() -> None:
-    averaged = {name for name, preset in PRESETS.items() if published.averages_views(preset.recipe)}
-    assert averaged == {'tutorial', 'fast', 'best'}
+    counts = {name: published.num_views(preset.recipe) for name, preset in PRESETS.items()}
+    assert {name for name, count in counts.items() if count == 10} == {'tutorial', 'fast', 'best'}
+    by_six = {name for name, count in counts.items() if count == 6}
+    assert by_six == {name for name in PRESETS if PRESETS[name].recipe.model == 'airbench'}
 
 
 @pytest.fixture
@@ -220,12 +222,12 @@ def test_a_script_ends_well_before_the_one_that_runs_it(
     [
         (
             {'presets': ('large_cnn',)},
-            "preset 'large_cnn': expected one of tutorial, fast, best, book",
+            "preset 'large_cnn': expected one of tutorial, fast, best, airbench94",
         ),
         ({'presets': ('mlp',), 'seeds': '1,x'}, "--seeds=1,x: found 'x'; expected whole numbers"),
         ({'seeds': 'y'}, "--seeds=y: found 'y'; expected whole numbers"),
         ({'output': 'picture.gif'}, r'--output=picture\.gif: expected a name that ends in'),
-        ({}, '--results_dir=.*: found no results; name presets to run: tutorial, fast, best, book'),
+        ({}, '--results_dir=.*: found no results; name presets to run: tutorial, fast'),
     ],
 )
 def test_wrong_flags_are_one_clear_error(
@@ -321,7 +323,7 @@ def test_the_table_has_a_line_for_each_command() -> None:
     header, _, fast, small, bf16, mnist = table_cells(table)
     assert header == list(report.HEADER)
     steps = f'{PRESETS["fast"].recipe.max_steps:,}'
-    assert fast == ['`--preset=fast`', '–', '0.700', '0.880', steps, '128', '1.5', '0']
+    assert fast == ['`--preset=fast`', '–', '0.700', '0.880, 10 views', steps, '128', '1.5', '0']
     assert small[:3] == ['`--preset=small_cnn`', '70%', '0.710 (0.700 to 0.720)']
     assert small[3:] == ['–', '15,625', '32', '2.0', '0, 1, 2']
     assert bf16[0] == '`--preset=small_cnn --use_bf16`' and bf16[-1] == '0'
@@ -346,10 +348,10 @@ def test_the_figure_has_a_panel_for_each_data_set_and_a_line_for_each_run() -> N
 
 
 def test_the_figure_shows_all_presets_each_in_its_way() -> None:
-    runs = [with_changes(preset=n, use_bf16=bf16) for n in NAMES for bf16 in (False, True)]
+    runs = [with_changes(preset=n) for n in NAMES]
     (axes,) = report.draw(runs).axes
     named = [line for line in axes.lines if not str(line.get_label()).startswith('_')]
-    assert len(named) == 2 * len(NAMES)
+    assert len(named) == len(NAMES)
     assert len({(line.get_color(), line.get_linestyle()) for line in named}) == len(named)
 
 

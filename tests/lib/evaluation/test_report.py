@@ -144,7 +144,7 @@ def evaluation(written: Written, **changes: Any) -> report.Evaluation:
         data=Prepared(written.settings.data_dir, 'own', tuple(NAMES)),
         eval_data='test',
         run=RunFolder.open(written.settings.checkpoint_dir),
-        average_views=False,
+        num_views=1,
         eval_dir=written.settings.eval_dir,
         network=cifar10.NETWORKS['tutorial'],
     )._replace(**changes)
@@ -232,7 +232,7 @@ def of_many_classes(written: Written, tmp_path_factory: pytest.TempPathFactory) 
             'synthetic',
             tuple(f'class {label} of a rather long name' for label in range(60)),
         ),
-        average_views=True,
+        num_views=10,
         eval_dir=str(folder),
     )
     (folder / 'run' / 'settings.json').unlink()

@@ -73,7 +73,7 @@ def normalized(
     values: np.ndarray, training: bool, prepare: Callable[[], Any] | None = None
 ) -> np.ndarray:
     with tf.Graph().as_default():
-        result = layers.batch_normalization('norm', tf.constant(values), training)
+        result = layers.batch_normalization('norm', tf.constant(values), training, Options())
         with initialized_session() as session:
             if prepare:
                 session.run(prepare())
@@ -108,7 +108,7 @@ def steps_of_normalisation(
     """Moving statistics before and after a step, and the batch that it was taken with."""
 
     def tower_loss(images: tf.Tensor, labels: tf.Tensor, position: Any, tower: int) -> tf.Tensor:
-        scaled = layers.batch_normalization('norm', images, training=True)
+        scaled = layers.batch_normalization('norm', images, True, Options())
         return cifar10.cross_entropy(layers.logits(scaled, Options(summaries=False)), labels)
 
     images = np.random.default_rng(4).normal(3, 2, [8, 4, 4, 2]).astype(np.float32)

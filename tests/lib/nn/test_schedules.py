@@ -8,6 +8,7 @@ import tensorflow.compat.v1 as tf
 
 from cifar10_input import NUM_EXAMPLES_PER_EPOCH_FOR_TRAIN
 from cifar10_lib.nn import schedules
+from cifar10_lib.nn.optimizers import create_optimizer
 from cifar10_lib.nn.presets import PRESETS
 from cifar10_lib.nn.recipes import SCHEDULES, Recipe, last_step
 
@@ -38,10 +39,19 @@ def test_the_tutorials_rate_is_a_staircase_over_examples() -> None:
         ('linear', [0.2, 0.15, 0.1, 0.05, 0, 0]),
         ('cosine', [0.2, 0.1 + 0.1 / 2**0.5, 0.1, 0.1 - 0.1 / 2**0.5, 0, 0]),
         ('one_cycle', [0.02, 0.12, 0.18, 0.08, 0.0002, 0.0002]),
+        ('triangle', [0.15, 0.2, 0.15, 0.1, 0.05, 0.05]),
     ],
 )
 def test_rates_of_a_schedule_of_twelve_epochs(schedule: str, expected: list[float]) -> None:
-    recipe = Recipe(schedule=schedule, learning_rate=0.2, decay_epochs=12, decay_factor=0.5)
+    recipe = Recipe(
+        schedule=schedule,
+        learning_rate=0.2,
+        decay_epochs=12,
+        decay_factor=0.5,
+        triangle_start=0.75,
+        triangle_peak=0.25,
+        triangle_end=0.25,
+    )
     found = rates(recipe, [0, 3, 6, 9, 12, 24])
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-8)
 
@@ -56,14 +66,17 @@ def test_a_schedule_never_exceeds_its_rate(schedule: str) -> None:
 @pytest.mark.parametrize('schedule', SCHEDULES)
 def test_some_schedules_come_to_an_end(schedule: str) -> None:
     recipe = Recipe(schedule=schedule, decay_epochs=12.0)
-    ends = schedule in ('linear', 'cosine', 'one_cycle')
+    ends = schedule in ('linear', 'cosine', 'one_cycle', 'triangle')
     last = last_step(recipe, num_examples_per_epoch=100, batch_size=7)
     # 1,200 examples are 171 batches and 3 examples.
     assert last == (172 if ends else None)
 
 
-@pytest.mark.parametrize('name', ['fast', 'best', 'batch_norm_cnn'])
-def test_a_rate_that_falls_to_0_does_so_at_the_presets_last_step(name: str) -> None:
+@pytest.mark.parametrize(
+    'name',
+    ['fast', 'best', 'airbench94', 'airbench93', 'airbench95', 'airbench96', 'airbench94_muon'],
+)
+def test_a_schedule_with_an_end_has_it_at_the_presets_last_step(name: str) -> None:
     recipe = PRESETS[name].recipe
     last = last_step(recipe, NUM_EXAMPLES_PER_EPOCH_FOR_TRAIN, recipe.batch_size)
     assert last == recipe.max_steps
@@ -79,7 +92,7 @@ def descend(recipe: Recipe, gradients: list[float]) -> list[float]:
     with tf.Graph().as_default(), tf.Session() as session:
         weight = tf.get_variable('weight', initializer=tf.constant(1.0))
         gradient = tf.placeholder(tf.float32, [])
-        optimizer = schedules.create_optimizer(recipe, tf.constant(0.5))
+        optimizer = create_optimizer(recipe, tf.constant(0.5))
         step = optimizer.apply_gradients([(gradient, weight)])
         session.run(tf.global_variables_initializer())
         values = []

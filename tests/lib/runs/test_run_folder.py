@@ -62,7 +62,7 @@ def test_a_run_without_a_preset_is_one_of_its_networks(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ('name', 'value', 'message'),
     [
-        ('model', 'other', "'other'; expected one of tutorial, book"),
+        ('model', 'other', "'other'; expected one of tutorial, airbench"),
         ('preset', 5, '5; expected one of tutorial, fast'),
         ('dataset', 'mnist', "'mnist'; expected one of cifar10, synthetic, own"),
         ('optimizer', ['sgd'], "['sgd']; expected one of sgd, momentum"),
