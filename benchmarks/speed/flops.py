@@ -24,6 +24,8 @@ class Layer(NamedTuple):
     """Positions of the output times channels."""
     inputs_per_output: int
     """Inputs, each with a weight, that one output adds up."""
+    trainable: bool = True
+    """Whether its weights are trained."""
 
     @property
     def multiply_adds(self) -> int:
@@ -49,6 +51,7 @@ def _layer(product: tf.Operation) -> Layer:
         variable.rpartition('/')[0],
         product.outputs[0].shape.num_elements(),
         weights[:-1].num_elements(),
+        variable in {trained.op.name for trained in tf.trainable_variables()},
     )
 
 
@@ -62,7 +65,11 @@ def training_flops(network: Network = cifar10.NETWORKS['tutorial']) -> int:
 
     Each layer takes three products of the same number of multiply-adds: the forward
     pass, the gradient for its weights, and the gradient for its inputs. The first
-    layer's inputs are the images, whose gradient nobody needs.
+    layer's inputs are the images, whose gradient nobody needs, and its weights may not
+    be trained; all other layers are taken to be.
     """
-    first, *others = (layer.multiply_adds for layer in layers(network))
-    return 2 * (2 * first + 3 * sum(others))
+    first, *others = layers(network)
+    first_products = 2 if first.trainable else 1
+    return 2 * (
+        first_products * first.multiply_adds + 3 * sum(layer.multiply_adds for layer in others)
+    )
