@@ -40,9 +40,6 @@ from cifar10_lib.runs import history as history_module
 from cifar10_lib.runs.run_folder import RunFolder
 from cifar10_lib.training.settings import TrainSettings
 
-# Points of a curve, where the preset itself does not ask for evaluations.
-NUM_POINTS = 20
-
 
 @dataclasses.dataclass(frozen=True)
 class ResultsSettings:
@@ -54,6 +51,11 @@ class ResultsSettings:
     data_dir: str = setting('cifar10_data', 'Folder of CIFAR-10, filled if it is empty.')
     mnist_dir: str = setting(
         MNIST_DIR, 'Folder of MNIST, as cifar10_data.py convert mnist writes it.'
+    )
+    num_points: int = setting(
+        20,
+        'Points of the curve, each an evaluation, where the preset itself does not ask for them.',
+        at_least=1,
     )
     results_dir: str = setting('cifar10_results', 'Folder of training runs and their results.')
     output: str = setting('cifar10_results.png', 'The figure to write: .png or .svg.')
@@ -93,7 +95,7 @@ class Plan(NamedTuple):
         return {
             'seed': self.seed,
             'use_bf16': self.settings.use_bf16,
-            'eval_every': -(-self.recipe.max_steps // NUM_POINTS),
+            'eval_every': -(-self.recipe.max_steps // self.settings.num_points),
             'dataset': 'own' if self.is_mnist else 'cifar10',
             **published.run_options(self.preset),
         }

@@ -9,12 +9,12 @@ the first variant within the same round. The ceiling is a large float32 matrix
 product, in turns like the others, divided by the network's floating-point operations
 for an example (`flops.py`).
 
-Where the processor multiplies bfloat16, training with --use_bf16 is one more variant,
-to which float32's ceiling does not apply. The peers are written for the tutorial's
-network: with another --model this project is measured alone.
+Where the processor multiplies bfloat16, training with it is one more variant, whose
+share of the ceiling is still that of float32's. The peers are written for the presets
+`tutorial` and `airbench94`: with another --preset this project is measured alone.
 
 PyTorch is measured where it is installed: pip install -r benchmarks/requirements.txt,
-or --torch_python for an environment of its own.
+or --torch_python for an environment of its own; compiled, where there is a C++ compiler.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import json
+import shutil
 import signal
 import sys
 import tempfile
@@ -32,13 +33,12 @@ from benchmarks.flags import parse_names
 from benchmarks.processes import child_environment, last_line, module_command, script_command
 from benchmarks.speed import report, turns
 from benchmarks.speed.machine import cpu_line, gpu_model
-from benchmarks.speed.report import BF16, PROJECT, TUTORIAL, Row
+from benchmarks.speed.report import EXAMPLES, IN_BF16, KERAS, PROJECT, TORCH, TUTORIAL, Row
 from benchmarks.speed.worker import CONSTANT, EVALUATION, INPUT, TRAIN
-from benchmarks.tables import markdown_table
 from cifar10_lib.base.errors import UserError
 from cifar10_lib.base.flags import run_script, setting
 
-KERAS, TORCH, CEILING = 'Keras fit', 'PyTorch', 'ceiling'
+CEILING = 'ceiling'
 
 STARTS = 'start'
 ROWS = (TRAIN, CONSTANT, INPUT, EVALUATION, STARTS)
@@ -48,6 +48,23 @@ TITLES = {
     CONSTANT: 'training on a constant batch',
     INPUT: 'input alone',
     EVALUATION: 'evaluation',
+}
+
+# Presets that PyTorch is written for, each with its variants and their flags. The tutorial's
+# network is not compiled: that gained nothing in float32 (1,625 examples/s beside 1,604) and
+# lost in bfloat16 (2,552 beside 2,763), one short run each.
+TORCH_VARIANTS = {
+    TUTORIAL: {
+        TORCH: [],
+        f'{TORCH} plain': ['--plain'],
+        f'{TORCH}{IN_BF16}': ['--use_bf16'],
+    },
+    'airbench94': {
+        TORCH: [],
+        f'{TORCH} compiled': ['--compiled'],
+        f'{TORCH}{IN_BF16}': ['--use_bf16'],
+        f'{TORCH} compiled{IN_BF16}': ['--compiled', '--use_bf16'],
+    },
 }
 
 SWEEP_BATCH_SIZES = (128, 256, 512, 1024, 2048)
@@ -70,12 +87,14 @@ class BenchmarkSettings:
     rows: str = setting('all', f'What to measure, separated by commas: {", ".join(ROWS)}; or all.')
     rounds: int = setting(5, 'Turns of each variant.', at_least=1)
     lines: int = setting(10, 'Console lines in a turn; of evaluation, a fifth.', at_least=1)
-    log_frequency: int = setting(10, 'Training steps in a console line.', at_least=2)
+    log_frequency: int = setting(
+        0, 'Training steps in a console line; 0: those of 1,280 examples, at least 2.', at_least=0
+    )
     starts: int = setting(3, 'Starts of each variant.', at_least=1)
     batch_size: int = setting(
-        0, "Images in a training batch; 0: those of the network's own recipe.", at_least=0
+        0, "Images in a training batch; 0: those of the preset's recipe.", at_least=0
     )
-    model: str = setting('tutorial', 'The network, as cifar10_train.py names it.')
+    preset: str = setting('tutorial', 'Network and recipe, as cifar10_train.py names them.')
     device: str = setting('cpu', 'Where the network runs: cpu or gpu.', choices=('cpu', 'gpu'))
     torch_python: str = setting(None, 'Interpreter that has PyTorch; by default this one.')
 
@@ -94,6 +113,8 @@ class Bench(NamedTuple):
     environment: dict[str, str]
     torch_python: str | None
     """None: PyTorch is left out."""
+    compiles_torch: bool
+    """Whether there is a C++ compiler for it."""
     scratch: str
     """Folder for training folders; removed at the end."""
 
@@ -111,7 +132,7 @@ def find_surroundings(settings: BenchmarkSettings, environment: dict[str, str]) 
         'speed.surroundings',
         data_dir=settings.data_dir,
         dataset=settings.dataset,
-        model=settings.model,
+        preset=settings.preset,
     )
     surroundings = json.loads(last_line(command, environment))
     devices = surroundings['devices']
@@ -133,6 +154,18 @@ def find_torch(python: str, environment: dict[str, str]) -> str | None:
         return None
 
 
+def find_compiler(preset: str, environment: dict[str, str]) -> bool:
+    """Whether there is the C++ compiler that a preset's compiled variants take, if it has any."""
+    variants = TORCH_VARIANTS.get(preset, {}).values()
+    compiler = environment.get('CXX', 'g++')
+    if not any('--compiled' in flags for flags in variants):
+        return False
+    if shutil.which(compiler):
+        return True
+    print(f'{TORCH} compiled: left out, there is no {compiler}')
+    return False
+
+
 def machine_line(
     settings: BenchmarkSettings, surroundings: dict[str, Any], torch: str | None
 ) -> str:
@@ -142,7 +175,7 @@ def machine_line(
         cpu_line(),
         f'TensorFlow {surroundings["tensorflow"]}',
         *([f'PyTorch {torch}'] if torch else []),
-        *([settings.model] if settings.model != TUTORIAL else []),
+        *([settings.preset] if settings.preset != TUTORIAL else []),
         f'batch {settings.batch_size}',
         *(['synthetic images'] if surroundings['dataset'] == 'synthetic' else []),
         datetime.date.today().isoformat(),
@@ -167,23 +200,45 @@ def task_commands(bench: Bench, task: str, log_frequency: int) -> dict[str, list
         'batch_size': settings.batch_size,
         'log_frequency': log_frequency,
     }
-    has_peers = settings.model == TUTORIAL
     commands = {}
-    if has_peers:
+    if settings.preset == TUTORIAL:
         commands[TUTORIAL] = module_command(
             'peers.tutorial_train', **values, train_dir=train_dir(bench)
         )
     commands[PROJECT] = project_command(bench, values)
-    multiplies_bf16 = settings.device == 'cpu' and surroundings['multiplies_bf16']
-    if task in (TRAIN, CONSTANT) and multiplies_bf16:
-        commands[BF16] = [*project_command(bench, values), '--use_bf16']
-    if has_peers:
+    if measures_bf16(bench, task):
+        commands[f'{PROJECT}{IN_BF16}'] = [*project_command(bench, values), '--use_bf16']
+    if settings.preset == TUTORIAL:
         commands[KERAS] = module_command('peers.keras_train', **values)
-    if has_peers and bench.torch_python:
-        commands[TORCH] = module_command(
-            'peers.torch_train', bench.torch_python, **values, device=settings.device
-        )
-    return commands
+    return {**commands, **torch_commands(bench, values)}
+
+
+def measures_bf16(bench: Bench, task: str) -> bool:
+    """Whether a task is measured in bfloat16 too."""
+    multiplies_bf16 = bench.settings.device == 'cpu' and bench.surroundings['multiplies_bf16']
+    return task in (TRAIN, CONSTANT) and bool(multiplies_bf16)
+
+
+def torch_commands(bench: Bench, values: dict[str, Any]) -> dict[str, list[str]]:
+    """PyTorch's command of each of its variants for a task."""
+    settings, task = bench.settings, values['task']
+    if not bench.torch_python or settings.preset not in TORCH_VARIANTS:
+        return {}
+    command = module_command(
+        'peers.torch_train',
+        bench.torch_python,
+        **values,
+        preset=settings.preset,
+        device=settings.device,
+    )
+    commands = {
+        name: [*command, *flags]
+        for name, flags in TORCH_VARIANTS[settings.preset].items()
+        if ('--use_bf16' not in flags or measures_bf16(bench, task))
+        and ('--compiled' not in flags or bench.compiles_torch)
+    }
+    # All variants read the same input.
+    return {TORCH: commands[TORCH]} if task == INPUT else commands
 
 
 def project_command(bench: Bench, values: dict[str, Any]) -> list[str]:
@@ -193,13 +248,13 @@ def project_command(bench: Bench, values: dict[str, Any]) -> list[str]:
     """
     settings = bench.settings
     if values['task'] != TRAIN:
-        return module_command('speed.project', **values, model=settings.model)
+        return module_command('speed.project', **values, preset=settings.preset)
     return script_command(
         'cifar10_train.py',
         data_dir=settings.data_dir,
         dataset=settings.dataset,
         train_dir=train_dir(bench),
-        model=settings.model,
+        preset=settings.preset,
         batch_size=settings.batch_size,
         log_frequency=values['log_frequency'],
     )
@@ -227,9 +282,8 @@ def measure_row(bench: Bench, task: str) -> Row:
         commands[CEILING], lines[CEILING] = module_command('speed.matrix_product'), CEILING_LINES
     warm_up = 1 if task == EVALUATION else 3
     rates = turns.take_turns(commands, bench.environment, settings.rounds, lines, warm_up)
-    gflops = rates.pop(CEILING, [])
-    ceiling = [rate * 1e9 / flops for rate in gflops] if flops else None
-    return Row(TITLES[task], 'examples/s', rates, ceiling)
+    gflops = rates.pop(CEILING, None)
+    return Row(TITLES[task], EXAMPLES, rates, flops, gflops)
 
 
 def measure_starts(bench: Bench) -> list[Row]:
@@ -266,7 +320,7 @@ def measure_sweep(bench: Bench, batch_sizes: Sequence[int] = SWEEP_BATCH_SIZES) 
         commands = {'float32': command, 'float16': [*command, '--use_fp16']}
         lines = dict.fromkeys(commands, settings.lines)
         rates = turns.take_turns(commands, bench.environment, settings.rounds, lines)
-        rows[batch_size] = Row(f'batch {batch_size}', 'examples/s', rates)
+        rows[batch_size] = Row(f'batch {batch_size}', EXAMPLES, rates)
     return rows
 
 
@@ -287,14 +341,22 @@ def main(settings: BenchmarkSettings) -> None:
     environment = child_environment(settings.device)
     surroundings = find_surroundings(settings, environment)
     batch_size = settings.batch_size or surroundings['batch_size']
-    settings = dataclasses.replace(settings, batch_size=batch_size)
+    log_frequency = settings.log_frequency or max(2, 1280 // batch_size)
+    settings = dataclasses.replace(settings, batch_size=batch_size, log_frequency=log_frequency)
     torch_python = settings.torch_python or sys.executable
     torch = find_torch(torch_python, environment)
     machine = machine_line(settings, surroundings, torch)
     with tempfile.TemporaryDirectory() as scratch:
         # What the processes leave behind when they are killed goes with the rest.
         environment['TMPDIR'] = scratch
-        bench = Bench(settings, surroundings, environment, torch_python if torch else None, scratch)
+        bench = Bench(
+            settings,
+            surroundings,
+            environment,
+            torch_python if torch else None,
+            bool(torch) and find_compiler(settings.preset, environment),
+            scratch,
+        )
         rows: list[Row] = []
         for name in names:
             print(f'Measuring: {TITLES.get(name, STARTS)} ...', file=sys.stderr, flush=True)
@@ -313,7 +375,7 @@ def print_tables(
         f'{settings.log_frequency} steps (evaluation: of {settings.evaluation_lines} passes over '
         f'the test images), and of {settings.starts} starts.\n'
     )
-    print(markdown_table(report.HEADER, [line for row in rows for line in report.table_lines(row)]))
+    print('\n\n'.join(map(report.table, rows)))
     if sweep:
         print(f'\nStep time of {PROJECT} on a constant batch:\n\n{report.sweep_table(sweep)}')
 

@@ -22,7 +22,7 @@ from benchmarks.speed.worker import Options, Ticker
 from cifar10_input import TUTORIAL_VIEW, View
 from cifar10_lib.evaluation.evaluator import Evaluator
 from cifar10_lib.nn.layers import Network
-from cifar10_lib.nn.presets import MODEL_NAMES, NETWORK_PRESETS, PRESETS
+from cifar10_lib.nn.presets import PRESETS
 
 
 def constant_batch(batch_size: int, view: View = TUTORIAL_VIEW) -> tuple[tf.Tensor, tf.Tensor]:
@@ -35,9 +35,9 @@ def constant_batch(batch_size: int, view: View = TUTORIAL_VIEW) -> tuple[tf.Tens
 
 
 def build(options: Options) -> TrainingGraph:
-    """The graph of `cifar10_train.py` by the network's own preset, but for the options."""
+    """The graph of `cifar10_train.py` by a preset, but for the options."""
     values = {
-        **PRESETS[NETWORK_PRESETS[options.model]].flags,
+        **PRESETS[options.preset].flags,
         'data_dir': options.data_dir,
         'dataset': 'auto',
         'num_held_out': 0,
@@ -82,7 +82,8 @@ def read_input(options: Options) -> None:
 
 def evaluate(options: Options) -> None:
     """Scores the test images again and again, each time restoring the checkpoint."""
-    network = cifar10.NETWORKS[options.model]
+    recipe = PRESETS[options.preset].recipe
+    network = cifar10.NETWORKS[recipe.model].trained_by(recipe)
     with tempfile.TemporaryDirectory() as directory:
         checkpoint = save_initial_weights(directory, network)
         evaluator = Evaluator(options.data_dir, network)
@@ -95,7 +96,7 @@ def save_initial_weights(directory: str, network: Network = cifar10.NETWORKS['tu
     view = network.view
     with tf.Graph().as_default(), tf.Session() as session:
         cifar10.create_counters()
-        network.inference(tf.zeros([1, view.size, view.size, view.depth]))
+        network.evaluate(tf.zeros([1, view.size, view.size, view.depth]), cifar10.NUM_CLASSES)
         tf.train.ExponentialMovingAverage(0.0).apply(tf.trainable_variables())
         session.run(tf.global_variables_initializer())
         return tf.train.Saver().save(session, os.path.join(directory, 'model.ckpt'), global_step=0)
@@ -109,7 +110,7 @@ RUN = {
 
 
 def main() -> None:
-    worker.run_task(__doc__, RUN, models=MODEL_NAMES)
+    worker.run_task(__doc__, RUN, presets=tuple(PRESETS))
 
 
 if __name__ == '__main__':

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import statistics
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -12,11 +13,22 @@ from matplotlib.figure import Figure
 from benchmarks.speed.turns import Rates, Start
 from benchmarks.tables import markdown_table, median_and_range, median_ratio
 
-TUTORIAL = 'tutorial'
-PROJECT = 'this project'
-BF16 = 'this project in bfloat16'
+# A variant's name is that of its program, then of its form if it has several, then IN_BF16
+# unless it multiplies in float32.
+TUTORIAL, PROJECT, KERAS, TORCH = 'tutorial', 'this project', 'Keras fit', 'PyTorch'
+IN_BF16 = ' in bfloat16'
 
-HEADER = ('measured', 'variant', 'median', 'lowest to highest', 'ratio to first', 'of ceiling')
+EXAMPLES = 'examples/s'
+
+HEADER = (
+    'variant',
+    'median',
+    'lowest to highest',
+    'to first',
+    'to PyTorch',
+    'GFLOP/s',
+    'of ceiling',
+)
 
 _PROJECT_COLOR, _PEER_COLOR, _CEILING_COLOR = '#08519c', '#9ecae1', '#a63603'
 
@@ -27,10 +39,19 @@ class Row(NamedTuple):
     title: str
     unit: str
     values: Rates
-    ceiling: list[float] | None = None
-    """In the same unit and the same rounds, where the row has one."""
+    flops: int | None = None
+    """Floating-point operations for an example, where the row has a ceiling."""
+    gflops: list[float] | None = None
+    """The ceiling: GFLOP/s of a float32 matrix product in the same rounds."""
     digits: int = 0
     """Decimal places that are shown."""
+
+    @property
+    def ceiling(self) -> list[float] | None:
+        """In the row's unit."""
+        if not self.flops or not self.gflops:
+            return None
+        return [rate * 1e9 / self.flops for rate in self.gflops]
 
 
 class Summary(NamedTuple):
@@ -39,23 +60,37 @@ class Summary(NamedTuple):
     median: float
     lowest: float
     highest: float
-    ratio: float
-    """To the row's first variant: median over the rounds of the ratio within the round."""
+    ratio: float | None
+    """To the row's first variant: median over the rounds of the ratio within the round;
+    None for the ceiling."""
+    torch_ratio: float | None
+    """Likewise, to the fastest form of PyTorch in the same precision; None without one."""
     ceiling_fraction: float | None
-    """Likewise, to the ceiling; None without one, and in bfloat16, as it is float32's."""
+    """Likewise, to the ceiling, which is float32's in bfloat16 too; None without one."""
 
 
 def summarize(row: Row, variant: str) -> Summary:
     """The summary of one variant in a row."""
     values = row.values[variant]
-    ceiling = row.ceiling if variant != BF16 else None
+    torch = best_torch(row, variant.endswith(IN_BF16))
     return Summary(
         statistics.median(values),
         min(values),
         max(values),
         median_ratio(values, next(iter(row.values.values()))),
-        median_ratio(values, ceiling) if ceiling else None,
+        median_ratio(values, row.values[torch]) if torch else None,
+        median_ratio(values, row.ceiling) if row.ceiling else None,
     )
+
+
+def best_torch(row: Row, in_bf16: bool) -> str | None:
+    """The fastest variant of PyTorch in a precision, by its median; None if there is none."""
+    if row.unit != EXAMPLES:
+        return None
+    forms = [
+        name for name in row.values if name.startswith(TORCH) and name.endswith(IN_BF16) == in_bf16
+    ]
+    return max(forms, key=lambda name: statistics.median(row.values[name]), default=None)
 
 
 def start_rows(starts: dict[str, list[Start]]) -> list[Row]:
@@ -65,24 +100,37 @@ def start_rows(starts: dict[str, list[Start]]) -> list[Row]:
     return [Row('time to first step', 's', seconds, digits=1), Row('peak memory', 'MB', memory)]
 
 
-def table_lines(row: Row) -> list[tuple[str, ...]]:
-    """The table's lines for a row, one for each variant, and one for the ceiling."""
-    lines: list[tuple[str, ...]] = []
-    for variant in row.values:
-        summary = summarize(row, variant)
-        fraction = summary.ceiling_fraction
-        percentage = '' if fraction is None else f'{100 * fraction:.0f}%'
-        lines.append((variant, *_cells(row, summary), f'{summary.ratio:.2f}', percentage))
+def table(row: Row) -> str:
+    """A row's table: a line for each variant, and one for the ceiling.
+
+    Columns that have no value are left out.
+    """
+    lines = [_cells(row, variant, summarize(row, variant)) for variant in row.values]
     if row.ceiling:
-        summary = summarize(row._replace(values={'ceiling': row.ceiling}), 'ceiling')
-        lines.append(('ceiling', *_cells(row, summary), '', '100%'))
-    return [(row.title, *line) for line in lines]
+        ceiling = summarize(row._replace(values={'ceiling': row.ceiling}), 'ceiling')
+        lines.append(_cells(row, 'ceiling', ceiling._replace(ratio=None)))
+    filled = [any(column) for column in zip(*lines, strict=True)]
+    header, *cells = (list(itertools.compress(line, filled)) for line in (HEADER, *lines))
+    return f'{row.title}, {row.unit}:\n\n{markdown_table(header, cells)}'
 
 
-def _cells(row: Row, summary: Summary) -> tuple[str, str]:
-    """Median, and lowest to highest."""
+def _cells(row: Row, name: str, summary: Summary) -> tuple[str, ...]:
+    """The cells of a variant, in the order of `HEADER`."""
     median, lowest, highest = (f'{value:,.{row.digits}f}' for value in summary[:3])
-    return f'{median} {row.unit}', f'{lowest} to {highest}'
+    return (
+        name,
+        median,
+        f'{lowest} to {highest}',
+        _format(summary.ratio, '.2f'),
+        _format(summary.torch_ratio, '.2f'),
+        _format(row.flops and summary.median * row.flops / 1e9, '.0f'),
+        _format(summary.ceiling_fraction, '.0%'),
+    )
+
+
+def _format(value: float | None, how: str) -> str:
+    """A number, or nothing."""
+    return '' if value is None else format(value, how)
 
 
 def sweep_table(rows: dict[int, Row]) -> str:
@@ -135,7 +183,7 @@ def _draw_bars(axes: Axes, row: Row) -> None:
         [summary.median - summary.lowest for summary in summaries.values()],
         [summary.highest - summary.median for summary in summaries.values()],
     ]
-    colors = [_PROJECT_COLOR if name in (PROJECT, BF16) else _PEER_COLOR for name in summaries]
+    colors = [_PROJECT_COLOR if name.startswith(PROJECT) else _PEER_COLOR for name in summaries]
     error = {'ecolor': '#444444', 'elinewidth': 1, 'capsize': 3}
     axes.barh(list(summaries), medians, 0.62, color=colors, xerr=ranges, error_kw=error)
     for place, summary in enumerate(summaries.values()):

@@ -17,30 +17,31 @@ from benchmarks.speed.flops import forward_flops, training_flops
 from cifar10_lib.base.flags import run_script, setting
 from cifar10_lib.data import prepare
 from cifar10_lib.data.datasets import DATASETS
-from cifar10_lib.nn.presets import MODEL_NAMES, NETWORK_PRESETS, PRESETS
+from cifar10_lib.nn.presets import PRESETS
 from cifar10_lib.training import mixed_precision
 
 
 @dataclasses.dataclass(frozen=True)
 class SurroundingsSettings:
-    """Which data set to get ready, and which network is measured."""
+    """Which data set to get ready, and which preset is measured."""
 
     data_dir: str = setting('cifar10_data', 'Folder of the data set, filled if it is empty.')
     dataset: str = setting('cifar10', 'The images.', choices=DATASETS)
-    model: str = setting('tutorial', 'The network.', choices=MODEL_NAMES)
+    preset: str = setting('tutorial', 'Network and recipe.', choices=tuple(PRESETS))
 
 
 def main(settings: SurroundingsSettings) -> None:
     """Gets the data ready, and prints the line."""
     prepared = prepare.prepare(settings.data_dir, settings.dataset)
-    network = cifar10.NETWORKS[settings.model]
+    recipe = PRESETS[settings.preset].recipe
+    network = cifar10.NETWORKS[recipe.model].trained_by(recipe)
     surroundings = {
         'directory': prepared.directory,
         'dataset': prepared.dataset,
         'tensorflow': tf.__version__,
         'devices': [device.name for device in tf.config.list_physical_devices()],
         'multiplies_bf16': mixed_precision.multiplies_bf16(),
-        'batch_size': PRESETS[NETWORK_PRESETS[settings.model]].recipe.batch_size,
+        'batch_size': recipe.batch_size,
         'training_flops': training_flops(network),
         'forward_flops': forward_flops(network),
     }

@@ -33,7 +33,9 @@ class Options(argparse.Namespace):
     device: str
     use_fp16: bool
     use_bf16: bool
-    model: str
+    compiled: bool
+    plain: bool
+    preset: str
 
     @property
     def steps(self) -> Iterable[int]:
@@ -45,14 +47,14 @@ def parse_options(
     description: str | None,
     arguments: list[str] | None = None,
     tasks: Sequence[str] = TASKS,
-    models: Sequence[str] = ('tutorial',),
+    presets: Sequence[str] = ('tutorial',),
 ) -> Options:
     """The options on the command line, or in `arguments`.
 
     Args:
       description: what the program is; its first line goes into the help.
       arguments: those to read, if not the command line's.
-      tasks, models: what the program can do, and on which networks; the defaults first.
+      tasks, presets: what the program can do, and by which presets; the defaults first.
     """
     parser = argparse.ArgumentParser(description=(description or '').partition('\n')[0])
     add = parser.add_argument
@@ -64,18 +66,20 @@ def parse_options(
     add('--max_steps', type=int, default=0, help='0: until the process is ended')
     add('--device', choices=('cpu', 'gpu'), default='cpu', help='where the network runs')
     add('--use_fp16', action='store_true', help='compute in float16, this project alone')
-    add('--use_bf16', action='store_true', help='multiply in bfloat16, this project alone')
-    add('--model', choices=models, default=models[0], help='the network')
+    add('--use_bf16', action='store_true', help='multiply in bfloat16, this project and PyTorch')
+    add('--compiled', action='store_true', help='by torch.compile, PyTorch alone')
+    add('--plain', action='store_true', help='as it is written first, PyTorch alone')
+    add('--preset', choices=presets, default=presets[0], help='the network and its training')
     return parser.parse_args(arguments, Options())
 
 
 def run_task(
     description: str | None,
     tasks: Mapping[str, Callable[[Options], None]],
-    models: Sequence[str] = ('tutorial',),
+    presets: Sequence[str] = ('tutorial',),
 ) -> None:
     """Runs the task that the command line names; the arguments are as of `parse_options`."""
-    options = parse_options(description, tasks=tuple(tasks), models=models)
+    options = parse_options(description, tasks=tuple(tasks), presets=presets)
     tasks[options.task](options)
 
 

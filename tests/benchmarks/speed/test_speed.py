@@ -18,8 +18,7 @@ from benchmarks.flags import parse_names
 from benchmarks.processes import child_environment
 from benchmarks.speed import __main__ as speed
 from benchmarks.speed import flops, report, turns
-from benchmarks.speed.worker import CONSTANT, TASKS, TRAIN, Ticker
-from benchmarks.tables import markdown_table
+from benchmarks.speed.worker import CONSTANT, EVALUATION, INPUT, TASKS, TRAIN, Ticker
 from cifar10_lib.base.errors import UserError
 from cifar10_lib.nn import networks
 from tests.helpers.benchmarks import finite_losses
@@ -46,6 +45,13 @@ def test_flops_of_other_networks() -> None:
     assert flops.forward_flops(logistic) == 2 * 32 * 32 * 3 * 10
     # The forward pass and the gradient for the weights.
     assert flops.training_flops(logistic) == 2 * flops.forward_flops(logistic)
+
+    def untrained(images: tf.Tensor, options: object) -> tf.Tensor:
+        weights = tf.get_variable('logits/weights', [3072, 10], trainable=False)
+        return tf.matmul(tf.reshape(images, [-1, 3072]), weights)
+
+    untrained_logistic = logistic._replace(inference=untrained)
+    assert flops.training_flops(untrained_logistic) == flops.forward_flops(logistic)
     small = networks.NETWORKS['small_cnn']
     assert {layer.name: layer.multiply_adds for layer in flops.layers(small)} == {
         'conv1': 30 * 30 * 32 * 27,
@@ -60,40 +66,73 @@ ROW = report.Row(
     'training',
     'examples/s',
     {'tutorial': [100.0, 50.0, 200.0], 'this project': [300.0, 100.0, 500.0]},
-    ceiling=[400.0, 200.0, 1000.0],
+    flops=10**9,
+    gflops=[400.0, 200.0, 1000.0],
 )
 
 
 def test_ratios_are_taken_within_a_round() -> None:
     summary = report.summarize(ROW, 'this project')
-    assert summary == report.Summary(300.0, 100.0, 500.0, ratio=2.5, ceiling_fraction=0.5)
+    assert summary == report.Summary(
+        300.0, 100.0, 500.0, ratio=2.5, torch_ratio=None, ceiling_fraction=0.5
+    )
     # Not 3.0, the ratio of the medians, which come from rounds of different noise.
 
 
 def test_ratios_are_to_the_first_variant_and_need_no_ceiling() -> None:
     row = report.Row('input', 'examples/s', {'this project': [2.0], 'a peer': [1.0]})
-    assert report.summarize(row, 'this project')[3:] == (1.0, None)
-    assert report.table_lines(row) == [
-        ('input', 'this project', '2 examples/s', '2 to 2', '1.00', ''),
-        ('input', 'a peer', '1 examples/s', '1 to 1', '0.50', ''),
+    assert report.summarize(row, 'this project')[3:] == (1.0, None, None)
+    assert cells(report.table(row)) == [
+        ['variant', 'median', 'lowest to highest', 'to first'],
+        ['this project', '2', '2 to 2', '1.00'],
+        ['a peer', '1', '1 to 1', '0.50'],
     ]
 
 
-def test_the_ceiling_of_float32_is_none_of_bfloat16() -> None:
-    values = {'this project': [300.0], report.BF16: [500.0]}
-    row = report.Row('training', 'examples/s', values, ceiling=[400.0])
-    assert report.summarize(row, 'this project').ceiling_fraction == 0.75
-    assert report.summarize(row, report.BF16)[3:] == (500 / 300, None)
+def test_ratios_to_pytorch_are_to_its_fastest_form_in_the_same_precision() -> None:
+    values = {
+        'this project': [300.0, 300.0],
+        'this project in bfloat16': [600.0, 900.0],
+        'PyTorch': [150.0, 100.0],
+        'PyTorch plain': [100.0, 50.0],
+        'PyTorch in bfloat16': [300.0, 300.0],
+    }
+    row = report.Row('training', 'examples/s', values)
+    ratios = {name: report.summarize(row, name).torch_ratio for name in values}
+    assert ratios == {
+        'this project': 2.5,
+        'this project in bfloat16': 2.5,
+        'PyTorch': 1.0,
+        'PyTorch plain': pytest.approx(7 / 12),
+        'PyTorch in bfloat16': 1.0,
+    }
+    seconds = row._replace(unit='s')
+    assert report.summarize(seconds, 'this project').torch_ratio is None
+
+
+def test_the_ceiling_is_of_float32_in_bfloat16_too() -> None:
+    values = {'this project': [300.0], 'this project in bfloat16': [500.0]}
+    row = report.Row('training', 'examples/s', values, flops=2 * 10**9, gflops=[800.0])
+    assert row.ceiling == [400.0]
+    assert report.summarize(row, 'this project in bfloat16').ceiling_fraction == 1.25
+
+
+def cells(table: str) -> list[list[str]]:
+    """The cells of a table's lines, but for the rule under its header."""
+    header, _, *lines = [line for line in table.splitlines() if line.startswith('|')]
+    return [[cell.strip() for cell in line.strip('|').split('|')] for line in (header, *lines)]
 
 
 def test_table() -> None:
-    lines = report.table_lines(ROW)
-    assert lines[0][1:] == ('tutorial', '100 examples/s', '50 to 200', '1.00', '25%')
-    assert lines[1][1:] == ('this project', '300 examples/s', '100 to 500', '2.50', '50%')
-    assert lines[2][1:] == ('ceiling', '400 examples/s', '200 to 1,000', '', '100%')
-    table = markdown_table(report.HEADER, lines).splitlines()
-    assert len(table) == 5
-    assert len({len(line) for line in table}) == 1
+    table = report.table(ROW)
+    assert table.startswith('training, examples/s:\n\n| variant')
+    assert cells(table) == [
+        ['variant', 'median', 'lowest to highest', 'to first', 'GFLOP/s', 'of ceiling'],
+        ['tutorial', '100', '50 to 200', '1.00', '100', '25%'],
+        ['this project', '300', '100 to 500', '2.50', '300', '50%'],
+        ['ceiling', '400', '200 to 1,000', '', '400', '100%'],
+    ]
+    assert len({len(line) for line in table.splitlines()[2:]}) == 1
 
 
 def test_rows_of_starts() -> None:
@@ -101,9 +140,9 @@ def test_rows_of_starts() -> None:
         'tutorial': [turns.Start(6.0, 10**9), turns.Start(8.0, 10**9)],
         'this project': [turns.Start(3.0, 5 * 10**8), turns.Start(2.0, 5 * 10**8)],
     }
-    seconds, memory = (report.table_lines(row) for row in report.start_rows(starts))
-    assert seconds[1][1:5] == ('this project', '2.5 s', '2.0 to 3.0', '0.38')
-    assert memory[1][1:5] == ('this project', '500 MB', '500 to 500', '0.50')
+    seconds, memory = (cells(report.table(row)) for row in report.start_rows(starts))
+    assert seconds[2] == ['this project', '2.5', '2.0 to 3.0', '0.38']
+    assert memory[2] == ['this project', '500', '500 to 500', '0.50']
 
 
 def test_sweep_table() -> None:
@@ -321,34 +360,63 @@ def bench(synthetic_data: Path, tmp_path: Path) -> speed.Bench:
         'training_flops': 10**8,
         'forward_flops': 10**7,
     }
-    return speed.Bench(settings, found, child_environment('cpu'), None, str(tmp_path))
+    return speed.Bench(settings, found, child_environment('cpu'), None, False, str(tmp_path))
 
 
 def test_a_row_of_all_variants(bench: speed.Bench) -> None:
     row = speed.measure_row(bench, TRAIN)
-    assert list(row.values) == ['tutorial', 'this project', report.BF16, 'Keras fit']
+    assert list(row.values) == ['tutorial', 'this project', 'this project in bfloat16', 'Keras fit']
     assert all(rate > 0 for rates in row.values.values() for rate in rates)
     assert row.ceiling is not None
     assert row.ceiling[0] > 0
 
 
+def variants(bench: speed.Bench, task: str, preset: str) -> dict[str, list[str]]:
+    settings = dataclasses.replace(bench.settings, preset=preset)
+    return speed.task_commands(bench._replace(settings=settings), task, log_frequency=2)
+
+
 @pytest.mark.parametrize('multiplies_bf16', [True, False, None])
-def test_another_network_has_no_peers(bench: speed.Bench, multiplies_bf16: bool | None) -> None:
+def test_a_preset_without_peers(bench: speed.Bench, multiplies_bf16: bool | None) -> None:
     bench.surroundings['multiplies_bf16'] = multiplies_bf16
-    settings = dataclasses.replace(bench.settings, model='small_cnn')
     for task in TASKS:
-        commands = speed.task_commands(bench._replace(settings=settings), task, log_frequency=2)
+        commands = variants(bench._replace(torch_python='python'), task, 'small_cnn')
         has_bf16 = bool(multiplies_bf16) and task in (TRAIN, CONSTANT)
-        assert list(commands) == ['this project', *([report.BF16] if has_bf16 else [])]
-        assert all('--model=small_cnn' in command for command in commands.values())
+        assert list(commands) == ['this project', *(['this project in bfloat16'] * has_bf16)]
+        assert all('--preset=small_cnn' in command for command in commands.values())
         train_dirs = [o for c in commands.values() for o in c if o.startswith('--train_dir')]
         assert len(set(train_dirs)) == len(train_dirs)
 
 
-def test_a_network_that_there_is_none_of_is_named(synthetic_data: Path) -> None:
-    done = run_benchmark('--model=large', f'--data_dir={synthetic_data}', '--dataset=synthetic')
+def test_forms_and_precisions_of_pytorch(bench: speed.Bench) -> None:
+    bench = bench._replace(torch_python='python', compiles_torch=True)
+    tutorial = ['PyTorch', 'PyTorch plain', 'PyTorch in bfloat16']
+    airbench = ['PyTorch', 'PyTorch compiled']
+    airbench += [f'{name} in bfloat16' for name in airbench]
+    commands = variants(bench, TRAIN, 'tutorial')
+    assert [name for name in commands if name.startswith('PyTorch')] == tutorial
+    commands = variants(bench, TRAIN, 'airbench94')
+    assert list(commands) == ['this project', 'this project in bfloat16', *airbench]
+    assert commands['PyTorch compiled in bfloat16'][-2:] == ['--compiled', '--use_bf16']
+    assert '--preset=airbench94' in commands['PyTorch']
+    assert list(variants(bench, EVALUATION, 'airbench94')) == ['this project', *airbench[:2]]
+    assert list(variants(bench, INPUT, 'airbench94')) == ['this project', 'PyTorch']
+    commands = variants(bench._replace(compiles_torch=False), CONSTANT, 'airbench94')
+    assert not any('compiled' in name for name in commands)
+
+
+def test_a_missing_compiler_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    environment = {'CXX': '/no/compiler'}
+    assert not speed.find_compiler('tutorial', environment)
+    assert capsys.readouterr().out == ''
+    assert not speed.find_compiler('airbench94', environment)
+    assert 'PyTorch compiled: left out, there is no /no/compiler' in capsys.readouterr().out
+
+
+def test_a_preset_that_there_is_none_of_is_named(synthetic_data: Path) -> None:
+    done = run_benchmark('--preset=large', f'--data_dir={synthetic_data}', '--dataset=synthetic')
     assert done.returncode == 1 and 'Traceback' not in done.stderr
-    assert '--model=large' in done.stderr and 'small_cnn' in done.stderr
+    assert '--preset=large' in done.stderr and 'small_cnn' in done.stderr
 
 
 def test_a_sweep(bench: speed.Bench) -> None:
