@@ -29,7 +29,14 @@ from absl import logging
 from tensorflow.core.protobuf import saved_model_pb2
 
 import cifar10
-from cifar10_input import CIFAR10_RECORD, View, evaluation_crop, test_files
+from cifar10_input import (
+    CHANNEL_MEANS,
+    CHANNEL_STDDEVS,
+    CIFAR10_RECORD,
+    View,
+    evaluation_crop,
+    test_files,
+)
 from cifar10_lib.base.errors import UserError, error_message
 from cifar10_lib.base.files import filled_directory
 from cifar10_lib.base.flags import run_script, setting
@@ -223,6 +230,10 @@ def metadata(
             '1 / sqrt(number of values).'
         ),
         'unit': ', divided by 255.',
+        'channels': (
+            f', divided by 255, minus {CHANNEL_MEANS} and divided by {CHANNEL_STDDEVS}, channel by '
+            'channel.'
+        ),
     }[view.scaling]
     return {
         'checkpoint': os.path.basename(checkpoint),

@@ -254,8 +254,9 @@ def read_images(files: Sequence[str], positions: np.ndarray) -> np.ndarray:
 # ------------------------------------------------------------------- network and data
 
 
-# Weights of the first layer in every network that begins with a convolution.
-_FIRST_FILTERS = 'conv1/weights'
+# Weights of the first layer in every network that begins with a convolution: the first of these
+# that it has.
+_FIRST_FILTERS = ('whiten/weights', 'conv1/weights')
 
 
 def has_filters(checkpoint: str) -> bool:
@@ -264,7 +265,8 @@ def has_filters(checkpoint: str) -> bool:
     Raises:
       UserError: the checkpoint can't be read.
     """
-    return checkpoints.open_checkpoint(checkpoint).has_tensor(_FIRST_FILTERS)
+    reader = checkpoints.open_checkpoint(checkpoint)
+    return any(map(reader.has_tensor, _FIRST_FILTERS))
 
 
 def first_filters(checkpoint: str) -> np.ndarray:
@@ -277,12 +279,13 @@ def first_filters(checkpoint: str) -> np.ndarray:
       UserError: the checkpoint can't be read, or has no such layer.
     """
     if not has_filters(checkpoint):
+        names = ' or '.join(_FIRST_FILTERS)
         raise UserError(
-            f'{checkpoint}: holds no {_FIRST_FILTERS}; expected a network that begins with a '
-            'convolution'
+            f'{checkpoint}: holds no {names}; expected a network that begins with a convolution'
         )
     reader = checkpoints.open_checkpoint(checkpoint)
-    name, average = _FIRST_FILTERS, _FIRST_FILTERS + checkpoints.AVERAGE_SUFFIX
+    name = next(filter(reader.has_tensor, _FIRST_FILTERS))
+    average = name + checkpoints.AVERAGE_SUFFIX
     return reader.get_tensor(average if reader.has_tensor(average) else name)
 
 

@@ -417,11 +417,11 @@ def draw_distortions(
 ) -> Figure:
     """A row for each image: the image, and then distorted versions as the network sees them.
 
-    Standardised values are shown as brightness, with the mean in the middle. `view` is that of
+    Values with a mean of 0 are shown as brightness, with it in the middle. `view` is that of
     the network.
     """
     versions = distorted.versions
-    if view.scaling == 'standardized':
+    if view.scaling != 'unit':
         versions = 0.5 + versions / (2 * _SHOWN_DEVIATIONS)
     versions = _rgb(np.clip(versions, 0, 1))
     rows = [[image, *row] for image, row in zip(distorted.images, versions, strict=True)]
