@@ -256,8 +256,8 @@ class Recipe:
         if self.num_filters == NETWORKS_OWN:
             return ()
         numbers = _split(self.num_filters, 'num_filters', "numbers, as '64,256,256'", int)
-        if any(number < 1 for number in numbers):
-            raise UserError(f'--num_filters={self.num_filters}: expected numbers of 1 or more')
+        if len(numbers) != 3 or min(numbers) < 1:
+            raise UserError(f'--num_filters={self.num_filters}: expected three, each 1 or more')
         return numbers
 
     def gradient_factors(self) -> tuple[tuple[str, float], ...]:

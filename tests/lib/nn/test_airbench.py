@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any
 
@@ -9,10 +10,11 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
+import cifar10
 from cifar10 import NETWORKS
 from cifar10_lib.nn import layers
 from cifar10_lib.nn.airbench import whitening_filters
-from cifar10_lib.nn.layers import Options
+from cifar10_lib.nn.layers import Options, training_options
 from cifar10_lib.nn.presets import PRESETS
 from tests.helpers.networks import batch_for, initialized_session
 
@@ -130,3 +132,24 @@ def test_gelu_and_its_gradient_are_those_of_the_error_function() -> None:
         found = session.run([result, gradient])
     # 1 + erf loses what lies below 1e-7.
     np.testing.assert_allclose(found, [x * below, 2 * (below + x * density)], atol=2e-6)
+
+
+def test_eight_steps_of_the_recipe_have_their_golden_losses() -> None:
+    """Whitening, shifts at 64 times the rate, lookahead, smoothing, decay and schedule at once."""
+    recipe = dataclasses.replace(PRESETS['airbench94'].recipe, decay_epochs=4.0)
+    coarse = np.random.default_rng(0).random([16, 8, 8, 3])
+    pixels = 2 * coarse.repeat(4, axis=1).repeat(4, axis=2).astype(np.float32) - 1
+    with tf.Graph().as_default():
+        images, labels = tf.constant(pixels), tf.constant(np.arange(16) % 10, tf.int32)
+        options = training_options(
+            recipe, first_images=lambda: images, num_filters=(30, 40, 48), summaries=False
+        )
+        global_step, examples_seen = cifar10.create_counters()
+        logits = NETWORK.inference(images, options, training=True)
+        loss = cifar10.loss(logits, labels, recipe=recipe)
+        step = cifar10.train(loss, global_step, examples_seen, 16, 64, recipe)
+        with initialized_session() as session:
+            losses = [session.run([loss, step])[0] for _ in range(8)]
+    golden = [2.452771, 2.276469, 2.067852, 1.820913, 1.541685, 1.335098, 1.254375, 1.282010]
+    # Sums in another order move the last by 1e-6.
+    np.testing.assert_allclose(losses, golden, rtol=1e-4)

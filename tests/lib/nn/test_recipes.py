@@ -11,8 +11,9 @@ import pytest
 
 import cifar10_input
 from cifar10 import NETWORKS
+from cifar10_lib.base.errors import UserError
 from cifar10_lib.nn.presets import MODEL_NAMES, NETWORK_PRESETS, PRESETS
-from cifar10_lib.nn.recipes import TUTORIAL_RECIPE, Recipe, load_recipe
+from cifar10_lib.nn.recipes import SCALINGS, TUTORIAL_RECIPE, Recipe, in_steps, load_recipe
 from cifar10_lib.nn.schedules import distortions
 from cifar10_lib.training.settings import TrainSettings
 from tests.helpers.scripts import REPOSITORY
@@ -61,3 +62,36 @@ def test_a_preset_tells_the_command_time_and_precision_of_its_kept_results(name:
 def test_a_stored_recipe_is_loaded_and_other_settings_are_left_out() -> None:
     stored = {'learning_rate': 0.5, 'flip': False, 'train_dir': 'run'}
     assert load_recipe(stored) == Recipe(learning_rate=0.5, flip=False)
+
+
+def test_epochs_are_steps_of_the_training_set_and_the_end_of_a_schedule() -> None:
+    recipe = Recipe(epochs=2.5, schedule='cosine', decay_epochs=7.0, max_steps=9)
+    found = in_steps(recipe, num_examples_per_epoch=100, batch_size=64)
+    assert (found.max_steps, found.decay_epochs) == (4, 2.5)
+    staircase = dataclasses.replace(recipe, schedule='staircase')
+    found = in_steps(staircase, num_examples_per_epoch=100, batch_size=64)
+    assert (found.max_steps, found.decay_epochs) == (4, 7.0)
+    assert in_steps(Recipe(), 100, 64) == Recipe()
+
+
+def test_the_scalings_are_the_inputs_and_the_networks_own() -> None:
+    assert ('network', *cifar10_input.SCALINGS) == SCALINGS
+    network = NETWORKS['small_cnn']
+    assert network.trained_by(Recipe()).view == network.view
+    assert network.trained_by(Recipe(scaling='channels')).view.scaling == 'channels'
+
+
+@pytest.mark.parametrize(
+    ('values', 'message'),
+    [
+        ({'num_filters': '64,x'}, r"--num_filters=64,x: expected numbers, as '64,256,256'"),
+        ({'num_filters': '64,0,1'}, '--num_filters=64,0,1: expected three, each 1 or more'),
+        ({'num_filters': '64,64'}, '--num_filters=64,64: expected three'),
+        ({'gradient_scales': 'a'}, r'--gradient_scales=a: expected names and factors, as '),
+        ({'gradient_scales': 'a=nan'}, '--gradient_scales=a=nan: expected names and factors'),
+    ],
+)
+def test_texts_of_numbers_are_refused_by_the_flags_name(values: dict, message: str) -> None:
+    recipe = Recipe(**values)
+    with pytest.raises(UserError, match=message):
+        recipe.filter_counts() + recipe.gradient_factors()
