@@ -14,10 +14,10 @@ import tensorflow.compat.v1 as tf
 from cifar10_input import View
 from cifar10_lib.nn import layers
 from cifar10_lib.nn.layers import (
-    SAME,
     VALID,
     Options,
     batch_normalization,
+    convolve,
     gelu,
     max_pool,
     network,
@@ -49,7 +49,7 @@ def airbench(images: tf.Tensor, options: Options, training: bool, position: Any)
     7 x 7 x 256 -> 3 x 3 x 256 -> 256.
     """
     del position
-    features = gelu('gelu0', whiten('whiten', images, options))
+    features = gelu('gelu0', whiten('whiten', images, options), options)
     for block, num_filters in enumerate(options.num_filters or _NUM_FILTERS):
         features = _block(block, features, num_filters, options, training)
     features = max_pool('largest', features, side=3, stride=3)
@@ -146,14 +146,14 @@ def _block(
         with tf.variable_scope(f'conv{number}'):
             shape = [3, 3, features.shape.as_list()[-1], num_filters]
             kernel = weights(shape, None, options, options.conv_weight_decay, _partial_identity)
-            features = tf.nn.conv2d(features, kernel, strides=1, padding=SAME)
+            features = convolve(features, kernel, options)
         if place == 0:
             # Before the rest, of which it leaves a quarter of the values.
             features = max_pool(f'pool{block + 1}', features)
         features = batch_normalization(f'norm{number}', features, training, options, scale=False)
         if place == 2:
             features = tf.add(features, outputs[0], name=f'sum{block + 1}')
-        features = gelu(f'gelu{number}', features)
+        features = gelu(f'gelu{number}', features, options)
         layers.summarize(f'conv{number}', features, options)
         outputs.append(features)
     return features

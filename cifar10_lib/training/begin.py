@@ -300,6 +300,7 @@ def network_options(run: Run, num_parts: int = 1, summaries: bool = True) -> Opt
         first_images=functools.partial(_first_images, run),
         seed=run.settings.seed,
         use_fp16=run.settings.use_fp16,
+        use_bf16=run.settings.use_bf16 and not tf.config.list_physical_devices('GPU'),
         num_parts=num_parts,
         summaries=summaries,
     )

@@ -121,28 +121,37 @@ def test_the_network_is_its_layers_one_by_one(name: str) -> None:
     np.testing.assert_allclose(found, plain, rtol=1e-4)
 
 
-def test_gelu_and_its_gradient_are_those_of_the_error_function() -> None:
+@pytest.mark.parametrize('use_bf16', [False, True])
+def test_gelu_and_its_gradient_are_those_of_the_error_function(use_bf16: bool) -> None:
     x = np.linspace(-6, 6, 2001).astype(np.float32)
     below = np.array([0.5 * math.erfc(-value / math.sqrt(2)) for value in x.astype(float)])
     density = np.exp(-(x.astype(float) ** 2) / 2) / math.sqrt(2 * math.pi)
     with tf.Graph().as_default(), tf.Session() as session:
         values = tf.constant(x)
-        result = layers.gelu('gelu', values)
+        result = layers.gelu('gelu', values, Options(use_bf16=use_bf16))
         (gradient,) = tf.gradients(result, values, grad_ys=tf.constant(2 * np.ones_like(x)))
         found = session.run([result, gradient])
     # 1 + erf loses what lies below 1e-7.
     np.testing.assert_allclose(found, [x * below, 2 * (below + x * density)], atol=2e-6)
 
 
-def test_eight_steps_of_the_recipe_have_their_golden_losses() -> None:
-    """Whitening, shifts at 64 times the rate, lookahead, smoothing, decay and schedule at once."""
+@pytest.mark.parametrize('use_bf16', [False, True])
+def test_eight_steps_of_the_recipe_have_their_golden_losses(use_bf16: bool) -> None:
+    """Whitening, shifts at 64 times the rate, lookahead, smoothing, decay and schedule at once.
+
+    Also in the formulations for bfloat16, which compute in float32 unless a session rewrites them.
+    """
     recipe = dataclasses.replace(PRESETS['airbench94'].recipe, decay_epochs=4.0)
     coarse = np.random.default_rng(0).random([16, 8, 8, 3])
     pixels = 2 * coarse.repeat(4, axis=1).repeat(4, axis=2).astype(np.float32) - 1
     with tf.Graph().as_default():
         images, labels = tf.constant(pixels), tf.constant(np.arange(16) % 10, tf.int32)
         options = training_options(
-            recipe, first_images=lambda: images, num_filters=(30, 40, 48), summaries=False
+            recipe,
+            first_images=lambda: images,
+            num_filters=(30, 40, 48),
+            use_bf16=use_bf16,
+            summaries=False,
         )
         global_step, examples_seen = cifar10.create_counters()
         logits = NETWORK.inference(images, options, training=True)

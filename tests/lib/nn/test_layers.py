@@ -228,3 +228,27 @@ def test_parts_share_variables_weight_decay_and_summaries() -> None:
             collections = tf.GraphKeys.SUMMARIES, HISTOGRAMS, tf.GraphKeys.REGULARIZATION_LOSSES
             found.append((names, *(len(tf.get_collection(name)) for name in collections)))
     assert found[0] == found[1] and found[0][1:] == (5, 5, 2)
+
+
+# ---------------------------------------------------------------------- convolutions
+
+
+@pytest.mark.parametrize(('side', 'size'), [(9, 3), (7, 3), (3, 3), (3, 5)])
+def test_convolve_and_its_gradients_are_those_of_the_plain_operation(side: int, size: int) -> None:
+    """Of small images, by matrix products, and of larger ones; in another order of sums."""
+    rng = np.random.default_rng(side)
+    images, kernel, upstream = (
+        rng.standard_normal(shape).astype(np.float32)
+        for shape in ([6, side, side, 4], [size, size, 4, 8], [6, side, side, 8])
+    )
+    with tf.Graph().as_default() as graph, tf.Session() as session:
+        inputs = [tf.constant(images), tf.constant(kernel)]
+        convolved = layers.convolve(inputs[0], inputs[1], Options(use_bf16=True))
+        results = []
+        for result in (convolved, tf.nn.conv2d(inputs[0], inputs[1], 1, 'SAME')):
+            results.append([result, *tf.gradients(result, inputs, grad_ys=tf.constant(upstream))])
+        products = [op for op in graph.get_operations() if op.type == 'MatMul']
+        assert len(products) == (size * size if side <= 7 else 0)
+        found, expected = session.run(results)
+    for value, plain in zip(found, expected, strict=True):
+        np.testing.assert_allclose(value, plain, rtol=1e-4, atol=1e-4)
