@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import glob
 import hashlib
+import io
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterable, Iterator
 
+from cifar10_lib.base import locks
 from cifar10_lib.base.errors import UserError, os_errors_named
 
 _CHUNK_BYTES = 1 << 20
@@ -40,7 +43,7 @@ def replace_text(path: str, text: str) -> None:
     Raises:
       OSError: it cannot be written.
     """
-    temporary = f'{path}.tmp'
+    temporary = f'{path}.{os.getpid()}.tmp'
     try:
         with open(temporary, 'w', encoding='utf-8') as file:
             file.write(text)
@@ -93,31 +96,101 @@ def regular_size(path: str, expected: str) -> int:
 
 
 def read_text(path: str, expected: str) -> str:
-    """The content of a small text file; bytes that are not UTF-8 become U+FFFD."""
+    """The content of a small text file in UTF-8, without a byte order mark.
+
+    Raises:
+      UserError: it isn't there, is too large, or isn't UTF-8.
+    """
     size = regular_size(path, expected)
     if size > MAX_TEXT_BYTES:
         raise UserError(f'{path}: has {size:,} bytes; {expected}')
-    with os_errors_named(path), open(path, encoding='utf-8', errors='replace') as file:
-        return file.read(MAX_TEXT_BYTES)
+    with os_errors_named(path), open(path, 'rb') as file:
+        return decode_text(file.read(MAX_TEXT_BYTES), path)
+
+
+def decode_text(content: bytes, path: str) -> str:
+    """Text of a file's bytes; `path` is for the error where they aren't UTF-8."""
+    try:
+        return io.TextIOWrapper(io.BytesIO(content), encoding='utf-8-sig').read()
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f'{path}: byte {error.start:,} is not UTF-8; save the file as UTF-8 text'
+        ) from error
+
+
+def refuse_among(output: str, inputs: Iterable[str], flag: str) -> None:
+    """Raises UserError where a file to write is one of the inputs, or lies in one of them."""
+    written = os.path.realpath(output)
+    for path in inputs:
+        read = os.path.realpath(path)
+        is_same = os.path.exists(written) and os.path.exists(read)
+        if written.startswith(os.path.join(read, '')):
+            raise UserError(f'{flag}={output}: lies within {path}, which is read; name another')
+        if written == read or (is_same and os.path.samefile(written, read)):
+            raise UserError(f'{flag}={output}: is also read; name another file')
 
 
 @contextlib.contextmanager
 def filled_directory(directory: str) -> Iterator[str]:
     """A temporary directory that becomes `directory` by one rename at the end of `with`.
 
-    So `directory` is complete or not there. On failure the temporary directory is
-    removed; one that a killed process left is removed the next time.
+    So `directory` is complete or not there. The temporary directory has a name that no other
+    process has, and is locked as long as it is filled: of two processes that would fill one
+    directory, the second is refused. On failure it is removed; one that a killed process left
+    is removed the next time. Where `directory` is filled meanwhile in another way, what was
+    made is kept beside it, and the error names it.
+
+    Raises:
+      UserError: the directory is in the way, is a mount point, is being filled by another
+        process, or can't be written.
     """
-    parent, name = os.path.split(os.path.abspath(directory))
-    temporary = os.path.join(parent, f'.{name}.unfinished')
-    with os_errors_named(directory):
-        if os.path.lexists(temporary):
-            shutil.rmtree(temporary)
-        if os.path.lexists(directory) and (not os.path.isdir(directory) or os.listdir(directory)):
-            raise UserError(f'{directory}: is in the way, and is not overwritten: move it away')
-        os.makedirs(temporary)
+    # A rename would replace a link, not the folder that it leads to.
+    target = os.path.realpath(directory)
+    with os_errors_named(directory), contextlib.ExitStack() as stack:
+        _check_replaceable(directory, target)
+        parent, name = os.path.split(target)
+        os.makedirs(parent, exist_ok=True)
+        prefix = f'.{name}.unfinished'
+        for left in matching(parent, f'{glob.escape(prefix)}*'):
+            _remove_unfinished(left, directory)
+        temporary = tempfile.mkdtemp(prefix=f'{prefix}-', dir=parent)
+        stack.callback(shutil.rmtree, temporary, ignore_errors=True)
+        # Readable by whom a folder usually is: mkdtemp's is its owner's alone.
+        os.chmod(temporary, 0o777 & ~_umask())
+        stack.enter_context(locks.try_hold(temporary))
+        yield temporary
         try:
-            yield temporary
-            os.rename(temporary, directory)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
+            os.rename(temporary, target)
+        except OSError as error:
+            kept = tempfile.mkdtemp(prefix=f'{name}-', dir=parent)
+            os.rename(temporary, kept)
+            raise UserError(
+                f'{directory}: {error.strerror} when all was done; the complete folder is {kept}'
+            ) from error
+
+
+def _check_replaceable(directory: str, target: str) -> None:
+    """Raises UserError where the last rename would fail."""
+    if os.path.lexists(target) and (not os.path.isdir(target) or os.listdir(target)):
+        raise UserError(f'{directory}: is in the way, and is not overwritten: move it away')
+    if os.path.ismount(target):
+        raise UserError(
+            f'{directory}: is a mount point, which can only be filled bit by bit; name a folder '
+            f'in it, as {os.path.join(directory, "data")}'
+        )
+
+
+def _remove_unfinished(path: str, directory: str) -> None:
+    """Removes what a killed process left; UserError where a living one is at work."""
+    with locks.try_hold(path) as is_free:
+        if is_free is False:
+            raise UserError(f'{directory}: another process is filling it; wait until it has ended')
+        if is_free:
+            shutil.rmtree(path)
+
+
+def _umask() -> int:
+    """The process's mask of rights, which can only be read by setting it."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    return mask

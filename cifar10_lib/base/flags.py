@@ -14,6 +14,7 @@ import contextlib
 import dataclasses
 import errno
 import inspect
+import io
 import logging
 import math
 import os
@@ -28,6 +29,7 @@ from typing import Any, NoReturn, TypeVar
 from absl import app, flags
 
 from cifar10_lib.base.errors import UserError
+from cifar10_lib.base.names import printable
 
 # Of steps, seconds and counts, unless a setting says otherwise: far beyond any use, and
 # small enough for 64-bit integers to hold the product of two.
@@ -159,6 +161,11 @@ def run_script(main: Callable[[S], None], settings_class: type[S]) -> None:
                 message = re.sub(pattern, plain, message)
             _fail(script, f'{message} (--help lists the flags)')
 
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # Letters that the console's encoding lacks are escaped, not a traceback.
+            stream.reconfigure(errors='backslashreplace')
+
     def call_main(argv: list[str]) -> None:
         try:
             main(_settings(settings_class, tuple(argv[1:])))
@@ -195,7 +202,8 @@ def _settings(settings_class: type[S], rest: tuple[str, ...]) -> S:
     options, rest_fields = _split_fields(settings_class)
     if rest and not rest_fields:
         raise UserError(f'unexpected argument {rest[0]!r}: options start with --')
-    values = {field.name: flags.FLAGS[field.name].value for field in options}
+    values = {field.name: _expand(flags.FLAGS[field.name].value) for field in options}
+    rest = tuple(map(os.path.expanduser, rest))
     settings = settings_class(**values, **{field.name: rest for field in rest_fields})
     defaults = {
         name: default
@@ -203,6 +211,11 @@ def _settings(settings_class: type[S], rest: tuple[str, ...]) -> S:
         if name in flags.FLAGS and not flags.FLAGS[name].present
     }
     return dataclasses.replace(settings, **defaults)  # type: ignore[type-var]
+
+
+def _expand(value: Any) -> Any:
+    """A path's `~` as the home folder: shells leave it as it is after `=`."""
+    return os.path.expanduser(value) if isinstance(value, str) else value
 
 
 def _defaults(settings: Any) -> dict[str, Any]:
@@ -216,7 +229,7 @@ def _defaults(settings: Any) -> dict[str, Any]:
 
 
 def _fail(script: str, message: str) -> NoReturn:
-    print(f'{script}: error: {message}', file=sys.stderr)
+    print(f'{script}: error: {printable(message)}', file=sys.stderr)
     sys.exit(1)
 
 

@@ -74,6 +74,29 @@ def wait_for(folder: str) -> Iterator[None]:
         os.close(descriptor)
 
 
+@contextlib.contextmanager
+def try_hold(folder: str) -> Iterator[bool | None]:
+    """Locks the folder itself until the end of `with`.
+
+    Yields:
+      False where another process has it locked; None where there are no locks.
+
+    Raises:
+      OSError: it can't be opened.
+    """
+    if fcntl is None:
+        yield None
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        is_free = None
+        with contextlib.suppress(OSError):  # A file system that knows no locks.
+            is_free = _lock(descriptor)
+        yield is_free
+    finally:
+        os.close(descriptor)
+
+
 def _lock(descriptor: int) -> bool:
     """Locks an open file or folder; False where another process has locked it.
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from cifar10_lib.base import files
+from cifar10_lib.base.errors import UserError
 
 
 def test_replaced_text_is_whole_and_alone(tmp_path: Path) -> None:
@@ -50,3 +51,87 @@ def test_sha256(tmp_path: Path) -> None:
     assert files.digest(str(tmp_path / 'file')) == expected
     with pytest.raises(FileNotFoundError):
         files.digest(str(tmp_path / 'missing'))
+
+
+@pytest.mark.parametrize(
+    ('content', 'found'),
+    [(b'\xef\xbb\xbfa\r\nb', 'a\nb'), ('ü\n'.encode(), 'ü\n'), (b'', '')],
+)
+def test_text_is_read_without_its_mark_and_in_any_line_ends(
+    tmp_path: Path, content: bytes, found: str
+) -> None:
+    (tmp_path / 'file').write_bytes(content)
+    assert files.read_text(str(tmp_path / 'file'), 'expected text') == found
+
+
+def test_what_is_not_utf8_is_called_that(tmp_path: Path) -> None:
+    (tmp_path / 'file').write_bytes(b'ab\xff')
+    with pytest.raises(UserError, match='file: byte 2 is not UTF-8'):
+        files.read_text(str(tmp_path / 'file'), 'expected text')
+
+
+# ------------------------------------------------------------------------------
+# Filled directories.
+
+
+def fill(directory: Path, name: str = 'file') -> None:
+    with files.filled_directory(str(directory)) as temporary:
+        Path(temporary, name).write_text(name)
+
+
+def test_a_filled_directory_appears_whole_with_the_usual_rights(tmp_path: Path) -> None:
+    (tmp_path / 'plain').mkdir()
+    fill(tmp_path / 'new' / 'out')
+    assert os.listdir(tmp_path / 'new') == ['out'] and os.listdir(tmp_path / 'new/out') == ['file']
+    assert (tmp_path / 'new/out').stat().st_mode == (tmp_path / 'plain').stat().st_mode
+    fill(tmp_path / 'plain')
+    assert os.listdir(tmp_path / 'plain') == ['file']
+
+
+def test_a_link_is_filled_where_it_leads(tmp_path: Path) -> None:
+    (tmp_path / 'real').mkdir()
+    (tmp_path / 'link').symlink_to('real')
+    fill(tmp_path / 'link')
+    assert (tmp_path / 'link').is_symlink() and os.listdir(tmp_path / 'real') == ['file']
+
+
+def test_a_second_process_is_refused_before_it_works(tmp_path: Path) -> None:
+    with files.filled_directory(str(tmp_path / 'out')) as temporary:
+        Path(temporary, 'first').write_text('')
+        with pytest.raises(UserError, match='out: another process is filling it'):
+            fill(tmp_path / 'out')
+    assert os.listdir(tmp_path / 'out') == ['first'] and os.listdir(tmp_path) == ['out']
+
+
+def test_a_mount_point_is_refused_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os.path, 'ismount', lambda path: path.endswith('out'))
+    with pytest.raises(UserError, match=r'out: is a mount point.*, as .*out/data'):
+        fill(tmp_path / 'out')
+    assert os.listdir(tmp_path) == []
+
+
+def test_what_was_made_is_kept_where_the_directory_was_filled_meanwhile(tmp_path: Path) -> None:
+    with (
+        pytest.raises(UserError, match='Directory not empty when all was done; the complete') as it,
+        files.filled_directory(str(tmp_path / 'out')) as temporary,
+    ):
+        Path(temporary, 'file').write_text('')
+        (tmp_path / 'out').mkdir()
+        (tmp_path / 'out' / 'precious').write_text('')
+    assert os.listdir(tmp_path / 'out') == ['precious']
+    assert os.listdir(str(it.value).rpartition(' ')[2]) == ['file']
+
+
+def test_an_output_among_the_inputs_is_refused(tmp_path: Path) -> None:
+    (tmp_path / 'in').mkdir()
+    for name in ('in/me.png', 'other.png'):
+        (tmp_path / name).write_text('')
+    (tmp_path / 'link').symlink_to('in')
+    (tmp_path / 'hard.png').hardlink_to(tmp_path / 'other.png')
+    inputs = [str(tmp_path / 'in'), str(tmp_path / 'other.png')]
+    for output in ('in/new.png', 'link/new.png', 'other.png', 'hard.png', 'in'):
+        with pytest.raises(UserError, match=f'--output={tmp_path / output}: (lies|is also)'):
+            files.refuse_among(str(tmp_path / output), inputs, '--output')
+    files.refuse_among(str(tmp_path / 'into.png'), inputs, '--output')
