@@ -32,10 +32,11 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from cifar10_input import count_examples, test_files, train_files
+from cifar10_input import CIFAR10_RECORD, count_examples, test_files, train_files
 from cifar10_lib.base.errors import UserError
 from cifar10_lib.base.flags import LARGEST_SEED, arguments, run_script, setting
 from cifar10_lib.data.datasets import DATA_DIR, DATA_URL, DATASET_HELP, DATASETS
+from cifar10_lib.data.framing import FITS, MAX_SIZE, MIN_SIZE, Framing
 from cifar10_lib.data.prepare import prepare, refuse_unused_url
 from cifar10_lib.data.synthetic import MAX_IMAGES, SyntheticSet
 from cifar10_lib.nn.recipes import BATCH_SIZE
@@ -68,14 +69,31 @@ class DataSettings:
         at_most=99,
     )
     labels: str = setting(
-        'fine', "convert: which of CIFAR-100's labels, fine or coarse.", choices=('fine', 'coarse')
+        None,
+        'convert: which labels where there are several: fine (the default) or coarse of '
+        "CIFAR-100, or the name of one of EMNIST's sets.",
+    )
+    size: int = setting(
+        CIFAR10_RECORD.height,
+        'convert: side of the images in pixels.',
+        at_least=MIN_SIZE,
+        at_most=MAX_SIZE,
+    )
+    fit: str = setting(
+        'crop',
+        'convert: how a picture becomes a square: crop, the largest one in its middle; pad, all '
+        'of it between black bars; or stretch.',
+        choices=FITS,
+    )
+    invert: bool = setting(
+        False, 'convert: exchange black and white, as for digits drawn in black on white.'
     )
     contact_sheet: str = setting(
         None, 'convert: PNG of examples to write; by default contact_sheet.png in --data_dir.'
     )
 
 
-_ONLY_CONVERT = ('test_percent', 'labels', 'contact_sheet')
+_ONLY_CONVERT = ('test_percent', 'labels', 'size', 'fit', 'invert', 'contact_sheet')
 _NEVER_CONVERT = ('dataset', 'data_url', 'num_train', 'num_test')
 
 
@@ -90,9 +108,10 @@ def _refuse_flags(settings: DataSettings, names: Sequence[str], reason: str) -> 
 def _convert(settings: DataSettings) -> None:
     # Getting the data needs neither decoders nor drawing.
     from cifar10_lib.data.convert import convert
+    from cifar10_lib.data.sources.base import Options
     from cifar10_lib.evaluation import contact_sheet
 
-    usage = 'expected: convert PICTURES --data_dir=OUT'
+    usage = 'expected: convert SOURCE --data_dir=OUT'
     word, *pictures = settings.words
     if word != 'convert':
         raise UserError(f'found {word!r}; {usage}, or only options, which start with --')
@@ -101,12 +120,13 @@ def _convert(settings: DataSettings) -> None:
     _refuse_flags(settings, _NEVER_CONVERT, 'convert has no use for it')
     if settings.data_dir == DataSettings.data_dir:
         raise UserError(f'--data_dir={settings.data_dir}: is for CIFAR-10; {usage}, a new folder')
+    framing = Framing(settings.size, settings.fit, settings.invert)
     convert(
         pictures[0],
         settings.data_dir,
         seed=settings.seed,
         test_percent=settings.test_percent,
-        labels=settings.labels,
+        options=Options(framing, settings.labels),
         contact_sheet=settings.contact_sheet,
         draw_examples=contact_sheet.write,
         batch_size=BATCH_SIZE,
@@ -124,13 +144,12 @@ def main(settings: DataSettings) -> None:
 def _prepare_and_print(settings: DataSettings) -> None:
     refuse_unused_url(settings.dataset, settings.data_url)
     wanted = SyntheticSet(settings.num_train, settings.num_test, settings.seed)
-    directory, dataset, names = prepare(
-        settings.data_dir, settings.dataset, settings.data_url, wanted
-    )
-    num_train = count_examples(train_files(directory))
-    num_test = count_examples(test_files(directory))
-    print(f'{dataset}: {num_train:,} training and {num_test:,} test images in {directory}')
-    print(f'{len(names)} classes: {", ".join(names)}')
+    prepared = prepare(settings.data_dir, settings.dataset, settings.data_url, wanted)
+    directory, record = prepared.directory, prepared.framing.record
+    num_train = count_examples(train_files(directory), record)
+    num_test = count_examples(test_files(directory), record)
+    print(f'{prepared.dataset}: {num_train:,} training and {num_test:,} test images in {directory}')
+    print(f'{prepared.num_classes} classes: {", ".join(prepared.class_names)}')
 
 
 if __name__ == '__main__':

@@ -172,7 +172,7 @@ class _Evaluation:
         if settings.report:
             report.check_folder(settings.report)
         run = RunFolder.open(settings.checkpoint_dir, settings.model)
-        self._network = cifar10.NETWORKS[run.model].trained_by(run.recipe)
+        self._network = cifar10.NETWORKS[run.model].trained_by(run.recipe).of_size(run.framing.size)
         self._settings = settings
         self._data = run.prepare_data(settings.data_dir, settings.dataset)
         self._watch = watch.Watch(evaluation_files(settings.eval_data, self._data.directory))

@@ -8,9 +8,9 @@ writes, with the moving averages as the weights,
     cifar10_export/model.tflite     for TensorFlow Lite, with built-in operations alone
     cifar10_export/metadata.json    step, classes, preprocessing and versions
 
-Both models take uint8 images [batch, 32, 32, 3] of any batch size, named `images`, and
-give `logits`, `probabilities` and `class_names`. Both are read back and compared with
-the checkpoint; --eval does so on all test images, and measures the precision.
+Both models take uint8 images [batch, 32, 32, 3], or of the data set's own size, of any batch
+size, named `images`, and give `logits`, `probabilities` and `class_names`. Both are read back and
+compared with the checkpoint; --eval does so on all test images, and measures the precision.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from cifar10_input import (
     CHANNEL_MEANS,
     CHANNEL_STDDEVS,
     CIFAR10_RECORD,
-    View,
     evaluation_crop,
     test_files,
 )
 from cifar10_lib.base.errors import UserError, error_message
 from cifar10_lib.base.files import filled_directory
 from cifar10_lib.base.flags import run_script, setting
+from cifar10_lib.data.framing import Framing
 from cifar10_lib.data.prepare import data_note
 from cifar10_lib.evaluation import analysis
 from cifar10_lib.evaluation.evaluator import Evaluator, Predictor, Restorer, picture_placeholder
@@ -58,9 +58,7 @@ _NUM_NOISE = 20
 
 _BATCH_SIZE = 250
 
-_IMAGE_SHAPE = [CIFAR10_RECORD.height, CIFAR10_RECORD.width, CIFAR10_RECORD.depth]
-
-# Probabilities float32 [batch, classes] of images uint8 [batch, 32, 32, 3].
+# Probabilities float32 [batch, classes] of images uint8 [batch, size, size, 3].
 Exported = Callable[[np.ndarray], np.ndarray]
 
 
@@ -105,7 +103,7 @@ def save_model(checkpoint: str, names: Sequence[str], network: Network, director
       tf.errors.OpError: the checkpoint was removed, or the model can't be written.
     """
     with tf.Graph().as_default(), tf.Session() as session:
-        images = picture_placeholder()
+        images = picture_placeholder(network.size)
         crops = evaluation_crop(images, network.view)
         logits = network.evaluate(crops, len(names))
         outputs = {
@@ -161,7 +159,7 @@ def largest_difference(model: Exported, images: np.ndarray, expected: np.ndarray
 
     Args:
       model: an exported one.
-      images: uint8 [images, 32, 32, 3].
+      images: uint8 [images, size, size, 3].
       expected: float32 [images, classes].
     """
     starts = range(0, len(images), _BATCH_SIZE)
@@ -186,12 +184,13 @@ def measure(
         prepared = run.prepare_data(settings.data_dir)
         evaluator = Evaluator(prepared.directory, network, num_classes=prepared.num_classes)
         places = np.arange(evaluator.num_examples)
-        images = analysis.read_images(test_files(prepared.directory), places)
+        images = analysis.read_images(test_files(prepared.directory), places, network.record)
         expected, labels = evaluator.probabilities(checkpoint)
         precision = float((expected.argmax(axis=1) == labels).mean())
     else:
         rng = np.random.default_rng(0)
-        images = rng.integers(0, 256, [_NUM_NOISE, *_IMAGE_SHAPE], dtype=np.uint8)
+        shape = (_NUM_NOISE, network.size, network.size, CIFAR10_RECORD.depth)
+        images = rng.integers(0, 256, shape, dtype=np.uint8)
         expected = Predictor(checkpoint, network).probabilities(images)
     differences = {
         name: largest_difference(model, images, expected) for name, model in models.items()
@@ -207,7 +206,7 @@ def measure(
 
 
 def metadata(
-    run: RunFolder, checkpoint: str, names: Sequence[str], view: View, measured: Measured
+    run: RunFolder, checkpoint: str, names: Sequence[str], network: Network, measured: Measured
 ) -> dict[str, Any]:
     """What a user of the models needs to know, as JSON.
 
@@ -215,10 +214,11 @@ def metadata(
       run: whose checkpoint it is.
       checkpoint: its path.
       names: of the classes.
-      view: of the network.
+      network: of the checkpoint.
       measured: by `measure`.
     """
-    top, left = ((side - view.size) // 2 for side in _IMAGE_SHAPE[:2])
+    view, size = network.view, network.size
+    margin = (size - view.size) // 2
     averages = checkpoints.holds_averages(checkpoint)
     evaluated = measured.precision is not None
     channels = {1: ' of the first channel', CIFAR10_RECORD.depth: ''}.get(
@@ -248,25 +248,39 @@ def metadata(
             **measured.differences,
             'measured_on': 'the test images' if evaluated else 'images of noise',
         },
-        'input': {'name': 'images', 'type': 'uint8', 'shape': ['batch', *_IMAGE_SHAPE]},
+        'input': {'name': 'images', 'type': 'uint8', 'shape': ['batch', size, size, 3]},
         'outputs': {
             'logits': ['batch', len(names)],
             'probabilities': ['batch', len(names)],
             'class_names': [len(names)],
         },
         'preprocessing': {
-            'outside_the_model': (
-                'Cut the central square of the picture, scale it with antialiasing to '
-                f'{CIFAR10_RECORD.height} x {CIFAR10_RECORD.width}, as red, green and blue '
-                'of 0 to 255.'
-            ),
+            'outside_the_model': _describe_framing(run.framing),
+            'framing': dataclasses.asdict(run.framing),
             'inside_the_model': (
                 f'The central {view.size} x {view.size} pixels{channels}{scaling}'
             ),
-            'crop': {'top': top, 'left': left, 'height': view.size, 'width': view.size},
+            'crop': {'top': margin, 'left': margin, 'height': view.size, 'width': view.size},
         },
         'tensorflow': tf.__version__,
     }
+
+
+def _describe_framing(framing: Framing) -> str:
+    """How a picture becomes the input of the models, in words."""
+    inner = framing.inner or framing.size
+    fit = {
+        'crop': f'Cut the central square of the picture, scale it with antialiasing to {inner} x '
+        f'{inner}',
+        'pad': f'Scale the picture with antialiasing so that its longer side has {inner} pixels, '
+        'put it into the middle of a black square',
+        'stretch': f'Scale the picture with antialiasing to {inner} x {inner}',
+    }[framing.fit]
+    invert = ', exchange black and white' if framing.invert else ''
+    black = ''
+    if inner != framing.size:
+        black = f', put it into the middle of {framing.size} x {framing.size} black pixels'
+    return f'{fit}{invert}{black}, as red, green and blue of 0 to 255.'
 
 
 def export(settings: ExportSettings) -> None:
@@ -279,7 +293,7 @@ def export(settings: ExportSettings) -> None:
     # TensorFlow's loader logs through absl that it finds no fingerprint, which it doesn't need.
     logging.set_verbosity(logging.WARNING)
     run = RunFolder.open(settings.checkpoint_dir, settings.model)
-    network = cifar10.NETWORKS[run.model].trained_by(run.recipe)
+    network = cifar10.NETWORKS[run.model].trained_by(run.recipe).of_size(run.framing.size)
     checkpoint = run.newest_checkpoint()
     names = run.class_names(settings.data_dir)
     try:
@@ -291,7 +305,7 @@ def export(settings: ExportSettings) -> None:
             convert_to_lite(saved_model, lite_model)
             models = {SAVED_MODEL: load_saved_model(saved_model), LITE_MODEL: load_lite(lite_model)}
             measured = measure(settings, run, network, checkpoint, models)
-            content = metadata(run, checkpoint, names, network.view, measured)
+            content = metadata(run, checkpoint, names, network, measured)
             with open(json_file, 'w', encoding='utf-8') as file:
                 file.write(json.dumps(content, indent=2) + '\n')
     except tf.errors.OpError as error:

@@ -158,8 +158,8 @@ def _open_run(settings: PlotSettings) -> RunFolder:
     return RunFolder.open(runs[0], settings.model)
 
 
-def _network(run: RunFolder) -> Network:
-    return cifar10.NETWORKS[run.model].trained_by(run.recipe)
+def _network(run: RunFolder, size: int) -> Network:
+    return cifar10.NETWORKS[run.model].trained_by(run.recipe).of_size(size)
 
 
 def _evaluate(
@@ -169,7 +169,7 @@ def _evaluate(
     run.check_eval_data(settings.eval_data)
     evaluator = Evaluator(
         prepared.directory,
-        _network(run),
+        _network(run, prepared.framing.size),
         eval_data=settings.eval_data,
         num_classes=prepared.num_classes,
         num_held_out=run.num_held_out,
@@ -205,7 +205,13 @@ def mistakes(settings: PlotSettings) -> Figure:
     names = prepared.class_names
     guesses = probabilities[places].argmax(axis=1)
     return figures.draw_mistakes(
-        analysis.evaluated_images(settings.eval_data, prepared.directory, run.num_held_out, places),
+        analysis.evaluated_images(
+            settings.eval_data,
+            prepared.directory,
+            run.num_held_out,
+            places,
+            prepared.framing.record,
+        ),
         [names[label] for label in labels[places]],
         [names[guess] for guess in guesses],
         probabilities[places, guesses].tolist(),
@@ -225,8 +231,9 @@ def filters(settings: PlotSettings) -> Figure:
 def layers(settings: PlotSettings) -> Figure:
     """The table of the network's layers, which is printed as well."""
     run = _open_run(settings)
+    network = _network(run, run.framing.size)
     with tf.Graph().as_default():
-        table = layer_table.table(layer_table.network_layers(_network(run), run.num_classes))
+        table = layer_table.table(layer_table.network_layers(network, run.num_classes))
     print(table)
     return figures.draw_text(table)
 
@@ -234,14 +241,16 @@ def layers(settings: PlotSettings) -> Figure:
 def distortions(settings: PlotSettings) -> Figure:
     """The first training images, each with distorted versions."""
     run = _open_run(settings)
-    prepared, view = run.prepare_data(settings.data_dir), _network(run).view
+    prepared = run.prepare_data(settings.data_dir)
+    network = _network(run, prepared.framing.size)
+    ranges = schedules.distortions(run.recipe, network.size)
     return figures.draw_distortions(
         analysis.distorted_images(
-            prepared.directory, settings.seed, schedules.distortions(run.recipe), view
+            prepared.directory, settings.seed, ranges, network.view, network.record
         ),
         prepared.class_names,
         f'Training images, distorted{data_note(prepared.dataset)}',
-        view,
+        network.view,
     )
 
 
@@ -249,7 +258,7 @@ def classes(settings: PlotSettings) -> Figure:
     """How many images of each class there are."""
     prepared = _open_run(settings).prepare_data(settings.data_dir)
     names = prepared.class_names
-    train, test = analysis.class_counts(prepared.directory, len(names))
+    train, test = analysis.class_counts(prepared.directory, len(names), prepared.framing.record)
     title = f'Images of each class{data_note(prepared.dataset)}'
     return figures.draw_classes(train, test, names, title)
 

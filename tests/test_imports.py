@@ -246,7 +246,7 @@ def test_cifar10_reads_no_http_client_and_no_archive_reader() -> None:
 
 
 def test_neither_does_any_module_that_cifar10_reads(project: dict[str, Module]) -> None:
-    readers = ('http', 'urllib.request', 'requests', 'tarfile', 'zipfile')
+    readers = ('http', 'urllib.request', 'requests', 'tarfile', 'zipfile', 'PIL')
     paths = [path_to('cifar10', reader, project) for reader in readers]
     assert [' -> '.join(path) for path in paths if path] == []
 

@@ -1,66 +1,63 @@
-"""Pictures become records.
+"""Pictures, or a data set in any known layout, become records.
 
-    python cifar10_data.py convert PICTURES --data_dir=OUT
+    python cifar10_data.py convert SOURCE --data_dir=OUT
 
 writes OUT/data_batch_1.bin to data_batch_5.bin, test_batch.bin, batches.meta.txt and
-SHA256SUMS, in CIFAR-10's format, and a contact sheet of examples. PICTURES is
-
-- a folder of one folder for each class, in which JPEG, PNG, GIF and BMP lie, of any size; or
-  of a train/ and a test/ folder that each hold one folder for each class,
-- a folder of the four files of MNIST or a set published like it, gzipped or not, or
-- CIFAR-100's binary version: its archive, the archive's URL, or its unpacked folder.
+SHA256SUMS, in CIFAR-10's format, and a contact sheet of examples. `sources` has the layouts that
+are known; an archive of one is unpacked beside OUT for the time of the conversion.
 
 The training images are dealt out to five files in an order that derives from the seed, so
-that the files differ by one record at most. OUT is made complete or not at all.
-
-Measured on 2 cores of an AMD EPYC with other programs at work (3 runs): 375 to 1,200 PNGs of
-32 x 32 a second, 450 to 660 JPEGs of 320 x 240, 120 to 270 JPEGs of 1024 x 768; and a peak of
-660 MiB of memory, for 1,500 pictures and for 45,000.
+that the files differ by one record at most; CIFAR's own files keep theirs. OUT is made complete
+or not at all.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import hashlib
 import itertools
+import multiprocessing
 import os
 import shlex
+import signal
 import sys
+import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, BinaryIO, NamedTuple, TextIO
 
 import numpy as np
 from tqdm import tqdm
 
 from cifar10_input import TEST_FILES, TRAIN_FILES
 from cifar10_lib.base.errors import UserError
-from cifar10_lib.base.files import filled_directory
+from cifar10_lib.base.files import filled_directory, refuse_among
 from cifar10_lib.base.flags import interpreter
-from cifar10_lib.data import record_files
-from cifar10_lib.data.record_files import CLASS_NAMES_FILE, MAX_CLASSES, MIN_CLASSES
-from cifar10_lib.data.sources import (
-    CIFAR100,
-    DIVIDED,
-    IDX,
-    UNDIVIDED,
-    Source,
-    cifar100,
-    find_kind,
-    folders,
-    idx,
-)
+from cifar10_lib.base.names import printable
+from cifar10_lib.data import download, record_files, sources
+from cifar10_lib.data.archive import FETCH_ANEW, extract_all, is_archive
+from cifar10_lib.data.framing import write_framing
+from cifar10_lib.data.record_files import MAX_CLASSES, MIN_CLASSES
+from cifar10_lib.data.sources.base import Examples, Options, Source, some
 
 CONTACT_SHEET = 'contact_sheet.png'
 
 # Writes a picture of examples: (path, directory of the records, names of the classes, title).
 DrawExamples = Callable[[str, str, Sequence[str], str], None]
 
-
-# One decoder for each core, but of the largest pictures, each takes 2 GB.
-_THREADS = min(4, os.cpu_count() or 1)
+# One reader for each core, but of the largest pictures, each takes 1 GB.
+_WORKERS = min(4, os.cpu_count() or 1)
 _IMAGES_AT_ONCE = 32
-_CHUNK_BYTES = 1 << 20
+
+# From so many images on, processes are worth their start: Pillow spends most of its time on small
+# pictures in Python, where threads wait for each other.
+_MIN_FOR_PROCESSES = 2000
+
+# Files that are named each by each where they can't be read.
+_MAX_NAMED = 20
 
 
 class Converted(NamedTuple):
@@ -70,6 +67,8 @@ class Converted(NamedTuple):
     """int64 [2, classes]: training and test images."""
     skipped: int
     """Images that could not be read."""
+    shared: list[str]
+    """Names of the test images whose pixels are those of a training image."""
 
 
 def convert(
@@ -77,7 +76,7 @@ def convert(
     data_dir: str,
     seed: int = 0,
     test_percent: int = 0,
-    labels: str = 'fine',
+    options: Options = Options(),  # noqa: B008 (it is immutable)
     contact_sheet: str | None = None,
     *,
     draw_examples: DrawExamples,
@@ -86,12 +85,12 @@ def convert(
     """Writes a set of records, and prints the numbers of its images.
 
     Args:
-      pictures: folder, archive or URL.
+      pictures: file, folder, archive, or URL of an archive.
       data_dir: made and filled; it must be missing or empty.
       seed: at least 0; decides the order, and which pictures are test images.
       test_percent: share of each class that become test images, 1 to 99, where the
         pictures are not divided already; 0: a sixth, as in CIFAR-10.
-      labels: of CIFAR-100, 'fine' or 'coarse'.
+      options: which labels are taken, and how a picture becomes a square.
       contact_sheet: PNG to write; by default contact_sheet.png in data_dir.
       draw_examples: writes the contact sheet.
       batch_size: of training; the printed command has a smaller one for fewer images.
@@ -101,174 +100,393 @@ def convert(
         pictures could not be read, and the set holds the others.
     """
     _check_paths(pictures, data_dir, contact_sheet)
-    kind = find_kind(pictures)
-    _check_flags(pictures, kind, test_percent, labels)
-    with filled_directory(data_dir) as temporary:
-        if kind == CIFAR100:
-            source = cifar100(pictures, data_dir, temporary, labels)
-        elif kind == IDX:
-            source = idx(pictures)
-        else:
-            source = folders(pictures, kind == DIVIDED, seed, test_percent)
-        _check_names(pictures, source.class_names)
-        _check_counts(pictures, source.class_names, _counts(source))
-        print(f'Converting {len(source.labels):,} images of {len(source.class_names)} classes')
-        converted = _write(source, temporary, seed)
-        _check_counts(pictures, source.class_names, *converted)
+    with (
+        filled_directory(data_dir) as temporary,
+        _opened(pictures, data_dir, temporary) as (folder, rename),
+    ):
+        source = sources.find(folder)
+        if options.labels and not source.labels:
+            raise UserError(f'--labels={options.labels}: {folder} is {source.name}')
+        examples = source.read(folder, options)
+        _check_division(folder, source, examples, test_percent)
+        _check_names(folder, examples.class_names)
+        num_images = len(examples.labels)
+        is_test = examples.is_test
+        if is_test is None:
+            is_test = split(examples.labels, seed, test_percent)
+        _check_counts(folder, examples, _counts(examples, is_test))
+        print(f'Converting {num_images:,} images of {len(examples.class_names)} classes')
+        converted = _write(examples, is_test, temporary, seed, test_percent)
+        converted = converted._replace(shared=list(map(rename, converted.shared)))
+        _check_counts(folder, examples, converted.counts, converted.skipped)
+        record_files.write_class_names(examples.class_names, temporary)
+        write_framing(dataclasses.replace(options.framing, inner=examples.inner), temporary)
         record_files.write_sums(temporary)
-        folder = os.path.basename(os.path.abspath(data_dir))
+        name = os.path.basename(os.path.abspath(data_dir))
         draw_examples(
             contact_sheet or os.path.join(temporary, CONTACT_SHEET),
             temporary,
-            source.class_names,
-            _title(folder if len(folder) <= 20 else f'{folder[:19]}…', converted.counts),
+            examples.class_names,
+            _title(name if len(name) <= 20 else f'{name[:19]}…', converted.counts),
         )
-    print(describe(data_dir, source.class_names, converted.counts))
+    print(describe(data_dir, examples.class_names, converted))
     print(f'Examples: {contact_sheet or os.path.join(data_dir, CONTACT_SHEET)}')
     print(
         f'To train on them: {_train_command(data_dir, int(converted.counts[0].sum()), batch_size)}'
     )
     if converted.skipped:
+        named = 'each' if converted.skipped <= _MAX_NAMED else f'the first {_MAX_NAMED}'
         raise UserError(
-            f'{converted.skipped:,} of {len(source.labels):,} files were skipped, each named '
+            f'{converted.skipped:,} of {num_images:,} files were skipped, {named} named '
             f'above; {data_dir} holds all others'
         )
 
 
 def _check_paths(pictures: str, data_dir: str, contact_sheet: str | None) -> None:
     """Raises UserError for paths that would end badly after long work."""
-    if os.path.isdir(pictures) and _lies_within(data_dir, pictures):
-        raise UserError(f'--data_dir={data_dir}: lies within {pictures}; expected another folder')
+    refuse_among(data_dir, [pictures], '--data_dir')
     if contact_sheet is None:
         return
     flag = f'--contact_sheet={contact_sheet}'
     if not contact_sheet.endswith('.png'):
         raise UserError(f'{flag}: expected a name that ends in .png')
-    if _lies_within(contact_sheet, data_dir):
+    refuse_among(contact_sheet, [pictures], '--contact_sheet')
+    if os.path.realpath(contact_sheet).startswith(os.path.join(os.path.realpath(data_dir), '')):
         raise UserError(f'{flag}: lies within --data_dir; leave the flag out to have it there')
     if not os.path.isdir(os.path.dirname(contact_sheet) or '.'):
         raise UserError(f'{flag}: its folder is missing')
 
 
-def _lies_within(path: str, folder: str) -> bool:
-    path, folder = os.path.realpath(path), os.path.realpath(folder)
-    return path == folder or path.startswith(os.path.join(folder, ''))
+@contextlib.contextmanager
+def _opened(
+    pictures: str, data_dir: str, temporary: str
+) -> Iterator[tuple[str, Callable[[str], str]]]:
+    """Opens a source: an archive, or the URL of one, is unpacked.
+
+    Errors and warnings name the archive in place of the folder that it is unpacked to.
+
+    Args:
+      pictures: path or URL.
+      data_dir: beside it, an archive is downloaded to; one that is there is taken.
+      temporary: folder to unpack into, left as it was.
+
+    Yields:
+      The path of its file or folder, and a function that renames that folder in other texts.
+    """
+    path = _fetch(pictures, data_dir) if '://' in pictures else pictures
+    if not is_archive(path):
+        yield path, str
+        return
+    with tempfile.TemporaryDirectory(dir=temporary) as unpacked:
+        extract_all(path, unpacked)
+
+        def rename(text: str) -> str:
+            return text.replace(unpacked, path)
+
+        with contextlib.redirect_stderr(_Renaming(sys.stderr, rename)):
+            try:
+                yield sources.innermost(unpacked), rename
+            except UserError as error:
+                raise UserError(rename(str(error))) from error
 
 
-def _check_flags(pictures: str, kind: str, test_percent: int, labels: str) -> None:
-    if test_percent and kind != UNDIVIDED:
+class _Renaming:
+    """A stream whose texts are changed before they are written."""
+
+    def __init__(self, stream: TextIO, rename: Callable[[str], str]) -> None:
+        self._stream, self._rename = stream, rename
+
+    def write(self, text: str) -> int:
+        return self._stream.write(self._rename(text))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def _fetch(url: str, data_dir: str) -> str:
+    """The path of the archive behind a URL, which is downloaded unless it is there.
+
+    What a URL in `download.PUBLISHED` gives must be the published archive.
+    """
+    folder = os.path.dirname(os.path.abspath(data_dir))
+    archive = os.path.join(folder, download.file_name(url))
+    fingerprint = download.PUBLISHED.get(url)
+    if not os.path.lexists(archive):
+        print(f'Downloading {url} to {archive}')
+        download.download(url, archive, fingerprint)
+    elif fingerprint and (mismatch := download.mismatch_with(archive, fingerprint)):
+        raise UserError(f'{archive}: not the published archive: {mismatch}; {FETCH_ANEW}')
+    return archive
+
+
+def _check_division(path: str, source: Source, examples: Examples, test_percent: int) -> None:
+    if test_percent and examples.is_test is not None:
         raise UserError(
-            f'--test_percent={test_percent}: {pictures} is {kind}, with test images of its own'
+            f'--test_percent={test_percent}: {path} is {source.name}, with test images of its own'
         )
-    if labels != 'fine' and kind != CIFAR100:
-        raise UserError(f'--labels={labels}: {pictures} is {kind}; expected {CIFAR100}')
 
 
-def _check_names(pictures: str, names: Sequence[str]) -> None:
+def _check_names(path: str, names: Sequence[str]) -> None:
     if not MIN_CLASSES <= len(names) <= MAX_CLASSES:
         raise UserError(
-            f'{pictures}: found {len(names):,} classes; expected {MIN_CLASSES} to {MAX_CLASSES}'
+            f'{path}: found {len(names):,} classes; expected {MIN_CLASSES} to {MAX_CLASSES}'
         )
     for name in names:
-        if not name.isprintable() or name != name.strip() or not name:
+        if name != printable(name) or name != name.strip() or not name:
             raise UserError(
-                f'{pictures}: found the class name {name!r}; expected printable text that begins '
+                f'{path}: found the class name {name!r}; expected printable text that begins '
                 'and ends without a space'
             )
 
 
-def _check_counts(
-    pictures: str, names: Sequence[str], counts: np.ndarray, skipped: int = 0
-) -> None:
+def _check_counts(path: str, examples: Examples, counts: np.ndarray, skipped: int = 0) -> None:
     """Raises UserError for a class without images, and for a file without records."""
     note = f' that can be read, with {skipped:,} files skipped' if skipped else ''
-    for name, (train, test) in zip(names, counts.T, strict=True):
-        if not train or not test:
+    for name, (train, test) in zip(examples.class_names, counts.T, strict=True):
+        # What comes divided may lack a class in a part.
+        if examples.is_test is None and not (train and test):
             raise UserError(
-                f'{pictures}: class {name!r}: found {train:,} training and {test:,} test '
+                f'{path}: class {name!r}: found {train:,} training and {test:,} test '
                 f'images{note}; expected at least one of each'
             )
-    if counts[0].sum() < len(TRAIN_FILES):
+    num_train, num_test = counts.sum(axis=1)
+    if num_train < len(TRAIN_FILES) or not num_test:
         raise UserError(
-            f'{pictures}: found {counts[0].sum()} training images{note}; expected at least '
-            f'{len(TRAIN_FILES)}, one for each file'
+            f'{path}: found {num_train} training and {num_test} test images{note}; expected at '
+            f'least {len(TRAIN_FILES)} and 1, one for each file'
         )
 
 
-def _counts(source: Source) -> np.ndarray:
+def _counts(examples: Examples, is_test: np.ndarray) -> np.ndarray:
     """int64 [2, classes]: training and test images."""
+    num_classes = len(examples.class_names)
     return np.stack(
-        [
-            np.bincount(source.labels[source.is_test == is_test], minlength=len(source.class_names))
-            for is_test in (False, True)
-        ]
+        [np.bincount(examples.labels[is_test == of], minlength=num_classes) for of in (False, True)]
     )
 
 
-def _write(source: Source, directory: str, seed: int) -> Converted:
-    """Writes the six record files and the names of the classes."""
+def split(labels: np.ndarray, seed: int, test_percent: int) -> np.ndarray:
+    """Which images are test images: of each class the same share, chosen at random.
+
+    Args:
+      labels: int64 [images].
+      seed: at least 0.
+      test_percent: the share in percent, 1 to 99; 0: a sixth.
+
+    Returns:
+      bool [images]. A class of two or more images has at least one of either kind.
+    """
+    is_test = np.zeros(len(labels), bool)
+    for label in np.unique(labels):
+        images = np.random.default_rng([seed, label]).permutation(np.flatnonzero(labels == label))
+        is_test[images[: _num_test(len(images), test_percent)]] = True
+    return is_test
+
+
+def _num_test(count: int, test_percent: int) -> int:
+    """How many of a class's images are test images."""
+    share = test_percent / 100 or 1 / 6
+    return min(max(1, round(share * count)), count - 1)
+
+
+# ----------------------------------------------------------------------------- writing
+
+
+def _write(
+    examples: Examples, is_test: np.ndarray, directory: str, seed: int, test_percent: int
+) -> Converted:
+    """Writes the six record files; arguments as of `convert`."""
     rng = np.random.default_rng(seed)
-    order = np.concatenate(
-        [rng.permutation(np.flatnonzero(source.is_test == is_test)) for is_test in (False, True)]
-    )
-    counts = np.zeros([2, len(source.class_names)], np.int64)
-    skipped = 0
-    with contextlib.ExitStack() as stack:
-        train, test = (
-            [stack.enter_context(open(os.path.join(directory, name), 'wb')) for name in names]
-            for names in (TRAIN_FILES, TEST_FILES)
-        )
+    train, test = (rng.permutation(np.flatnonzero(is_test == of)).tolist() for of in (False, True))
+    with _Records(examples, directory) as records, _reader(examples) as read:
+        if examples.files is not None:
+            for number, name in enumerate((*TRAIN_FILES, *TEST_FILES)):
+                indices = np.flatnonzero(examples.files == number).tolist()
+                records.write(read(indices), itertools.repeat(name), name in TEST_FILES)
+            return records.converted()
+        test_names = itertools.cycle(TEST_FILES)
+        failed = records.write(read(test), test_names, True)
+        if examples.is_test is None:
+            # Files that can't be read decide nothing: others of their classes are test images.
+            counts = np.bincount(examples.labels)
+            while failed:
+                counts -= np.bincount(examples.labels[failed], minlength=len(counts))
+                wanted = [_num_test(count, test_percent) for count in counts.tolist()]
+                test = _take(train, examples.labels, wanted - records.num_test)
+                failed = records.write(read(test), test_names, True)
         # Dealt out one by one, so that what is skipped leaves the files equally long.
-        files = (itertools.cycle(train), itertools.cycle(test))
-        bar = stack.enter_context(
-            tqdm(total=len(order), desc='converting', unit='images', disable=None)
+        records.write(read(train), itertools.cycle(TRAIN_FILES), False)
+        return records.converted()
+
+
+def _take(indices: list[int], labels: np.ndarray, wanted: np.ndarray) -> list[int]:
+    """Takes so many indices of each label from a list, the first ones."""
+    taken = []
+    left = wanted.copy()
+    for index in indices:
+        if left[labels[index]] > 0:
+            left[labels[index]] -= 1
+            taken.append(index)
+    rest = set(indices).difference(taken)
+    indices[:] = [index for index in indices if index in rest]
+    return taken
+
+
+class _Records:
+    """The record files while they are written, with a progress bar."""
+
+    def __init__(self, examples: Examples, directory: str) -> None:
+        self._examples = examples
+        self._counts = np.zeros([2, len(examples.class_names)], np.int64)
+        self._skipped = 0
+        # Of all training images, and of the test images with their places.
+        self._train_digests: set[bytes] = set()
+        self._test_digests: dict[bytes, int] = {}
+        self._directory = directory
+        self._files: dict[str, BinaryIO] = {}
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> _Records:
+        for name in (*TRAIN_FILES, *TEST_FILES):
+            file = open(os.path.join(self._directory, name), 'wb')  # noqa: SIM115 - on the stack
+            self._files[name] = self._stack.enter_context(file)
+        self._bar = self._stack.enter_context(
+            tqdm(total=len(self._examples.labels), desc='converting', unit='images', disable=None)
         )
-        for index, planes in _in_threads(source.planes, order.tolist()):
-            bar.update()
-            if isinstance(planes, UserError):
-                skipped += 1
-                bar.write(f'Skipped: {planes}', file=sys.stderr)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stack.close()
+
+    def write(self, images: Iterator[_Read], names: Iterator[str], is_test: bool) -> list[int]:
+        """Writes images to the files of these names; returns the indices of those skipped."""
+        failed = []
+        for index, pixels in images:
+            self._bar.update()
+            if isinstance(pixels, str):
+                failed.append(index)
+                self._skip(pixels)
                 continue
-            part, label = int(source.is_test[index]), int(source.labels[index])
-            next(files[part]).write(bytes([label]) + planes.tobytes())
-            counts[part, label] += 1
-    with open(os.path.join(directory, CLASS_NAMES_FILE), 'w', encoding='utf-8') as file:
-        file.writelines(f'{name}\n' for name in source.class_names)
-    return Converted(counts, skipped)
+            label = int(self._examples.labels[index])
+            planes = pixels.transpose(2, 0, 1).tobytes()
+            self._files[next(names)].write(bytes([label]) + planes)
+            self._counts[int(is_test), label] += 1
+            digest = hashlib.blake2b(planes, digest_size=16).digest()
+            if is_test:
+                self._test_digests.setdefault(digest, index)
+            else:
+                self._train_digests.add(digest)
+        return failed
+
+    @property
+    def num_test(self) -> np.ndarray:
+        """int64 [classes]: test images so far."""
+        return self._counts[1]
+
+    def _skip(self, reason: str) -> None:
+        self._skipped += 1
+        if self._skipped <= _MAX_NAMED:
+            self._bar.write(f'Skipped: {printable(reason)}', file=sys.stderr)
+        if self._skipped == _MAX_NAMED + 1:
+            self._bar.write('Skipped: more, which are counted', file=sys.stderr)
+
+    def converted(self) -> Converted:
+        shared = self._train_digests.intersection(self._test_digests)
+        indices = sorted(self._test_digests[digest] for digest in shared)
+        return Converted(
+            self._counts, self._skipped, [self._examples.name(index) for index in indices]
+        )
 
 
-def _in_threads(
-    planes: Callable[[int], np.ndarray], indices: Sequence[int]
-) -> Iterator[tuple[int, np.ndarray | UserError]]:
-    """Each index with its planes, or with the reason why there are none, in their order."""
+# ----------------------------------------------------------------------------- reading
 
-    def some(chunk: Sequence[int]) -> list[tuple[int, np.ndarray | UserError]]:
-        found: list[tuple[int, np.ndarray | UserError]] = []
-        for index in chunk:
-            try:
-                found.append((index, planes(index)))
-            except UserError as error:
-                found.append((index, error))
-        return found
+# An image's index with its pixels, or with the reason why there are none.
+_Read = tuple[int, 'np.ndarray | str']
 
-    pending: deque[Future[list[tuple[int, np.ndarray | UserError]]]] = deque()
-    with ThreadPoolExecutor(_THREADS) as pool:
+
+@contextlib.contextmanager
+def _reader(examples: Examples) -> Iterator[Callable[[Sequence[int]], Iterator[_Read]]]:
+    """Yields a function that reads images, by their indices and in their order, side by side."""
+    is_forking = sys.platform == 'linux' and _WORKERS > 1
+    executor: Executor
+    if is_forking and len(examples.labels) >= _MIN_FOR_PROCESSES:
+        # Forked, they have the examples, and needn't import what this process has.
+        context = multiprocessing.get_context('fork')
+        executor = ProcessPoolExecutor(_WORKERS, context, _begin_worker, (examples,))
+        read_some = _read_in_worker
+    else:
+        executor = ThreadPoolExecutor(_WORKERS)
+
+        def read_some(indices: Sequence[int]) -> list[_Read]:
+            return _read_some(examples, indices)
+
+    def read(indices: Sequence[int]) -> Iterator[_Read]:
+        pending: deque[Future[list[_Read]]] = deque()
         for begin in range(0, len(indices), _IMAGES_AT_ONCE):
-            pending.append(pool.submit(some, indices[begin : begin + _IMAGES_AT_ONCE]))
-            if len(pending) > 2 * _THREADS:
-                yield from pending.popleft().result()
+            pending.append(executor.submit(read_some, indices[begin : begin + _IMAGES_AT_ONCE]))
+            if len(pending) > 2 * _WORKERS:
+                yield from _result(pending.popleft(), examples)
         for future in pending:
-            yield from future.result()
+            yield from _result(future, examples)
+
+    try:
+        yield read
+    finally:
+        executor.shutdown(cancel_futures=True)
 
 
-def describe(data_dir: str, names: Sequence[str], counts: np.ndarray) -> str:
-    """The numbers of images of each class, a line each."""
+def _read_some(examples: Examples, indices: Sequence[int]) -> list[_Read]:
+    found: list[_Read] = []
+    for index in indices:
+        try:
+            found.append((index, examples.pixels(index)))
+        except UserError as error:
+            found.append((index, str(error)))
+    return found
+
+
+# Of a worker process.
+_worker_examples: Examples | None = None
+
+
+def _begin_worker(examples: Examples) -> None:
+    global _worker_examples
+    _worker_examples = examples
+    # The parent ends on Ctrl-C, and its workers with it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _read_in_worker(indices: Sequence[int]) -> list[_Read]:
+    assert _worker_examples is not None
+    return _read_some(_worker_examples, indices)
+
+
+def _result(future: Future[list[_Read]], examples: Examples) -> list[_Read]:
+    try:
+        return future.result()
+    except BrokenProcessPool as error:
+        raise UserError(
+            'a process that reads images ended; memory may have run out, or a decoder failed'
+        ) from error
+
+
+# ----------------------------------------------------------------------------- results
+
+
+def describe(data_dir: str, names: Sequence[str], converted: Converted) -> str:
+    """The numbers of images of each class, a line each, and what to know of them."""
+    counts = converted.counts
     width = max(map(len, names))
     lines = [_title(data_dir, counts), f'  {"class":{width}}  training      test']
     lines += [
         f'  {name:{width}}  {train:8,}  {test:8,}'
         for name, (train, test) in zip(names, counts.T, strict=True)
     ]
+    if converted.shared:
+        lines.append(
+            f'{len(converted.shared):,} test images are also training images: '
+            f'{printable(some(converted.shared))}'
+        )
     return '\n'.join(lines)
 
 

@@ -20,6 +20,7 @@ from tqdm import tqdm
 from cifar10_lib.base.errors import UserError, os_errors_named
 from cifar10_lib.base.files import digest, regular_size
 from cifar10_lib.data.archive import MAX_ARCHIVE_BYTES
+from cifar10_lib.data.datasets import DATA_URL
 
 # For connecting, and for each wait for data.
 TIMEOUT_SECONDS = 30.0
@@ -53,6 +54,19 @@ CIFAR10_FINGERPRINT = Fingerprint(
     md5='c32a1d4ab5d03f1284b67883e8d87530',
     sha256='c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd',
 )
+
+CIFAR100_URL = 'https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz'
+
+# The MD5 is the one that the same page publishes. Size and SHA-256 are not published there: they
+# are those that TensorFlow Datasets has for the URL, the SHA-256 also that of MLDatasets.jl.
+CIFAR100_FINGERPRINT = Fingerprint(
+    size=168_513_733,
+    md5='03b5dce01913d631647c71ecec9e9cb8',
+    sha256='58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec',
+)
+
+# By URL: what it must give.
+PUBLISHED = {DATA_URL: CIFAR10_FINGERPRINT, CIFAR100_URL: CIFAR100_FINGERPRINT}
 
 
 class UnreachableError(UserError):

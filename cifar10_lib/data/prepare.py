@@ -13,6 +13,7 @@ from cifar10_lib.data import download, record_files
 from cifar10_lib.data.archive import FETCH_ANEW, unpack
 from cifar10_lib.data.datasets import CIFAR10_DIRECTORY, DATA_URL, DATASETS
 from cifar10_lib.data.download import CIFAR10_FINGERPRINT, UnreachableError
+from cifar10_lib.data.framing import Framing, read_framing
 from cifar10_lib.data.record_files import CIFAR10_CLASS_NAMES, CLASS_NAMES_FILE, RECORD_FILES
 from cifar10_lib.data.synthetic import CLASS_NAMES as SYNTHETIC_CLASS_NAMES
 from cifar10_lib.data.synthetic import (
@@ -32,11 +33,13 @@ class Prepared(NamedTuple):
       directory: holds data_batch_1.bin to data_batch_5.bin and test_batch.bin.
       dataset: 'cifar10', 'synthetic' or 'own'.
       class_names: 2 to 256, in the order of the labels.
+      framing: size of the images, and how pictures become such.
     """
 
     directory: str
     dataset: str
     class_names: tuple[str, ...]
+    framing: Framing = Framing()
 
     @property
     def num_classes(self) -> int:
@@ -90,14 +93,15 @@ def prepare(
             print(f'Using synthetic pictures instead of CIFAR-10, from {found.directory}')
         return Prepared(found.directory, 'synthetic', SYNTHETIC_CLASS_NAMES)
     names = tuple(record_files.read_class_names(found.directory))
-    record_files.check_directory(found.directory, num_classes=len(names))
+    framing = read_framing(found.directory)
+    record_files.check_directory(found.directory, framing.record, len(names))
     kind = _kind(found.directory, names)
     if dataset in ('cifar10', 'own') and kind != dataset:
         raise UserError(
             f'--dataset={dataset}: {found.directory} holds images of {len(names)} classes, '
             f'{_some(names)}; choose --dataset={kind} or another --data_dir'
         )
-    return Prepared(found.directory, kind, names)
+    return Prepared(found.directory, kind, names, framing)
 
 
 def _kind(directory: str, names: tuple[str, ...]) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -15,7 +16,9 @@ from cifar10_input import CIFAR10_RECORD, NUM_CLASSES, TEST_FILES, TRAIN_FILES, 
 from cifar10_lib.base import files
 from cifar10_lib.base.errors import UserError, os_errors_named
 from cifar10_lib.base.files import read_text, regular_size
+from cifar10_lib.base.names import printable
 from cifar10_lib.data.datasets import CIFAR10_DIRECTORY
+from cifar10_lib.data.framing import FRAMING_FILE
 
 RECORD_FILES = TRAIN_FILES + TEST_FILES
 
@@ -44,7 +47,7 @@ SUMS_FILE = 'SHA256SUMS'
 _RECORDS_AT_ONCE = 340
 
 # The files that SHA256SUMS lists.
-_SUMMED_FILES = (*RECORD_FILES, CLASS_NAMES_FILE)
+_SUMMED_FILES = (*RECORD_FILES, CLASS_NAMES_FILE, FRAMING_FILE)
 
 # What is mistaken for CIFAR-10 in its binary version: other files by their first
 # bytes, other data sets by the length of their records.
@@ -230,6 +233,17 @@ def read_class_names(directory: str) -> list[str]:
     if not MIN_CLASSES <= len(names) <= MAX_CLASSES:
         raise UserError(f'{path}: found {len(names)} class names; {expected}')
     for name in names:
-        if not name.isprintable():
+        if name != printable(name):
             raise UserError(f'{path}: found the class name {name!r}; expected printable text')
     return names
+
+
+def write_class_names(names: Sequence[str], directory: str) -> None:
+    """Writes batches.meta.txt.
+
+    Raises:
+      OSError: it can't be written.
+    """
+    path = os.path.join(directory, CLASS_NAMES_FILE)
+    with open(path, 'w', encoding='utf-8', newline='\n') as file:
+        file.writelines(f'{name}\n' for name in names)

@@ -20,7 +20,7 @@ from cifar10_input import CIFAR10_RECORD, NUM_CLASSES, TEST_FILES
 from cifar10_lib.base.errors import UserError
 from cifar10_lib.base.files import filled_directory, read_text
 from cifar10_lib.data import record_files
-from cifar10_lib.data.record_files import CLASS_NAMES_FILE, RECORD_FILES
+from cifar10_lib.data.record_files import RECORD_FILES
 
 _SIDE = CIFAR10_RECORD.height
 
@@ -290,8 +290,7 @@ def generate_synthetic(
                     pixels = draw(some, rng).reshape(len(some), -1)
                     file.write(np.column_stack([some, pixels]).tobytes())
                     bar.update(len(some))
-        with open(os.path.join(temporary, CLASS_NAMES_FILE), 'w', encoding='utf-8') as names:
-            names.writelines(f'{name}\n' for name in CLASS_NAMES)
+        record_files.write_class_names(CLASS_NAMES, temporary)
         with open(os.path.join(temporary, SYNTHETIC_MARKER), 'w', encoding='utf-8') as marker:
             json.dump(SyntheticSet(num_train, num_test, seed)._asdict(), marker, indent=2)
             marker.write('\n')

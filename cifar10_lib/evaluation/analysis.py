@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 import cifar10_input
-from cifar10_input import CIFAR10_RECORD, TUTORIAL_VIEW, Distortions, View
+from cifar10_input import CIFAR10_RECORD, TUTORIAL_VIEW, Distortions, RecordFormat, View
 from cifar10_lib.base.errors import UserError, os_errors_named
 from cifar10_lib.data import record_files
 from cifar10_lib.runs import checkpoints, history
@@ -217,19 +217,27 @@ def wilson_interval(num_correct: int, num_examples: int) -> tuple[float, float]:
 
 
 def evaluated_images(
-    eval_data: str, directory: str, num_held_out: int, positions: np.ndarray
+    eval_data: str,
+    directory: str,
+    num_held_out: int,
+    positions: np.ndarray,
+    record: RecordFormat = CIFAR10_RECORD,
 ) -> np.ndarray:
     """Images of an evaluation by their positions in it: see `read_images`."""
-    first, _ = cifar10_input.evaluation_range(eval_data, directory, num_held_out)
-    return read_images(cifar10_input.evaluation_files(eval_data, directory), positions + first)
+    first, _ = cifar10_input.evaluation_range(eval_data, directory, num_held_out, record)
+    files = cifar10_input.evaluation_files(eval_data, directory)
+    return read_images(files, positions + first, record)
 
 
-def read_images(files: Sequence[str], positions: np.ndarray) -> np.ndarray:
+def read_images(
+    files: Sequence[str], positions: np.ndarray, record: RecordFormat = CIFAR10_RECORD
+) -> np.ndarray:
     """Images of records.
 
     Args:
       files: record files.
       positions: int64 [images], of the records in the files one after another.
+      record: the records' format.
 
     Returns:
       uint8 [images, height, width, depth].
@@ -237,7 +245,6 @@ def read_images(files: Sequence[str], positions: np.ndarray) -> np.ndarray:
     Raises:
       UserError: a file can't be read.
     """
-    record = CIFAR10_RECORD
     shape = (record.depth, record.height, record.width)
     images = np.empty([len(positions), *shape], np.uint8)
     first = 0
@@ -301,15 +308,20 @@ class DistortedImages(NamedTuple):
 
 
 def distorted_images(
-    directory: str, seed: int, distortions: Distortions, view: View = TUTORIAL_VIEW
+    directory: str,
+    seed: int,
+    distortions: Distortions,
+    view: View = TUTORIAL_VIEW,
+    record: RecordFormat = CIFAR10_RECORD,
 ) -> DistortedImages:
     """The first training images of a directory, distorted with the random numbers of a seed."""
     file = cifar10_input.train_files(directory)[0]
     with os_errors_named(file):
-        records = np.fromfile(file, np.uint8, NUM_DISTORTED * CIFAR10_RECORD.record_bytes)
-    records = records.reshape(-1, CIFAR10_RECORD.record_bytes)
+        records = np.fromfile(file, np.uint8, NUM_DISTORTED * record.record_bytes)
+    records = records.reshape(-1, record.record_bytes)
     with tf.Graph().as_default(), tf.Session() as session:
-        images, labels = cifar10_input.decode_records(tf.constant([r.tobytes() for r in records]))
+        contents = tf.constant([content.tobytes() for content in records])
+        images, labels = cifar10_input.decode_records(contents, record)
         repeated = tf.repeat(images, NUM_VERSIONS, axis=0)
         first = tf.constant(0, tf.int64)
         distorted = cifar10_input.distort_at(repeated, seed, first, distortions, view)
@@ -318,10 +330,12 @@ def distorted_images(
     return DistortedImages(images, labels, distorted.reshape(shape))
 
 
-def class_counts(directory: str, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
+def class_counts(
+    directory: str, num_classes: int, record: RecordFormat = CIFAR10_RECORD
+) -> tuple[np.ndarray, np.ndarray]:
     """Numbers of training and of test images of each class: int64 [classes] each."""
     train, test = (
-        np.concatenate([record_files.read_labels(file, CIFAR10_RECORD) for file in files])
+        np.concatenate([record_files.read_labels(file, record) for file in files])
         for files in (cifar10_input.train_files(directory), cifar10_input.test_files(directory))
     )
     return np.bincount(train, minlength=num_classes), np.bincount(test, minlength=num_classes)

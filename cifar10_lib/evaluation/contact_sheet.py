@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from cifar10_input import CIFAR10_RECORD, train_files
+from cifar10_input import train_files
 from cifar10_lib.base.errors import os_errors_named
+from cifar10_lib.data.framing import read_framing
 from cifar10_lib.evaluation import figures
 
 # Most classes that are one below the other, with more examples and longer names than those of
@@ -45,13 +46,14 @@ def examples(directory: str, num_classes: int, count: int) -> list[list[np.ndarr
     """The first training images of each class as they stand in the records.
 
     Returns:
-      For each class up to `count` arrays uint8 [32, 32, 3].
+      For each class up to `count` arrays uint8 [size, size, 3].
     """
     found: list[list[np.ndarray]] = [[] for _ in range(num_classes)]
-    shape = (CIFAR10_RECORD.depth, CIFAR10_RECORD.height, CIFAR10_RECORD.width)
+    record_format = read_framing(directory).record
+    shape = (record_format.depth, record_format.height, record_format.width)
     for path in train_files(directory):
         with open(path, 'rb') as file:
-            while record := file.read(CIFAR10_RECORD.record_bytes):
+            while record := file.read(record_format.record_bytes):
                 if len(found[record[0]]) < count:
                     planes = np.frombuffer(record, np.uint8, offset=1).reshape(shape)
                     found[record[0]].append(planes.transpose(1, 2, 0))
@@ -62,7 +64,7 @@ def draw(shown: Sequence[Sequence[np.ndarray]], names: Sequence[str], title: str
     """The contact sheet.
 
     Args:
-      shown: images of each class, uint8 [32, 32, 3].
+      shown: images of each class, uint8 [size, size, 3].
       names: of the classes.
       title: above all.
     """

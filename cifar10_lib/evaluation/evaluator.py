@@ -158,7 +158,7 @@ class Evaluator:
         """
         Args:
           data_dir: directory that holds the record files.
-          network: of the checkpoints.
+          network: of the checkpoints, for images of the records' size.
           num_examples: how many images to score; 0: all.
           eval_data: 'test', 'train_eval' or 'held_out'.
           num_views: of each image, one of NUM_VIEWS; the result is their average.
@@ -168,7 +168,7 @@ class Evaluator:
         Raises:
           UserError: there are fewer images than asked for, or none.
         """
-        _, available = evaluation_range(eval_data, data_dir, num_held_out)
+        _, available = evaluation_range(eval_data, data_dir, num_held_out, network.record)
         if not max(num_examples, 1) <= available:
             raise UserError(
                 f'--num_examples={num_examples}: --eval_data={eval_data} '
@@ -184,6 +184,7 @@ class Evaluator:
                 data_dir,
                 BATCH_SIZE // num_views,
                 self.num_examples,
+                network.record,
                 num_views=num_views,
                 num_held_out=num_held_out,
                 view=network.view,
@@ -246,7 +247,7 @@ class Predictor:
         """
         Args:
           checkpoint: its path.
-          network: of the checkpoint.
+          network: of the checkpoint, for pictures of its size.
           num_views: of each picture, one of NUM_VIEWS; the result is their average.
 
         Raises:
@@ -255,7 +256,7 @@ class Predictor:
         num_classes = checkpoints.read_num_classes(checkpoint)
         self._batch_size = BATCH_SIZE // num_views
         with tf.Graph().as_default():
-            self._pictures = picture_placeholder()
+            self._pictures = picture_placeholder(network.size)
             images = evaluation_views(self._pictures, network.view, num_views)
             logits = network.evaluate(images, num_classes)
             self._probabilities = class_probabilities(logits, num_views)
@@ -263,17 +264,16 @@ class Predictor:
             Restorer().restore(self._session, checkpoint)
 
     def probabilities(self, pictures: np.ndarray) -> np.ndarray:
-        """float32 [pictures, classes] of uint8 [pictures, 32, 32, 3]."""
+        """float32 [pictures, classes] of uint8 [pictures, size, size, 3]."""
         starts = range(0, len(pictures), self._batch_size)
         batches = [pictures[start : start + self._batch_size] for start in starts]
         run = self._session.run
         return np.concatenate([run(self._probabilities, {self._pictures: b}) for b in batches])
 
 
-def picture_placeholder() -> tf.Tensor:
-    """uint8 [batch, 32, 32, 3]: `images` of any batch size, in a record's size."""
-    shape = [None, CIFAR10_RECORD.height, CIFAR10_RECORD.width, CIFAR10_RECORD.depth]
-    return tf.placeholder(tf.uint8, shape, name='images')
+def picture_placeholder(size: int = CIFAR10_RECORD.height) -> tf.Tensor:
+    """uint8 [batch, size, size, 3]: `images` of any batch size, in a record's size."""
+    return tf.placeholder(tf.uint8, [None, size, size, CIFAR10_RECORD.depth], name='images')
 
 
 def report_precision(

@@ -85,10 +85,13 @@ def percent(share: float) -> str:
 # ------------------------------------------------------------------------------- files
 
 
-def check_output(output: str) -> None:
-    """Raises UserError for a picture's name without the ending of a format."""
-    if not output.endswith(('.png', '.svg')):
-        raise UserError(f'--output={output}: expected a name that ends in .png or .svg')
+def check_output(output: str, endings: tuple[str, ...] = ('.png', '.svg')) -> None:
+    """Raises UserError for an output's name without the ending of a format."""
+    if not output.endswith(endings):
+        raise UserError(
+            f'--output={output}: expected a name that ends in {", ".join(endings[:-1])} or '
+            f'{endings[-1]}'
+        )
 
 
 def write(figure: Figure, output: str) -> None:

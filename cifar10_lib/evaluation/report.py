@@ -203,7 +203,11 @@ def _mistakes(evaluation: Evaluation) -> list[dict[str, Any]]:
     _, probabilities, labels = evaluation.scored
     positions = analysis.most_confident_mistakes(probabilities, labels, _NUM_MISTAKES)
     images = analysis.evaluated_images(
-        evaluation.eval_data, evaluation.data.directory, evaluation.run.num_held_out, positions
+        evaluation.eval_data,
+        evaluation.data.directory,
+        evaluation.run.num_held_out,
+        positions,
+        evaluation.network.record,
     )
     names = evaluation.data.class_names
     mistakes = []
@@ -241,20 +245,28 @@ def _network(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def _distortions(evaluation: Evaluation) -> dict[str, Any]:
-    view, names = evaluation.network.view, evaluation.data.class_names
+    network, names = evaluation.network, evaluation.data.class_names
     distorted = analysis.distorted_images(
-        evaluation.data.directory, 0, distortions(evaluation.run.recipe), view
+        evaluation.data.directory,
+        0,
+        distortions(evaluation.run.recipe, network.size),
+        network.view,
+        network.record,
     )
     alt = f'Training images, each with {analysis.NUM_VERSIONS} distorted versions: ' + ', '.join(
         names[label] for label in distorted.labels
     )
-    return _drawing(figures.draw_distortions(distorted, names, '', view), alt, 'distortions')
+    return _drawing(
+        figures.draw_distortions(distorted, names, '', network.view), alt, 'distortions'
+    )
 
 
 def _class_counts(evaluation: Evaluation) -> dict[str, Any]:
     """Numbers of training and test images."""
     names = evaluation.data.class_names
-    train, test = analysis.class_counts(evaluation.data.directory, len(names))
+    train, test = analysis.class_counts(
+        evaluation.data.directory, len(names), evaluation.network.record
+    )
     alt = (
         f'Bars of the images of {len(names)} classes: {_range(train)} training images and '
         f'{_range(test)} test images of each.'

@@ -16,7 +16,15 @@ from typing import Any, NamedTuple
 
 import tensorflow.compat.v1 as tf
 
-from cifar10_input import NUM_CLASSES, TUTORIAL_VIEW, View, get_batch_size, random_numbers
+from cifar10_input import (
+    CIFAR10_RECORD,
+    NUM_CLASSES,
+    TUTORIAL_VIEW,
+    RecordFormat,
+    View,
+    get_batch_size,
+    random_numbers,
+)
 from cifar10_lib.nn import summaries
 from cifar10_lib.nn.recipes import NETWORKS_OWN, TUTORIAL_RECIPE, WEIGHT_DECAY, Recipe
 
@@ -102,6 +110,18 @@ class Network(NamedTuple):
     """Whether splitting a batch into parts changes the result."""
     recipe: Recipe = TUTORIAL_RECIPE
     """That it is trained by."""
+    size: int = CIFAR10_RECORD.height
+    """Side of the images, in pixels, of which the view is a part."""
+
+    @property
+    def record(self) -> RecordFormat:
+        """The format of records of such images."""
+        return RecordFormat(height=self.size, width=self.size)
+
+    def of_size(self, size: int) -> Network:
+        """The network for images of another size, of which it sees the same share."""
+        seen = self.view.size * size // self.size
+        return self._replace(view=dataclasses.replace(self.view, size=seen), size=size)
 
     def trained_by(self, recipe: Recipe) -> Network:
         """The network as a recipe has it."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import tensorflow.compat.v1 as tf
 
-from cifar10_input import NUM_EXAMPLES_PER_EPOCH_FOR_TRAIN, Distortions
+from cifar10_input import CIFAR10_RECORD, NUM_EXAMPLES_PER_EPOCH_FOR_TRAIN, Distortions
 from cifar10_lib.nn.recipes import TUTORIAL_RECIPE, Recipe, examples_per_decay
 
 # The corners of a cycle, as (part of the cycle, part of the largest rate): up, down as long,
@@ -177,8 +177,13 @@ _FRACTIONS: dict[str, Callable[[tf.Tensor, int, Recipe], tf.Tensor]] = {
 }
 
 
-def distortions(recipe: Recipe) -> Distortions:
-    """The distortions of the training images that the recipe asks for."""
-    return Distortions(
+def distortions(recipe: Recipe, size: int = CIFAR10_RECORD.height) -> Distortions:
+    """The distortions of the training images that the recipe asks for.
+
+    Shifts are those of images of 32 x 32; others of `size` are shifted by the same share.
+    """
+    ranges = Distortions(
         **{field.name: getattr(recipe, field.name) for field in dataclasses.fields(Distortions)}
     )
+    max_shift = ranges.max_shift * size // CIFAR10_RECORD.height
+    return dataclasses.replace(ranges, max_shift=max_shift)

@@ -15,6 +15,7 @@ from cifar10_lib.base import files, flags
 from cifar10_lib.base.errors import UserError
 from cifar10_lib.data import prepare, record_files
 from cifar10_lib.data.datasets import CIFAR10_DIRECTORY, DATA_DIR, DATASETS
+from cifar10_lib.data.framing import Framing, parse_framing
 from cifar10_lib.data.record_files import CIFAR10_CLASS_NAMES, CLASS_NAMES_FILE
 from cifar10_lib.nn.presets import MODEL_NAMES, NETWORK_PRESETS, PRESETS
 from cifar10_lib.nn.recipes import TUTORIAL_RECIPE, Recipe
@@ -62,6 +63,8 @@ class RunFolder:
     use_fp16: bool = False
     use_bf16: bool = False
     seed: int = 0
+    framing: Framing = Framing()
+    """How pictures became the images of training; the defaults where it is not known."""
 
     @classmethod
     def open(cls, path: str, model: str | None = None) -> RunFolder:
@@ -81,6 +84,10 @@ class RunFolder:
             _check(os.path.join(path, SETTINGS_FILE), name, value)
         if not settings and model:
             known['model'] = model
+        try:
+            known['framing'] = parse_framing(settings.get('framing', {}))
+        except ValueError as error:
+            raise UserError(f'{os.path.join(path, SETTINGS_FILE)}: framing: {error}') from error
         recipe = Recipe(**{name: known.pop(name) for name in _RECIPE if name in known})
         if model not in (None, recipe.model):
             raise UserError(
@@ -140,7 +147,13 @@ class RunFolder:
                 f'--dataset={dataset}: the checkpoints in {self.path} were trained on '
                 f'{self.dataset}'
             )
-        return prepare.prepare(self.find_data_dir(data_dir), dataset or self.dataset)
+        prepared = prepare.prepare(self.find_data_dir(data_dir), dataset or self.dataset)
+        if self.settings and prepared.framing.size != self.framing.size:
+            raise UserError(
+                f'{prepared.directory}: holds images of {prepared.framing.size} pixels; the run '
+                f'in {self.path} was trained on images of {self.framing.size}'
+            )
+        return prepared
 
     def class_names(self, data_dir: str | None) -> list[str]:
         """Names of the classes, as many as `num_classes`, in the order of the labels.
@@ -179,7 +192,8 @@ class RunFolder:
 def _read_settings(folder: str) -> dict[str, Any]:
     path = os.path.join(folder, SETTINGS_FILE)
     try:
-        with open(path, encoding='utf-8') as file:
+        # An editor may have put a byte order mark before it.
+        with open(path, encoding='utf-8-sig') as file:
             settings = json.load(file)
     except (FileNotFoundError, NotADirectoryError):
         return {}
@@ -202,7 +216,7 @@ def _check(path: str, name: str, value: Any) -> None:
         raise UserError(f'{path}: found the {name} {repr(value)[:60]}; expected {expected}')
 
 
-def store(settings: Any, folder: str, **more: str) -> None:
+def store(settings: Any, folder: str, **more: Any) -> None:
     """Writes a dataclass of settings, and `more`, to settings.json in `folder`.
 
     A crash leaves the old file complete.

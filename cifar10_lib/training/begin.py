@@ -19,6 +19,7 @@ from cifar10_lib.base import files, flags, locks
 from cifar10_lib.base.errors import UserError, write_errors_named
 from cifar10_lib.base.watch import Watch
 from cifar10_lib.data import prepare
+from cifar10_lib.data.framing import Framing
 from cifar10_lib.data.prepare import data_note
 from cifar10_lib.nn import summaries
 from cifar10_lib.nn.layers import Network, Options, training_options
@@ -106,6 +107,7 @@ def begin(
     prepared = _prepare_data(settings, earlier)
     settings = dataclasses.replace(settings, dataset=prepared.dataset)
     _check_plateau(settings, worker)
+    network = network.of_size(prepared.framing.size)
     data = _training_data(settings, prepared, batch_size)
     settings = in_steps(settings, data.num_examples, batch_size)
     network = network.trained_by(settings)
@@ -121,7 +123,7 @@ def begin(
             folder = CheckpointFolder(settings.train_dir, settings.max_to_keep)
             found = checkpoints.find_start(folder)
             if found.step < settings.max_steps:
-                _store_settings(settings, earlier, watch)
+                _store_settings(settings, earlier, watch, prepared.framing)
         facts = {'training images': data.num_examples, 'training files': watch.digest()}
         start = worker.join(settings, facts, found)
         if start.checkpoint:
@@ -202,7 +204,7 @@ def _training_data(
     settings: TrainSettings, prepared: prepare.Prepared, batch_size: int
 ) -> TrainingData:
     """Raises UserError where there is less than a batch of it."""
-    total = count_examples(train_files(prepared.directory))
+    total = count_examples(train_files(prepared.directory), prepared.framing.record)
     num_examples = total - settings.num_held_out
     if batch_size > total:
         raise UserError(
@@ -215,7 +217,9 @@ def _training_data(
             f'images; expected at most {total - batch_size}, so that a batch of '
             f'{batch_size} is left'
         )
-    return TrainingData(prepared.directory, num_examples, prepared.num_classes)
+    return TrainingData(
+        prepared.directory, num_examples, prepared.num_classes, prepared.framing.record
+    )
 
 
 def _describe(settings: TrainSettings, data: TrainingData) -> str:
@@ -237,11 +241,18 @@ def _hold_train_dir(settings: TrainSettings) -> Iterator[Callable[[], None]]:
         yield check_folder
 
 
-def _store_settings(settings: TrainSettings, earlier: RunFolder, watch: Watch) -> None:
+def _store_settings(
+    settings: TrainSettings, earlier: RunFolder, watch: Watch, framing: Framing
+) -> None:
     """Writes the settings beside the checkpoints, and prints what has changed since `earlier`."""
     digest, stored = watch.digest(), earlier.settings
     with write_errors_named(f'--train_dir={settings.train_dir}'):
-        run_folder.store(settings, settings.train_dir, training_files_sha256=digest)
+        run_folder.store(
+            settings,
+            settings.train_dir,
+            training_files_sha256=digest,
+            framing=dataclasses.asdict(framing),
+        )
     for name, value in dataclasses.asdict(settings).items():
         if name != 'start_over' and name in stored and stored[name] != value:
             print(f'Changed since the last run: --{name} was {stored[name]}, is now {value}')
@@ -282,9 +293,10 @@ def training_batches(run: Run, batch_size: int) -> tuple[tf.Tensor, tf.Tensor]:
             batch_size,
             run.settings.seed,
             run.start.examples,
+            run.data.record,
             share=run.worker.index,
             num_shares=run.worker.num_workers,
-            distortions=distortions(run.settings),
+            distortions=distortions(run.settings, run.network.size),
             num_held_out=run.settings.num_held_out,
             view=run.network.view,
         )

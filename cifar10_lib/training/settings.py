@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cifar10_lib.base.flags import LARGEST_SEED, setting
 from cifar10_lib.data.datasets import DATA_DIR, DATA_URL, DATASET_HELP, DATASETS
 from cifar10_lib.nn.presets import MODEL_NAMES, NETWORK_PRESETS, PRESETS
 from cifar10_lib.nn.recipes import TUTORIAL_RECIPE, Recipe
+
+if TYPE_CHECKING:
+    from cifar10_input import RecordFormat
 
 # Steps between histogram summaries, by default. On 2 CPU cores one set of them costs
 # 156 ms, as much as four steps, and the scalars less than can be measured: this keeps
@@ -138,3 +141,4 @@ class TrainingData(NamedTuple):
     num_examples: int
     """Size of the training set, without what is held out."""
     num_classes: int
+    record: RecordFormat

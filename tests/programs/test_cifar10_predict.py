@@ -17,6 +17,7 @@ import cifar10_predict
 from cifar10_eval import EvalSettings
 from cifar10_lib.base.errors import UserError
 from cifar10_lib.data import record_files
+from cifar10_lib.data.framing import Framing
 from cifar10_lib.data.record_files import CIFAR10_CLASS_NAMES
 from cifar10_lib.evaluation.evaluator import Evaluator, Predictor
 from cifar10_lib.runs.run_folder import RunFolder
@@ -59,8 +60,10 @@ def test_pictures_of_records_are_predicted_as_evaluation_does(
     paths = save_pictures(tmp_path, records / 'test_batch.bin')
     asked = [*paths[:7], 'missing.png', *paths[7:], paths[0]]
     predictor = Predictor(checkpoint, NETWORK, num_views)
-    found = list(cifar10_predict.predictions(predictor, asked, unreadable))
-    assert [prediction.path for prediction in found] == [*paths, paths[0]]
+    pictures = cifar10_predict.read_files(asked, Framing(), unreadable, draws=True)
+    found = list(cifar10_predict.predictions(predictor, pictures))
+    assert [prediction.picture.name for prediction in found] == [*paths, paths[0]]
+    assert found[0].picture.drawn.shape == (192, 192, 3)
     assert unreadable == ['missing.png']
     probabilities = np.stack([prediction.probabilities for prediction in found])
     np.testing.assert_allclose(probabilities, [*expected, expected[0]], atol=1e-5)
@@ -189,9 +192,14 @@ def test_json_holds_the_same_numbers(
 
 def test_the_drawing_shows_pictures_and_probabilities(checkpoint: str, records: Path) -> None:
     probabilities = np.array([0.5, 0.3, 0.2], np.float32)
-    picture = cifar10_predict.Picture(np.zeros([32, 32, 3], 'B'), np.full([192, 192, 3], 9, 'B'))
-    some = [cifar10_predict.Prediction(f'{i}.png', picture, probabilities) for i in range(7)]
-    figure = cifar10_predict.draw(some, ['ant', 'bee', 'cow'], 'title')
+    pixels, drawn = np.zeros([32, 32, 3], np.uint8), np.full([192, 192, 3], 9, np.uint8)
+    some = [
+        cifar10_predict.Prediction(
+            cifar10_predict.Picture(f'a/{i}.png', pixels, drawn), probabilities
+        )
+        for i in range(7)
+    ]
+    figure = cifar10_predict.draw(some, ['ant', 'bee', 'cow'], 'title', seen=24 / 32)
     shown = [axes for axes in figure.axes if axes.axison or axes.images]
     assert len(shown) == 14
     left, right = shown[:2]
@@ -199,7 +207,7 @@ def test_the_drawing_shows_pictures_and_probabilities(checkpoint: str, records: 
     # The central 24 of 32 pixels.
     frame = left.patches[-1]
     assert isinstance(frame, Rectangle) and frame.get_bbox().bounds == (24, 24, 144, 144)
-    unframed = cifar10_predict.draw(some, ['ant', 'bee', 'cow'], 'title', seen=32)
+    unframed = cifar10_predict.draw(some, ['ant', 'bee', 'cow'], 'title')
     assert len(unframed.axes[0].patches) == 0
     assert [text.get_text() for text in right.texts] == ['50.0%', '30.0%', '20.0%']
     assert [label.get_text() for label in right.get_yticklabels()] == ['ant', 'bee', 'cow']
@@ -210,10 +218,13 @@ def test_the_drawing_shows_pictures_and_probabilities(checkpoint: str, records: 
     ('options', 'message'),
     [
         ({'pictures': ()}, 'found no picture to classify; for example: python cifar10_predict.py'),
-        ({'output': 'a.pdf'}, r'--output=a\.pdf: expected a name that ends in \.png or \.svg'),
         (
-            {'output': 'a.png', 'pictures': ('a.png',) * 61},
-            '--output=a.png: found 61 pictures to draw; expected at most 60',
+            {'output': 'a.pdf'},
+            r'--output=a\.pdf: .* ends in \.png, \.svg or \.csv',
+        ),
+        (
+            {'output': 'b.png', 'pictures': ('a.png',) * 61},
+            '--output=b.png: found 61 pictures to draw; expected at most 60',
         ),
         ({'checkpoint_dir': 'nowhere'}, '--checkpoint_dir=nowhere: found no checkpoint'),
     ],

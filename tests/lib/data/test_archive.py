@@ -59,7 +59,6 @@ DAMAGED: dict[str, Callable[[], bytes]] = {
     'last byte missing': lambda: make_archive()[:-1],
     'wrong checksum': lambda: flip_bit(make_archive(), -8),
     'half of the tar': lambda: gzip.compress((a := make_archive(mode='w'))[: len(a) // 2]),
-    'a plain tar': lambda: make_archive(mode='w'),
     'an xz': lambda: make_archive(mode='w:xz'),
     'a bz2': lambda: make_archive(mode='w:bz2'),
 }
@@ -112,7 +111,8 @@ def test_unpack_refuses_dangerous_members(tmp_path: Any, danger: str) -> None:
 
 def test_unpack_refuses_enormous_members(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / 'archive', make_archive())
-    monkeypatch.setattr(archive, 'MAX_MEMBER_BYTES', 30_729)
+    limits = archive.CIFAR10_LIMITS._replace(member=30_729)
+    monkeypatch.setattr(archive, 'CIFAR10_LIMITS', limits)
     with pytest.raises(UserError, match="data_batch_1.bin' has 30,730 bytes, more than 30,729"):
         archive.unpack(path, str(tmp_path))
     assert tree(tmp_path) == {'archive'}
@@ -245,7 +245,8 @@ def test_unpack_refuses_bombs(
     content: bytes,
 ) -> None:
     path = write(tmp_path / 'archive', gzip.compress(content))
-    monkeypatch.setattr(archive, 'MAX_ARCHIVE_BYTES', 500_000)
+    limits = archive.CIFAR10_LIMITS._replace(archive=500_000)
+    monkeypatch.setattr(archive, 'CIFAR10_LIMITS', limits)
     with pytest.raises(UserError, match='refused, because it unpacks to more than 500,000 bytes'):
         archive.unpack(path, str(tmp_path))
     assert tree(tmp_path) == {'archive'}
@@ -253,7 +254,8 @@ def test_unpack_refuses_bombs(
 
 def test_unpack_refuses_an_enormous_archive(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(tmp_path / 'archive', make_archive())
-    monkeypatch.setattr(archive, 'MAX_ARCHIVE_BYTES', 100)
+    limits = archive.CIFAR10_LIMITS._replace(archive=100)
+    monkeypatch.setattr(archive, 'CIFAR10_LIMITS', limits)
     with pytest.raises(UserError, match='refused, because it has .* bytes, more than 100'):
         archive.unpack(path, str(tmp_path))
 
@@ -265,8 +267,14 @@ def test_a_full_disk_leaves_nothing_half_unpacked(tmp_path: Any) -> None:
     assert tree(tmp_path) == {'archive'}
 
 
+@pytest.mark.parametrize('mode', ['w', 'w:gz'])
+def test_unpack_takes_a_tar_zipped_or_not(tmp_path: Any, mode: str) -> None:
+    path = write(tmp_path / 'archive', make_archive(mode=mode))
+    assert record_files.check_directory(archive.unpack(path, str(tmp_path))) == (50, 10)
+
+
 def test_unpack_replaces_what_a_killed_process_left(tmp_path: Any) -> None:
-    stale = tmp_path / '.cifar-10-batches-bin.unfinished'
+    stale = tmp_path / '.cifar-10-batches-bin.unfinished-x'
     stale.mkdir()
     write(stale / 'junk', b'junk')
     directory = archive.unpack(write(tmp_path / 'archive', make_archive()), str(tmp_path))

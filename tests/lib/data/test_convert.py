@@ -1,97 +1,36 @@
-"""Pictures, IDX files and CIFAR-100 as records."""
+"""Sources as records: what is written, what is refused, and what is said."""
 
 from __future__ import annotations
 
-import gzip
 import os
 import re
 import shutil
-import struct
-import tempfile
+import sys
 import threading
 import time
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import tensorflow.compat.v1 as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 
 import cifar10_data
 import cifar10_input
 from cifar10_data import DataSettings
 from cifar10_lib.base.errors import UserError
 from cifar10_lib.data import convert as convert_module
-from cifar10_lib.data import record_files, sources
-from cifar10_lib.evaluation import contact_sheet
+from cifar10_lib.data import photos, record_files
+from cifar10_lib.data.sources.base import Examples
+from tests.helpers.data_sets import WRITTEN, as_pairs, check, convert, pairs, save
 from tests.helpers.samples import (
     FILES,
-    Server,
-    closed_url,
     full_disk,
-    make_archive,
     make_odd,
-    member,
     tree,
     unix,
 )
 from tests.helpers.scripts import Script
-
-
-def convert(*arguments: Any, **options: Any) -> None:
-    """As `cifar10_data.py convert` calls it."""
-    convert_module.convert(*arguments, draw_examples=contact_sheet.write, batch_size=128, **options)
-
-
-WRITTEN = {*FILES, 'batches.meta.txt', 'SHA256SUMS', 'contact_sheet.png'}
-
-
-def decoded(directory: Path, names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Images and labels of record files, as training reads them."""
-    records = [
-        record.tobytes()
-        for name in names
-        for record in np.fromfile(directory / name, np.uint8).reshape(-1, 3073)
-    ]
-    with tf.Graph().as_default(), tf.Session() as session:
-        return session.run(cifar10_input.decode_records(tf.constant(records, tf.string)))
-
-
-def check(directory: Path, class_names: Sequence[str]) -> tuple[np.ndarray, ...]:
-    """Training images and labels, test images and labels of a set that must be sound."""
-    assert tree(directory) == WRITTEN
-    record_files.check_directory(str(directory), num_classes=len(class_names))
-    assert record_files.read_class_names(str(directory)) == list(class_names)
-    return (
-        *decoded(directory, cifar10_input.TRAIN_FILES),
-        *decoded(directory, cifar10_input.TEST_FILES),
-    )
-
-
-def picture(label: int, number: int) -> np.ndarray:
-    """A picture unlike any other: uint8 [32, 32, 3]."""
-    rng = np.random.default_rng([label, number])
-    return rng.integers(0, 256, [32, 32, 3], dtype=np.uint8)
-
-
-def save(folder: Path, label: int, numbers: Sequence[int]) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for number in numbers:
-        Image.fromarray(picture(label, number)).save(folder / f'{number}.png')
-
-
-def as_pairs(images: np.ndarray, labels: np.ndarray) -> list[tuple[int, bytes]]:
-    return sorted(
-        (int(label), image.tobytes()) for image, label in zip(images, labels, strict=True)
-    )
-
-
-def pairs(label: int, numbers: Sequence[int]) -> list[tuple[int, bytes]]:
-    return [(label, picture(label, number).tobytes()) for number in numbers]
 
 
 @pytest.fixture
@@ -134,7 +73,7 @@ def test_the_set_derives_from_the_seed(
     two: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, seed, threads, images in (('a', 1, 4, 2), ('b', 1, 1, 5), ('c', 2, 4, 2)):
-        monkeypatch.setattr(convert_module, '_THREADS', threads)
+        monkeypatch.setattr(convert_module, '_WORKERS', threads)
         monkeypatch.setattr(convert_module, '_IMAGES_AT_ONCE', images)
         convert(two, str(tmp_path / name), seed=seed)
     a, b, c = (
@@ -160,10 +99,7 @@ def test_train_and_test_folders_stay_divided(tmp_path: Path) -> None:
         content, other = ((tmp_path / folder / name).read_bytes() for folder in ('out', 'other'))
         assert content != other
 
-    save(tmp_path / 'in' / 'test' / 'c', 2, range(2))
-    with pytest.raises(UserError, match="same classes in both, found only in one: 'c'"):
-        convert(str(tmp_path / 'in'), str(tmp_path / 'again'))
-    with pytest.raises(UserError, match='--test_percent=20: .* is a folder of train/ and test/'):
+    with pytest.raises(UserError, match='--test_percent=20: .* with test images of its own'):
         convert(str(tmp_path / 'in'), str(tmp_path / 'again'), test_percent=20)
 
 
@@ -177,37 +113,105 @@ def test_split_takes_the_same_share_of_each_class(
     sizes: list[int], percent: int, seed: int
 ) -> None:
     labels = np.repeat(np.arange(len(sizes)), sizes)
-    is_test = sources.split(labels, seed, percent)
+    is_test = convert_module.split(labels, seed, percent)
     for label, size in enumerate(sizes):
         count = is_test[labels == label].sum()
         assert 1 <= count <= size - 1
         assert abs(count - size * (percent / 100 or 1 / 6)) <= 1
-    assert np.array_equal(is_test, sources.split(labels, seed, percent))
+    assert np.array_equal(is_test, convert_module.split(labels, seed, percent))
 
 
 def test_what_cannot_be_read_is_named_and_the_rest_written(
     two: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     cat = Path(two, 'cat')
-    (cat / 'notes.txt').write_text('no picture')
     (cat / 'half.png').write_bytes((cat / '0.png').read_bytes()[:900])
-    (cat / 'more').mkdir()
-    for ignored in ('cat/.DS_Store', 'cat/Thumbs.db', 'cat/desktop.ini', '.git'):
-        Path(two, ignored).write_text('ignored')
-    Path(two, '.ipynb_checkpoints').mkdir()
-    Path(two, 'README').write_text('passed over')
-    with pytest.raises(UserError, match=r'3 of 21 files were skipped, .*out holds all others'):
+    (cat / 'none.png').touch()
+    with pytest.raises(UserError, match=r'2 of 20 files were skipped, each named .*out holds all'):
         convert(two, str(tmp_path / 'out'))
     train, train_labels, test, test_labels = check(tmp_path / 'out', ['cat', 'no cat'])
     found = as_pairs(np.concatenate([train, test]), np.concatenate([train_labels, test_labels]))
     assert found == sorted(pairs(0, range(12)) + pairs(1, range(6)))
     errors = capsys.readouterr().err
-    assert errors.count('Skipped: ') == 3 and errors.count('Passed over: ') == 1
-    for name in ('notes.txt', 'half.png', 'more'):
-        assert f'Skipped: {cat / name}: ' in errors
-    assert f'Passed over: {two}/README: in no class' in errors
+    assert errors.count('Skipped: ') == 2
+    for name in ('half.png: cannot be decoded', 'none.png: has 0 bytes; expected a JPEG'):
+        assert f'Skipped: {cat / name}' in errors
     sizes = [os.path.getsize(tmp_path / 'out' / name) for name in cifar10_input.TRAIN_FILES]
     assert max(sizes) - min(sizes) <= 3073
+
+
+def test_of_many_skipped_files_only_the_first_are_named(
+    two: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(200):
+        Path(two, 'cat', f'x{number}.png').write_text('x')
+    with pytest.raises(UserError, match='200 of 218 files were skipped, the first 20 named above'):
+        convert(two, tmp_path / 'out')
+    assert len(capsys.readouterr().err.splitlines()) == 21
+
+
+@pytest.mark.parametrize('seed', range(5))
+def test_pictures_that_cannot_be_read_leave_every_class_its_test_images(
+    tmp_path: Path, seed: int
+) -> None:
+    for label, name in enumerate(('a', 'b')):
+        save(tmp_path / 'in' / name, label, range(4))
+        for number in range(4, 8):
+            (tmp_path / 'in' / name / f'{number}.png').write_text('x')
+    with pytest.raises(UserError, match='8 of 16 files were skipped'):
+        convert(tmp_path / 'in', tmp_path / 'out', seed)
+    _, train_labels, _, test_labels = check(tmp_path / 'out', ['a', 'b'])
+    assert np.bincount(test_labels).tolist() == [1, 1]
+    assert np.bincount(train_labels).tolist() == [3, 3]
+
+
+def test_a_file_that_is_no_picture_changes_no_record(two: str, tmp_path: Path) -> None:
+    convert(two, tmp_path / 'before')
+    for name in ('README.txt', 'aaa', '.hidden', 'Thumbs.db', '@eaDir/1.png', 'more/notes.md'):
+        Path(two, 'cat', name).parent.mkdir(exist_ok=True)
+        Path(two, 'cat', name).write_text('no picture')
+    convert(two, tmp_path / 'after')
+    for name in (*FILES, 'SHA256SUMS'):
+        before, after = ((tmp_path / folder / name).read_bytes() for folder in ('before', 'after'))
+        assert before == after
+
+
+def test_pictures_in_training_and_test_images_are_counted_and_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for label, name in enumerate(('a', 'b')):
+        save(tmp_path / 'in' / 'train' / name, label, range(5))
+        save(tmp_path / 'in' / 'test' / name, label, range(4, 7))
+    convert(tmp_path / 'in', tmp_path / 'out')
+    same = ', '.join(str(tmp_path / 'in' / 'test' / name / '4.png') for name in 'ab')
+    assert f'2 test images are also training images: {same}\n' in capsys.readouterr().out
+
+
+def test_processes_read_what_threads_read(
+    two: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path(two, 'cat', 'half.png').write_bytes(Path(two, 'cat', '0.png').read_bytes()[:900])
+    for name, least in (('threads', 1000), ('processes', 1)):
+        monkeypatch.setattr(convert_module, '_MIN_FOR_PROCESSES', least)
+        with pytest.raises(UserError, match='1 of 19 files were skipped'):
+            convert(two, tmp_path / name)
+    for name in (*FILES, 'SHA256SUMS'):
+        threads, processes = (
+            (tmp_path / folder / name).read_bytes() for folder in ('threads', 'processes')
+        )
+        assert threads == processes
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='threads read elsewhere')
+def test_a_process_that_ends_is_an_error_and_leaves_nothing(
+    two: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(convert_module, '_MIN_FOR_PROCESSES', 1)
+    monkeypatch.setattr(convert_module, '_WORKERS', 2)
+    monkeypatch.setattr(photos, 'read', lambda path, framing: os._exit(134))
+    with pytest.raises(UserError, match='a process that reads images ended'):
+        convert(two, tmp_path / 'out')
+    assert set(os.listdir(tmp_path)) == {'pictures'}
 
 
 @unix
@@ -233,17 +237,12 @@ def test_too_little_is_refused_and_nothing_written(two: str, tmp_path: Path) -> 
     Path(two, 'no cat', 'broken.png').write_text('broken')
     refused("class 'no cat': found [01] training and [01] test images that can be read, with 1")
     shutil.rmtree(Path(two, 'no cat'))
-    refused('found 1 classes; expected 2 to 256')
-    Path(two, 'no cat').mkdir()
-    refused('no cat: holds nothing; expected the pictures of one class')
-    Path(two, 'no cat', 'deeper').mkdir()
-    refused('no cat: holds nothing but folders; expected the pictures of one class')
-    refused('cat: found no folders; expected a folder of pictures for each class', f'{two}/cat')
-    refused('none: missing; expected a folder of one folder for each class', f'{two}/none')
+    refused('found one folder of pictures; expected one for each class')
+    refused('none: missing; expected .*, a folder of pictures for each class, or', f'{two}/none')
     shutil.rmtree(two)
     save(Path(two, 'a'), 0, range(2))
     save(Path(two, 'b'), 1, range(4))
-    refused('found 4 training images; expected at least 5, one for each file')
+    refused('found 4 training and 2 test images; expected at least 5 and 1, one for each file')
 
 
 def test_classes_beyond_a_byte_and_odd_names_are_refused(tmp_path: Path) -> None:
@@ -274,264 +273,24 @@ def test_nothing_is_overwritten_and_nothing_half_written(two: str, tmp_path: Pat
         convert(two, os.path.join(two, 'out'))
 
 
-def test_pictures_are_read_in_threads_a_few_ahead() -> None:
+def test_pictures_are_read_in_threads_a_few_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
     began: set[int] = set()
     together = threading.Barrier(2)
 
-    def planes(index: int) -> np.ndarray:
+    def pixels(index: int) -> np.ndarray:
         began.add(index)
         if index in (0, 32):
             together.wait(10)
         return np.full(1, index)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(convert_module, '_THREADS', 2)
-        some = convert_module._in_threads(planes, range(1000))
+    monkeypatch.setattr(convert_module, '_WORKERS', 2)
+    examples = Examples(['a', 'b'], np.zeros(1000, np.int64), pixels, str)
+    with convert_module._reader(examples) as read:
+        some = read(range(1000))
         first = next(some)
         time.sleep(0.05)
         assert len(began) <= 6 * 32
         assert [index for index, _ in (first, *some)] == list(range(1000))
-
-
-# ------------------------------------------------------------------------------
-# IDX files.
-
-
-def idx_bytes(items: np.ndarray) -> bytes:
-    return struct.pack(f'>HBB{items.ndim}I', 0, 8, items.ndim, *items.shape) + items.tobytes()
-
-
-def write_idx(folder: Path, train: int, test: int, ending: str = '') -> list[np.ndarray]:
-    """The four files of a set of the labels 3, 5 and 9; their arrays, in the order of names."""
-    rng = np.random.default_rng(0)
-    arrays = []
-    folder.mkdir()
-    for (image_name, label_name), count in zip(sources.IDX_NAMES, (train, test), strict=True):
-        images = rng.integers(0, 256, [count, 28, 28], dtype=np.uint8)
-        labels = np.array([3, 5, 9], np.uint8)[np.arange(count) % 3]
-        for name, array in ((image_name, images), (label_name, labels)):
-            content = idx_bytes(array)
-            (folder / (name + ending)).write_bytes(gzip.compress(content) if ending else content)
-            arrays.append(array)
-    return arrays
-
-
-@pytest.mark.parametrize('ending', ['', '.gz'])
-def test_idx_images_stand_in_the_middle_of_a_black_square(tmp_path: Path, ending: str) -> None:
-    arrays = write_idx(tmp_path / 'in', 23, 6, ending)
-    convert(str(tmp_path / 'in'), str(tmp_path / 'out'))
-    found = check(tmp_path / 'out', ['3', '5', '9'])
-    for images, labels, expected, values in ((*found[:2], *arrays[:2]), (*found[2:], *arrays[2:])):
-        padded = np.zeros([len(expected), 32, 32, 3], np.uint8)
-        padded[:, 2:30, 2:30] = expected[..., np.newaxis]
-        assert as_pairs(images, labels) == as_pairs(padded, np.searchsorted([3, 5, 9], values))
-
-
-def test_idx_sets_that_do_not_fit_together_are_named(tmp_path: Path) -> None:
-    folder, out = tmp_path / 'in', str(tmp_path / 'out')
-    write_idx(folder, 9, 6)
-    labels = folder / 'train-labels-idx1-ubyte'
-    labels.write_bytes(idx_bytes(np.zeros(8, np.uint8)))
-    with pytest.raises(
-        UserError, match=r'train-labels.*: holds 8 labels; expected 9, one for each'
-    ):
-        convert(str(folder), out)
-    labels.unlink()
-    with pytest.raises(UserError, match=r'train-labels-idx1-ubyte\.gz: missing; expected an IDX'):
-        convert(str(folder), out)
-    with pytest.raises(UserError, match='--labels=coarse: .* is a set of IDX files'):
-        convert(str(folder), out, labels='coarse')
-    assert tree(tmp_path) == {'in'} | {os.path.join('in', name) for name in tree(folder)}
-
-
-SMALL_IDX = idx_bytes(np.arange(3 * 28 * 28).reshape(3, 28, 28).astype(np.uint8))
-
-# Content of a file of images, and what is said of it.
-DAMAGED_IDX = {
-    'nothing': (b'', 'begins with nothing; expected .* 28 x 28 images, which begins 00 00 08 03'),
-    'labels': (idx_bytes(np.zeros(3, np.uint8)), 'begins with 00 00 08 01; expected'),
-    'head alone': (
-        SMALL_IDX[:15],
-        'breaks off within its head of 16 bytes; expected an IDX file of 28 x 28 images',
-    ),
-    'other side': (idx_bytes(np.zeros([3, 28, 32], np.uint8)), 'holds 3 x 28 x 32; expected'),
-    'no image': (
-        idx_bytes(np.zeros([0, 28, 28], np.uint8)),
-        'holds 0 x 28 x 28; .* 1 to 1,000,000',
-    ),
-    'huge': (struct.pack('>HBB3I', 0, 8, 3, 2**32 - 1, 28, 28), 'holds 4294967295 x 28 x 28; exp'),
-    'short': (SMALL_IDX[:-1], 'holds 2,351 bytes after its head; expected 2,352, for 3 28 x 28'),
-    'long': (SMALL_IDX + b'x', 'holds more than 2,352 bytes after its head; expected 2,352'),
-    'half zipped': (gzip.compress(SMALL_IDX)[:-20], 'not a complete gzip file: '),
-    'no deflate stream': (
-        gzip.compress(SMALL_IDX)[:10] + b'\xff' * 99,
-        'not a complete gzip file: ',
-    ),
-    'wrong checksum': (gzip.compress(SMALL_IDX)[:-8] + bytes(8), 'not a complete gzip file: CRC'),
-    'zipped twice': (gzip.compress(gzip.compress(SMALL_IDX)), 'begins with 1f 8b 08 00; expected'),
-}
-
-
-@pytest.mark.parametrize('damage', DAMAGED_IDX)
-def test_a_damaged_idx_file_is_named(tmp_path: Path, damage: str) -> None:
-    content, message = DAMAGED_IDX[damage]
-    path = tmp_path / 'images.gz'
-    path.write_bytes(content)
-    with pytest.raises(UserError, match=message) as caught:
-        sources.read_idx(str(path), 28, 28)
-    assert str(caught.value).startswith(f'{path}: ') and '\n' not in str(caught.value)
-
-
-def test_a_gzip_bomb_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / 'images.gz'
-    path.write_bytes(gzip.compress(SMALL_IDX + bytes(1 << 24)))
-    unpacked = []
-    read = gzip.GzipFile.read
-
-    def counted(file: gzip.GzipFile, size: int | None = -1) -> bytes:
-        unpacked.append(read(file, size))
-        return unpacked[-1]
-
-    monkeypatch.setattr(gzip.GzipFile, 'read', counted)
-    with pytest.raises(UserError, match='holds more than 2,352 bytes'):
-        sources.read_idx(str(path), 28, 28)
-    assert sum(map(len, unpacked)) == len(SMALL_IDX) + 1
-
-
-@given(
-    shape=st.lists(st.integers(1, 4), min_size=1, max_size=3).map(tuple),
-    cut=st.integers(0, 100),
-    more=st.binary(max_size=3),
-    flipped=st.one_of(st.none(), st.integers(0, 99)),
-    zipped=st.booleans(),
-)
-@settings(max_examples=200, derandomize=True, database=None, deadline=None)
-def test_an_idx_file_gives_its_bytes_or_an_error(
-    shape: tuple[int, ...], cut: int, more: bytes, flipped: int | None, zipped: bool
-) -> None:
-    items = np.random.default_rng(shape).integers(0, 256, shape, dtype=np.uint8)
-    content = bytearray(idx_bytes(items))
-    del content[len(content) - min(cut // 4, len(content)) :]
-    content += more
-    if flipped is not None and content:
-        content[flipped % len(content)] ^= 1
-    head = 4 + 4 * len(shape)
-    sound = bytes(content[:head]) == idx_bytes(items)[:head] and len(content) == head + items.size
-    with tempfile.NamedTemporaryFile() as file:
-        file.write(gzip.compress(bytes(content)) if zipped else bytes(content))
-        file.flush()
-        try:
-            found = sources.read_idx(file.name, *shape[1:])
-        except UserError as error:
-            assert not sound and str(error).startswith(f'{file.name}: ')
-        else:
-            assert found.shape[1:] == shape[1:] and found.tobytes() == bytes(content[head:])
-            assert len(found) == shape[0] or not sound
-
-
-# ------------------------------------------------------------------------------
-# CIFAR-100.
-
-
-FINE = [f'fine {i}' for i in range(100)]
-COARSE = [f'coarse {i}' for i in range(20)]
-
-
-def cifar100_files() -> dict[str, bytes]:
-    rng = np.random.default_rng(0)
-    train, test = (rng.integers(0, 256, [n, 3074], dtype=np.uint8) for n in (200, 100))
-    for records in (train, test):
-        records[:, 1] = np.arange(len(records)) % 100
-        records[:, 0] = records[:, 1] // 5
-    return {
-        'train.bin': train.tobytes(),
-        'test.bin': test.tobytes(),
-        'fine_label_names.txt': ''.join(f'{name}\n' for name in FINE).encode(),
-        'coarse_label_names.txt': ''.join(f'{name}\n' for name in COARSE).encode() + b'\n',
-    }
-
-
-def cifar100_archive(*more: Any, **changed: bytes) -> bytes:
-    files = {**cifar100_files(), **{name.replace('_bin', '.bin'): c for name, c in changed.items()}}
-    members = [member(f'cifar-100-binary/{name}', content) for name, content in files.items()]
-    return make_archive(*members, *more)
-
-
-@pytest.mark.parametrize('labels', ['fine', 'coarse'])
-def test_cifar100_keeps_its_images_and_the_labels_asked_for(tmp_path: Path, labels: str) -> None:
-    (tmp_path / 'archive').write_bytes(cifar100_archive())
-    convert(str(tmp_path / 'archive'), str(tmp_path / 'out'), labels=labels)
-    found = check(tmp_path / 'out', FINE if labels == 'fine' else COARSE)
-    for name, images, of_images in zip(('train', 'test'), found[::2], found[1::2], strict=True):
-        records = np.frombuffer(cifar100_files()[f'{name}.bin'], np.uint8).reshape(-1, 3074)
-        expected = records[:, 2:].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-        values = records[:, 1 if labels == 'fine' else 0]
-        assert as_pairs(images, of_images) == as_pairs(expected, values)
-
-
-def test_cifar100_is_taken_from_its_folder_and_its_url(server: Server, tmp_path: Path) -> None:
-    folder = tmp_path / 'cifar-100-binary'
-    folder.mkdir()
-    for name, content in cifar100_files().items():
-        (folder / name).write_bytes(content)
-    convert(str(folder), str(tmp_path / 'a'))
-    server.content = cifar100_archive()
-    for name in ('b', 'c'):
-        convert(server.url('cifar-100-binary.tar.gz'), str(tmp_path / name))
-    assert len(server.ranges) == 1
-    a, b, c = ((tmp_path / name / 'SHA256SUMS').read_bytes() for name in 'abc')
-    assert a == b == c
-    assert (tmp_path / 'cifar-100-binary.tar.gz').read_bytes() == server.content
-
-
-def test_the_published_url_gives_the_published_archive(tmp_path: Path) -> None:
-    (tmp_path / 'cifar-100-binary.tar.gz').write_bytes(cifar100_archive())
-    with pytest.raises(
-        UserError, match=r'not the published archive: found .*; expected 168,513,733'
-    ):
-        convert(sources.CIFAR100_URL, str(tmp_path / 'out'))
-    assert tree(tmp_path) == {'cifar-100-binary.tar.gz'}
-
-
-LINK = member('cifar-100-binary/link', b'', b'2', '../..')
-WRONG_LABEL = bytes([19, 100]) + bytes(3072)
-BAD_CIFAR100 = {
-    'no archive': (
-        lambda: b'photo',
-        'archive: not a complete gzipped tar archive: .*; expected cifar-100-bin',
-    ),
-    'link': (lambda: cifar100_archive(LINK), 'refused, because its member .*link'),
-    'twice': (
-        lambda: cifar100_archive(member('cifar-100-binary/test.bin', b'')),
-        "refused, because it holds 'cifar-100-binary/test.bin' twice",
-    ),
-    'CIFAR-10': (make_archive, r'archive: cifar-100-binary/fine_label_names\.txt: missing'),
-    'half a record': (
-        lambda: cifar100_archive(train_bin=bytes(3073)),
-        r'archive: cifar-100-binary/train\.bin: record 0, from byte 0 on, has 3,073 bytes',
-    ),
-    'wrong label': (
-        lambda: cifar100_archive(test_bin=WRONG_LABEL),
-        r'test\.bin: record 0, byte 1: label 100; expected 0 to 99',
-    ),
-}
-
-
-@pytest.mark.parametrize('fault', BAD_CIFAR100)
-def test_a_bad_archive_of_cifar100_is_refused(tmp_path: Path, fault: str) -> None:
-    content, message = BAD_CIFAR100[fault]
-    (tmp_path / 'archive').write_bytes(content())
-    with pytest.raises(UserError, match=message) as caught:
-        convert(str(tmp_path / 'archive'), str(tmp_path / 'out'))
-    assert 'unfinished' not in str(caught.value)
-    assert tree(tmp_path) == {'archive'}
-
-
-def test_cifar100_that_cannot_be_had_leaves_nothing(tmp_path: Path) -> None:
-    url = closed_url()
-    with pytest.raises(UserError, match=url):
-        convert(url, str(tmp_path / 'out'))
-    assert tree(tmp_path) == set()
 
 
 # ------------------------------------------------------------------------------
@@ -559,7 +318,7 @@ def test_the_sheet_goes_where_it_is_asked_for(two: str, tmp_path: Path) -> None:
 
 
 def test_the_command_converts(run_script: Script, two: str, tmp_path: Path) -> None:
-    Path(two, 'cat', 'notes.txt').write_text('no picture')
+    Path(two, 'cat', 'notes.png').write_text('no picture')
     options = ('--data_dir=my set', '--seed=3', '--test_percent=50')
     done = run_script('cifar10_data.py', 'convert', two, *options)
     assert done.returncode == 1
@@ -575,7 +334,7 @@ def test_the_command_converts(run_script: Script, two: str, tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ('settings_', 'message'),
     [
-        (DataSettings(('convrt', 'x'), 'out'), "found 'convrt'; expected: convert PICTURES"),
+        (DataSettings(('convrt', 'x'), 'out'), "found 'convrt'; expected: convert SOURCE"),
         (DataSettings(('convert',), 'out'), 'found 0 paths after convert; expected: convert'),
         (DataSettings(('convert', 'x', 'y'), 'out'), 'found 2 paths after convert; expected'),
         (DataSettings(('convert', 'x')), '--data_dir=cifar10_data: is for CIFAR-10; expected'),
