@@ -9,8 +9,11 @@ CIFAR-10 is a download of 170 MB and takes 184 MB unpacked. Without a network,
 --dataset=synthetic draws ten classes of shapes in the same files and format.
 
 The second makes a data set of your own: from a folder that holds a folder of pictures for
-each class, from a folder of MNIST's four files, or from CIFAR-100's archive.
-docs/pictures.md has the details.
+each class, or a data set in any layout that docs/data.md lists.
+
+    python cifar10_data.py extract pictures --data_dir=my_data
+
+writes a data set as PNGs, in a folder for each class.
 
 A data directory is laid out as in the tutorial:
 
@@ -38,6 +41,7 @@ from cifar10_lib.base.flags import LARGEST_SEED, arguments, run_script, setting
 from cifar10_lib.data.datasets import DATA_DIR, DATA_URL, DATASET_HELP, DATASETS
 from cifar10_lib.data.framing import FITS, MAX_SIZE, MIN_SIZE, Framing
 from cifar10_lib.data.prepare import prepare, refuse_unused_url
+from cifar10_lib.data.record_files import holds_test_images
 from cifar10_lib.data.synthetic import MAX_IMAGES, SyntheticSet
 from cifar10_lib.nn.recipes import BATCH_SIZE
 
@@ -114,7 +118,9 @@ def _convert(settings: DataSettings) -> None:
     usage = 'expected: convert SOURCE --data_dir=OUT'
     word, *pictures = settings.words
     if word != 'convert':
-        raise UserError(f'found {word!r}; {usage}, or only options, which start with --')
+        raise UserError(
+            f'found {word!r}; {usage}, extract FOLDER, or only options, which start with --'
+        )
     if len(pictures) != 1:
         raise UserError(f'found {len(pictures)} paths after convert; {usage}')
     _refuse_flags(settings, _NEVER_CONVERT, 'convert has no use for it')
@@ -133,8 +139,23 @@ def _convert(settings: DataSettings) -> None:
     )
 
 
+def _extract(settings: DataSettings) -> None:
+    from cifar10_lib.data.extract import extract  # It loads Pillow.
+
+    _, *folders = settings.words
+    if len(folders) != 1:
+        raise UserError(
+            f'found {len(folders)} paths after extract; expected: extract FOLDER --data_dir=DATA'
+        )
+    _refuse_flags(settings, _ONLY_CONVERT, 'is a flag of convert alone')
+    prepared = prepare(settings.data_dir, settings.dataset, settings.data_url)
+    print(f'Wrote {extract(prepared, folders[0]):,} pictures into {folders[0]}')
+
+
 def main(settings: DataSettings) -> None:
-    if settings.words:
+    if settings.words[:1] == ('extract',):
+        _extract(settings)
+    elif settings.words:
         _convert(settings)
     else:
         _refuse_flags(settings, _ONLY_CONVERT, 'is a flag of convert alone')
@@ -147,7 +168,9 @@ def _prepare_and_print(settings: DataSettings) -> None:
     prepared = prepare(settings.data_dir, settings.dataset, settings.data_url, wanted)
     directory, record = prepared.directory, prepared.framing.record
     num_train = count_examples(train_files(directory), record)
-    num_test = count_examples(test_files(directory), record)
+    num_test = 0
+    if holds_test_images(directory):
+        num_test = count_examples(test_files(directory), record)
     print(f'{prepared.dataset}: {num_train:,} training and {num_test:,} test images in {directory}')
     print(f'{prepared.num_classes} classes: {", ".join(prepared.class_names)}')
 

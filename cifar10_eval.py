@@ -31,6 +31,7 @@ from cifar10_lib.base import files, watch
 from cifar10_lib.base.console import image_bar, on_terminal, timestamp
 from cifar10_lib.base.errors import UserError, error_message, write_errors_named
 from cifar10_lib.base.flags import run_script, setting
+from cifar10_lib.data.datasets import DATASETS
 from cifar10_lib.evaluation import report
 from cifar10_lib.evaluation.evaluator import (
     Evaluator,
@@ -75,8 +76,8 @@ class EvalSettings:
     data_dir: str = setting(None, 'Folder of the data set; by default the one that training used.')
     dataset: str = setting(
         None,
-        'cifar10, synthetic or own; by default the one that the checkpoints were trained on.',
-        choices=('cifar10', 'synthetic', 'own'),
+        'The data set; by default the one that the checkpoints were trained on.',
+        choices=tuple(name for name in DATASETS if name != 'auto'),
     )
 
 
@@ -175,7 +176,6 @@ class _Evaluation:
         self._network = cifar10.NETWORKS[run.model].trained_by(run.recipe).of_size(run.framing.size)
         self._settings = settings
         self._data = run.prepare_data(settings.data_dir, settings.dataset)
-        self._watch = watch.Watch(evaluation_files(settings.eval_data, self._data.directory))
         run.check_eval_data(settings.eval_data)
         self._evaluator = Evaluator(
             self._data.directory,
@@ -186,6 +186,7 @@ class _Evaluation:
             self._data.num_classes,
             run.num_held_out,
         )
+        self._watch = watch.Watch(evaluation_files(settings.eval_data, self._data.directory))
         scored = dataclasses.replace(settings, num_examples=self._evaluator.num_examples)
         self._best = Best(scored) if settings.keep_best else None
         try:

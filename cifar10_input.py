@@ -151,8 +151,10 @@ TUTORIAL_VIEW = View()
 
 
 def train_files(data_dir: str) -> list[str]:
-    """Paths of the five training files in `data_dir`."""
-    return [os.path.join(data_dir, name) for name in TRAIN_FILES]
+    """Paths of the five training files in `data_dir`, or of the first where it is alone."""
+    first, *others = (os.path.join(data_dir, name) for name in TRAIN_FILES)
+    is_alone = os.path.exists(first) and not any(map(os.path.lexists, others))
+    return [first] if is_alone else [first, *others]
 
 
 def test_files(data_dir: str) -> list[str]:

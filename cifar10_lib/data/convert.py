@@ -63,6 +63,7 @@ _MAX_NAMED = 20
 class Converted(NamedTuple):
     """The records that were written."""
 
+    class_names: Sequence[str]
     counts: np.ndarray
     """int64 [2, classes]: training and test images."""
     skipped: int
@@ -100,36 +101,18 @@ def convert(
         pictures could not be read, and the set holds the others.
     """
     _check_paths(pictures, data_dir, contact_sheet)
-    with (
-        filled_directory(data_dir) as temporary,
-        _opened(pictures, data_dir, temporary) as (folder, rename),
-    ):
-        source = sources.find(folder)
-        if options.labels and not source.labels:
-            raise UserError(f'--labels={options.labels}: {folder} is {source.name}')
-        examples = source.read(folder, options)
-        _check_division(folder, source, examples, test_percent)
-        _check_names(folder, examples.class_names)
-        num_images = len(examples.labels)
-        is_test = examples.is_test
-        if is_test is None:
-            is_test = split(examples.labels, seed, test_percent)
-        _check_counts(folder, examples, _counts(examples, is_test))
-        print(f'Converting {num_images:,} images of {len(examples.class_names)} classes')
-        converted = _write(examples, is_test, temporary, seed, test_percent)
-        converted = converted._replace(shared=list(map(rename, converted.shared)))
-        _check_counts(folder, examples, converted.counts, converted.skipped)
-        record_files.write_class_names(examples.class_names, temporary)
-        write_framing(dataclasses.replace(options.framing, inner=examples.inner), temporary)
-        record_files.write_sums(temporary)
+    with filled_directory(data_dir) as temporary:
+        with _opened(pictures, data_dir, temporary) as (path, rename):
+            converted = write_records(path, temporary, seed, test_percent, options)
+            converted = converted._replace(shared=list(map(rename, converted.shared)))
         name = os.path.basename(os.path.abspath(data_dir))
         draw_examples(
             contact_sheet or os.path.join(temporary, CONTACT_SHEET),
             temporary,
-            examples.class_names,
+            converted.class_names,
             _title(name if len(name) <= 20 else f'{name[:19]}…', converted.counts),
         )
-    print(describe(data_dir, examples.class_names, converted))
+    print(describe(data_dir, converted))
     print(f'Examples: {contact_sheet or os.path.join(data_dir, CONTACT_SHEET)}')
     print(
         f'To train on them: {_train_command(data_dir, int(converted.counts[0].sum()), batch_size)}'
@@ -137,9 +120,37 @@ def convert(
     if converted.skipped:
         named = 'each' if converted.skipped <= _MAX_NAMED else f'the first {_MAX_NAMED}'
         raise UserError(
-            f'{converted.skipped:,} of {num_images:,} files were skipped, {named} named '
-            f'above; {data_dir} holds all others'
+            f'{converted.skipped:,} of {converted.skipped + int(converted.counts.sum()):,} files '
+            f'were skipped, {named} named above; {data_dir} holds all others'
         )
+
+
+def write_records(
+    path: str, directory: str, seed: int, test_percent: int, options: Options
+) -> Converted:
+    """Writes all files of a set but the contact sheet into a directory.
+
+    Args:
+      path: of a file or folder, no archive.
+      The others are as of `convert`.
+    """
+    source = sources.find(path)
+    if options.labels and not source.labels:
+        raise UserError(f'--labels={options.labels}: {path} is {source.name}')
+    examples = source.read(path, options)
+    _check_division(path, source, examples, test_percent)
+    _check_names(path, examples.class_names)
+    is_test = examples.is_test
+    if is_test is None:
+        is_test = split(examples.labels, seed, test_percent)
+    _check_counts(path, examples, _counts(examples, is_test))
+    print(f'Converting {len(is_test):,} images of {len(examples.class_names)} classes')
+    converted = _write(examples, is_test, directory, seed, test_percent)
+    _check_counts(path, examples, converted.counts, converted.skipped)
+    record_files.write_class_names(examples.class_names, directory)
+    write_framing(dataclasses.replace(options.framing, inner=examples.inner), directory)
+    record_files.write_sums(directory)
+    return converted
 
 
 def _check_paths(pictures: str, data_dir: str, contact_sheet: str | None) -> None:
@@ -393,9 +404,8 @@ class _Records:
     def converted(self) -> Converted:
         shared = self._train_digests.intersection(self._test_digests)
         indices = sorted(self._test_digests[digest] for digest in shared)
-        return Converted(
-            self._counts, self._skipped, [self._examples.name(index) for index in indices]
-        )
+        names = [self._examples.name(index) for index in indices]
+        return Converted(self._examples.class_names, self._counts, self._skipped, names)
 
 
 # ----------------------------------------------------------------------------- reading
@@ -473,9 +483,9 @@ def _result(future: Future[list[_Read]], examples: Examples) -> list[_Read]:
 # ----------------------------------------------------------------------------- results
 
 
-def describe(data_dir: str, names: Sequence[str], converted: Converted) -> str:
+def describe(data_dir: str, converted: Converted) -> str:
     """The numbers of images of each class, a line each, and what to know of them."""
-    counts = converted.counts
+    names, counts = converted.class_names, converted.counts
     width = max(map(len, names))
     lines = [_title(data_dir, counts), f'  {"class":{width}}  training      test']
     lines += [

@@ -7,10 +7,13 @@ CIFAR10_DIRECTORY = 'cifar-10-batches-bin'
 
 DATA_URL = 'https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz'
 
-DATASETS = ('cifar10', 'synthetic', 'own', 'auto')
+# The folder below it of each data set of digits or clothes, once it is converted.
+IDX_DIRECTORIES = {'mnist': 'mnist-batches-bin', 'fashion_mnist': 'fashion-mnist-batches-bin'}
+
+DATASETS = ('cifar10', 'synthetic', 'own', 'auto', *IDX_DIRECTORIES)
 
 DATASET_HELP = (
-    'The images: cifar10; synthetic (drawn, needs no download); own (of classes that '
-    'batches.meta.txt names); or auto (cifar10 where it can be had, else synthetic). By default '
-    'your own that --data_dir holds, else cifar10.'
+    'The images: cifar10; mnist; fashion_mnist; synthetic (drawn, needs no download); own (of '
+    'classes that batches.meta.txt names); or auto (cifar10 where it can be had, else synthetic). '
+    'By default your own that --data_dir holds, else cifar10.'
 )

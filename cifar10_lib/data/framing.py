@@ -11,7 +11,7 @@ from cifar10_input import CIFAR10_RECORD, RecordFormat
 from cifar10_lib.base.errors import UserError
 from cifar10_lib.base.files import read_text
 
-# Lies beside records that don't have the defaults.
+# Lies beside records that pictures were converted to.
 FRAMING_FILE = 'framing.json'
 
 FITS = ('crop', 'pad', 'stretch')
@@ -49,15 +49,14 @@ class Framing:
 
 
 def write_framing(framing: Framing, directory: str) -> None:
-    """Writes framing.json, unless all is as in CIFAR-10.
+    """Writes framing.json.
 
     Raises:
       OSError: it can't be written.
     """
-    if framing != Framing():
-        path = os.path.join(directory, FRAMING_FILE)
-        with open(path, 'w', encoding='utf-8', newline='\n') as file:
-            file.write(json.dumps(dataclasses.asdict(framing), indent=2) + '\n')
+    path = os.path.join(directory, FRAMING_FILE)
+    with open(path, 'w', encoding='utf-8', newline='\n') as file:
+        file.write(json.dumps(dataclasses.asdict(framing), indent=2) + '\n')
 
 
 def read_framing(directory: str) -> Framing:

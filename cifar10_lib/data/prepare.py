@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from cifar10_input import CIFAR10_RECORD, NUM_CLASSES
+from cifar10_input import CIFAR10_RECORD, NUM_CLASSES, TEST_FILES
 from cifar10_lib.base.errors import UserError, os_errors_named
+from cifar10_lib.base.files import filled_directory
 from cifar10_lib.base.locks import wait_for
 from cifar10_lib.data import download, record_files
 from cifar10_lib.data.archive import FETCH_ANEW, unpack
-from cifar10_lib.data.datasets import CIFAR10_DIRECTORY, DATA_URL, DATASETS
+from cifar10_lib.data.datasets import CIFAR10_DIRECTORY, DATA_URL, DATASETS, IDX_DIRECTORIES
 from cifar10_lib.data.download import CIFAR10_FINGERPRINT, UnreachableError
-from cifar10_lib.data.framing import Framing, read_framing
-from cifar10_lib.data.record_files import CIFAR10_CLASS_NAMES, CLASS_NAMES_FILE, RECORD_FILES
+from cifar10_lib.data.framing import FRAMING_FILE, Framing, read_framing
+from cifar10_lib.data.record_files import (
+    CIFAR10_CLASS_NAMES,
+    CIFAR10_TEST_DIGEST,
+    RECORD_FILES,
+)
 from cifar10_lib.data.synthetic import CLASS_NAMES as SYNTHETIC_CLASS_NAMES
 from cifar10_lib.data.synthetic import (
     SYNTHETIC_MARKER,
@@ -31,7 +37,7 @@ class Prepared(NamedTuple):
 
     Attributes:
       directory: holds data_batch_1.bin to data_batch_5.bin and test_batch.bin.
-      dataset: 'cifar10', 'synthetic' or 'own'.
+      dataset: 'cifar10', 'mnist', 'fashion_mnist', 'synthetic' or 'own'.
       class_names: 2 to 256, in the order of the labels.
       framing: size of the images, and how pictures become such.
     """
@@ -60,10 +66,10 @@ def prepare(
 
     Args:
       data_dir: the data directory; made where it is missing.
-      dataset: 'cifar10'; 'synthetic'; 'own', images whose classes batches.meta.txt names
-        otherwise than CIFAR-10's; 'auto', CIFAR-10 where it is there or can be downloaded, else
-        the synthetic set, which is then announced; or None, images of one's own where they
-        are, else CIFAR-10.
+      dataset: 'cifar10'; 'mnist'; 'fashion_mnist'; 'synthetic'; 'own', images whose classes
+        batches.meta.txt names otherwise than CIFAR-10's, or that were converted; 'auto', CIFAR-10
+        where it is there or can be downloaded, else the synthetic set, which is then announced;
+        or None, images of one's own where they are, else CIFAR-10.
       data_url: http, https or file URL of the CIFAR-10 archive. What DATA_URL gives
         must be the published archive, bit by bit. For another URL the user vouches:
         its archive must unpack into six sound record files, and that it is not the
@@ -95,8 +101,8 @@ def prepare(
     names = tuple(record_files.read_class_names(found.directory))
     framing = read_framing(found.directory)
     record_files.check_directory(found.directory, framing.record, len(names))
-    kind = _kind(found.directory, names)
-    if dataset in ('cifar10', 'own') and kind != dataset:
+    kind = _kind(found.directory, names, dataset)
+    if dataset not in (None, 'auto', kind):
         raise UserError(
             f'--dataset={dataset}: {found.directory} holds images of {len(names)} classes, '
             f'{_some(names)}; choose --dataset={kind} or another --data_dir'
@@ -104,10 +110,21 @@ def prepare(
     return Prepared(found.directory, kind, names, framing)
 
 
-def _kind(directory: str, names: tuple[str, ...]) -> str:
-    """Files without names are taken for CIFAR-10's, as they are in the tutorial."""
-    is_named = os.path.lexists(os.path.join(directory, CLASS_NAMES_FILE))
-    return 'own' if is_named and names != CIFAR10_CLASS_NAMES else 'cifar10'
+def _kind(directory: str, names: tuple[str, ...], dataset: str | None) -> str:
+    """Which data set record files are.
+
+    Files without names are taken for CIFAR-10's, as they are in the tutorial. Converted ones that
+    have its names are known by their images.
+    """
+    if dataset in IDX_DIRECTORIES and os.path.basename(directory) == IDX_DIRECTORIES[dataset]:
+        return dataset
+    if names != CIFAR10_CLASS_NAMES:
+        return 'own'
+    test = os.path.join(directory, TEST_FILES[0])
+    is_converted = os.path.lexists(os.path.join(directory, FRAMING_FILE))
+    if is_converted and record_files.content_digest(test) != CIFAR10_TEST_DIGEST:
+        return 'own'
+    return 'cifar10'
 
 
 def _some(names: Sequence[str]) -> str:
@@ -134,6 +151,8 @@ class _Found(NamedTuple):
 def _find(data_dir: str, dataset: str | None) -> _Found | None:
     """The data set that `data_dir` holds already."""
     directories = [os.path.join(data_dir, CIFAR10_DIRECTORY), data_dir]
+    if dataset in IDX_DIRECTORIES:
+        directories = [os.path.join(data_dir, IDX_DIRECTORIES[dataset]), data_dir]
     if dataset == 'synthetic':
         directories.append(os.path.join(data_dir, SYNTHETIC_DIRECTORY))
     for directory in directories:
@@ -162,7 +181,10 @@ def _obtain(
             f'--dataset=own: found no record files in {data_dir}; make them with python '
             f'cifar10_data.py convert PICTURES --data_dir={data_dir}'
         )
+    if dataset in IDX_DIRECTORIES:
+        return _Found(_fetch_idx(data_dir, dataset, data_url), is_synthetic=False)
     if dataset != 'synthetic':
+        _refuse_pictures(data_dir)
         try:
             return _Found(_fetch_cifar10(data_dir, data_url), is_synthetic=False)
         except UnreachableError as error:
@@ -198,6 +220,64 @@ def _fetch_cifar10(data_dir: str, data_url: str) -> str:
         print(f'Not the published archive, but used because --data_url names it: {mismatch}')
     print(f'Unpacking {archive}')
     return unpack(archive, data_dir)
+
+
+def _fetch_idx(data_dir: str, dataset: str, data_url: str) -> str:
+    """Downloads the four files of MNIST or its like, and converts them.
+
+    Args:
+      data_dir: gets the files, in a folder, and the converted records, in another.
+      dataset: 'mnist' or 'fashion_mnist'.
+      data_url: of the folder that holds the files, for whose content the user then vouches;
+        DATA_URL: the published one.
+    """
+    from cifar10_lib.data.convert import write_records  # It loads Pillow.
+    from cifar10_lib.data.sources.base import Options
+
+    is_published = data_url == DATA_URL
+    base = download.IDX_URLS[dataset] if is_published else data_url.rstrip('/')
+    folder = os.path.join(data_dir, dataset)
+    directory = os.path.join(data_dir, IDX_DIRECTORIES[dataset])
+    with os_errors_named(folder):
+        os.makedirs(folder, exist_ok=True)
+    for name, fingerprint in download.IDX_FINGERPRINTS[dataset].items():
+        path, url = os.path.join(folder, name), f'{base}/{name}'
+        expected = fingerprint if is_published else None
+        if not os.path.lexists(path):
+            print(f'Downloading {url} to {path}')
+            try:
+                download.download(url, path, expected)
+            except UnreachableError as error:
+                raise UserError(
+                    f'{dataset} could not be had: {error}. Ways out: put {name} and its like into '
+                    f'{folder}; or give --data_url the URL of a folder that holds them'
+                ) from error
+        elif expected and (mismatch := download.mismatch_with(path, expected)):
+            raise UserError(
+                f'{path}: not the published file: {mismatch}; move it away to have it downloaded '
+                f'anew, or use it as your own: python cifar10_data.py convert {shlex.quote(folder)}'
+            )
+    with filled_directory(directory) as temporary:
+        write_records(folder, temporary, 0, 0, Options())
+    return directory
+
+
+def _refuse_pictures(data_dir: str) -> None:
+    """Raises UserError where the folder holds a data set in another layout, or above a set."""
+    names = set(os.listdir(data_dir))
+    if not names:
+        return
+    for name in names.difference((SYNTHETIC_DIRECTORY, *IDX_DIRECTORIES.values())):
+        folder = os.path.join(data_dir, name)
+        if _holds_files(folder):
+            raise UserError(f'--data_dir={data_dir}: found no record files; {folder} holds some')
+    from cifar10_lib.data import sources  # It loads Pillow.
+
+    if kind := sources.recognize(data_dir):
+        raise UserError(
+            f'--data_dir={data_dir}: is {kind}, not yet converted: python cifar10_data.py '
+            f'convert {shlex.quote(data_dir)} --data_dir=OUT'
+        )
 
 
 def _check_synthetic(directory: str, wanted: SyntheticSet | None) -> None:

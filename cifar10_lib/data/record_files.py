@@ -6,13 +6,22 @@ fault. Where SHA256SUMS lies beside the files, their bytes must have the digests
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 from collections.abc import Sequence
 
 import numpy as np
 
-from cifar10_input import CIFAR10_RECORD, NUM_CLASSES, TEST_FILES, TRAIN_FILES, RecordFormat
+from cifar10_input import (
+    CIFAR10_RECORD,
+    NUM_CLASSES,
+    TEST_FILES,
+    TRAIN_FILES,
+    RecordFormat,
+    test_files,
+    train_files,
+)
 from cifar10_lib.base import files
 from cifar10_lib.base.errors import UserError, os_errors_named
 from cifar10_lib.base.files import read_text, regular_size
@@ -41,6 +50,10 @@ CIFAR10_CLASS_NAMES = (
     'ship',
     'truck',
 )
+
+# Of the published test images: see `content_digest`.
+CIFAR10_TEST_DIGEST = '92b7113f12b349e3'
+
 SUMS_FILE = 'SHA256SUMS'
 
 # Read together: few enough to stay in the cache.
@@ -79,11 +92,13 @@ def check_directory(
 ) -> tuple[int, int]:
     """Checks each record file: there, not empty, complete records, labels in range.
 
+    data_batch_1.bin alone, with a test file or without, is a set too.
+
     Where there is a SHA256SUMS, it must list the six files, and their digests must
     be those that it lists, as must that of batches.meta.txt if it is listed.
 
     Args:
-      directory: directly holds the five training files and the test file.
+      directory: directly holds the training files and the test file.
       record: the records' format.
       num_classes: labels must be 0 to num_classes - 1.
 
@@ -100,11 +115,38 @@ def check_directory(
 
 def check_records(directory: str, record: RecordFormat, num_classes: int) -> tuple[int, int]:
     """`check_directory` without the digests, which say less about what is wrong."""
+    train, test = train_files(directory), test_files(directory)
+    if len(train) == 1 and not holds_test_images(directory):
+        test = []
     num_train, num_test = (
-        sum(check_file(os.path.join(directory, name), record, num_classes) for name in names)
-        for names in (TRAIN_FILES, TEST_FILES)
+        sum(check_file(path, record, num_classes) for path in paths) for paths in (train, test)
     )
     return num_train, num_test
+
+
+def holds_test_images(directory: str) -> bool:
+    return os.path.lexists(os.path.join(directory, TEST_FILES[0]))
+
+
+def check_eval_data(directory: str, eval_data: str) -> None:
+    """Raises UserError where test images are asked for, and there are none."""
+    if eval_data == 'test' and not holds_test_images(directory):
+        raise UserError(
+            f'--eval_data=test: {directory} holds no {TEST_FILES[0]}; hold training images out '
+            'with --num_held_out, and choose --eval_data=held_out; or choose train_eval'
+        )
+
+
+def content_digest(path: str, record: RecordFormat = CIFAR10_RECORD) -> str:
+    """The sum of the digests of a file's records, the same in any order; 0.1 s for 10,000.
+
+    In 16 hexadecimal digits.
+    """
+    total = 0
+    with os_errors_named(path), open(path, 'rb') as file:
+        while content := file.read(record.record_bytes):
+            total += int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), 'big')
+    return f'{total % 2**64:016x}'
 
 
 def check_file(path: str, record: RecordFormat, num_classes: int) -> int:
@@ -219,14 +261,14 @@ def read_class_names(directory: str) -> list[str]:
       directory: may hold batches.meta.txt, one name a line.
 
     Returns:
-      2 to 256 names; the labels '0' to '9' where there is no batches.meta.txt.
+      2 to 256 names; CIFAR-10's where there is no batches.meta.txt.
 
     Raises:
       UserError: batches.meta.txt does not hold that many names that can be printed.
     """
     path = os.path.join(directory, CLASS_NAMES_FILE)
     if not os.path.lexists(path):
-        return [str(label) for label in range(NUM_CLASSES)]
+        return list(CIFAR10_CLASS_NAMES)
     expected = f'expected {MIN_CLASSES} to {MAX_CLASSES} class names, one a line'
     text = read_text(path, expected)
     names = [line.strip() for line in text.split('\n') if line.strip()]

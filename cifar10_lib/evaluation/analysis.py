@@ -334,8 +334,14 @@ def class_counts(
     directory: str, num_classes: int, record: RecordFormat = CIFAR10_RECORD
 ) -> tuple[np.ndarray, np.ndarray]:
     """Numbers of training and of test images of each class: int64 [classes] each."""
+    test_files = cifar10_input.test_files(directory)
     train, test = (
-        np.concatenate([record_files.read_labels(file, record) for file in files])
-        for files in (cifar10_input.train_files(directory), cifar10_input.test_files(directory))
+        np.concatenate(
+            [np.empty(0, np.uint8), *(record_files.read_labels(file, record) for file in files)]
+        )
+        for files in (
+            cifar10_input.train_files(directory),
+            test_files if record_files.holds_test_images(directory) else [],
+        )
     )
     return np.bincount(train, minlength=num_classes), np.bincount(test, minlength=num_classes)

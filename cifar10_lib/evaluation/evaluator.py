@@ -27,6 +27,7 @@ from cifar10_lib.base.console import timestamp
 from cifar10_lib.base.errors import UserError
 from cifar10_lib.base.flags import setting
 from cifar10_lib.data.prepare import data_note
+from cifar10_lib.data.record_files import check_eval_data
 from cifar10_lib.nn.layers import Network
 from cifar10_lib.nn.recipes import MOVING_AVERAGE_DECAY
 from cifar10_lib.runs import checkpoints, tensorboard
@@ -168,6 +169,7 @@ class Evaluator:
         Raises:
           UserError: there are fewer images than asked for, or none.
         """
+        check_eval_data(data_dir, eval_data)
         _, available = evaluation_range(eval_data, data_dir, num_held_out, network.record)
         if not max(num_examples, 1) <= available:
             raise UserError(

@@ -26,6 +26,7 @@ from matplotlib.ticker import PercentFormatter
 
 from cifar10_input import TUTORIAL_VIEW, View
 from cifar10_lib.base.errors import UserError, write_errors_named
+from cifar10_lib.evaluation import fonts
 from cifar10_lib.evaluation.analysis import (
     Curves,
     DistortedImages,
@@ -105,7 +106,9 @@ def write(figure: Figure, output: str) -> None:
 
 
 def save(figure: Figure, file: str | BinaryIO, dpi: float = 150, **options: object) -> None:
-    """Saves a figure with all of its text literal: `$` in a name begins no formula.
+    """Saves a figure with all of its text literal, in fonts that have its letters.
+
+    `$` in a name begins no formula.
 
     Args:
       figure: the figure.
@@ -116,11 +119,13 @@ def save(figure: Figure, file: str | BinaryIO, dpi: float = 150, **options: obje
     Raises:
       OSError: the file can't be written.
     """
-    for text in figure.findobj(Text):
+    texts: list[Any] = figure.findobj(Text)
+    fonts.fit(texts)
+    for text in texts:
         text.set_parse_math(False)
     # Labels of ticks may be created while the figure is drawn.
     with matplotlib.rc_context({'text.parse_math': False}), warnings.catch_warnings():
-        # Letters that matplotlib's font lacks appear as boxes.
+        # `fonts` has said what is missing.
         warnings.filterwarnings('ignore', message='Glyph')
         figure.savefig(file, dpi=dpi, **options)  # type: ignore[arg-type]
 

@@ -14,9 +14,9 @@ from cifar10_input import NUM_CLASSES
 from cifar10_lib.base import files, flags
 from cifar10_lib.base.errors import UserError
 from cifar10_lib.data import prepare, record_files
-from cifar10_lib.data.datasets import CIFAR10_DIRECTORY, DATA_DIR, DATASETS
+from cifar10_lib.data.datasets import CIFAR10_DIRECTORY, DATA_DIR, DATASETS, IDX_DIRECTORIES
 from cifar10_lib.data.framing import Framing, parse_framing
-from cifar10_lib.data.record_files import CIFAR10_CLASS_NAMES, CLASS_NAMES_FILE
+from cifar10_lib.data.record_files import CIFAR10_CLASS_NAMES, CLASS_NAMES_FILE, RECORD_FILES
 from cifar10_lib.nn.presets import MODEL_NAMES, NETWORK_PRESETS, PRESETS
 from cifar10_lib.nn.recipes import TUTORIAL_RECIPE, Recipe
 from cifar10_lib.runs.checkpoints import CheckpointFolder, read_num_classes
@@ -165,9 +165,14 @@ class RunFolder:
         Raises:
           UserError: there are no names in `data_dir`, or another number of names.
         """
-        below = {'cifar10': CIFAR10_DIRECTORY, 'synthetic': prepare.SYNTHETIC_DIRECTORY}
+        below = {
+            'cifar10': CIFAR10_DIRECTORY,
+            'synthetic': prepare.SYNTHETIC_DIRECTORY,
+            **IDX_DIRECTORIES,
+        }
         dataset, folder = self.dataset or 'cifar10', data_dir or self.data_dir
-        for directory in (os.path.join(folder, below.get(dataset, '')), folder) if folder else ():
+        directories = [os.path.join(folder, below.get(dataset, '')), folder] if folder else []
+        for directory in directories:
             path = os.path.join(directory, CLASS_NAMES_FILE)
             if os.path.lexists(path):
                 names = record_files.read_class_names(directory)
@@ -177,9 +182,12 @@ class RunFolder:
                         f'as many as the checkpoints in {self.path} tell apart'
                     )
                 return names
-        if data_dir:
+        # CIFAR-10's files come without names, too.
+        is_cifar10 = dataset == 'cifar10' and self.num_classes == len(CIFAR10_CLASS_NAMES)
+        paths = [os.path.join(directory, RECORD_FILES[0]) for directory in directories]
+        if data_dir and not (is_cifar10 and any(map(os.path.exists, paths))):
             raise UserError(f'--data_dir={data_dir}: found no {CLASS_NAMES_FILE}')
-        if dataset == 'cifar10' and self.num_classes == len(CIFAR10_CLASS_NAMES):
+        if is_cifar10:
             return list(CIFAR10_CLASS_NAMES)
         print(
             f'Warning: found no {CLASS_NAMES_FILE} of the training images, so classes are named '

@@ -18,7 +18,8 @@ from cifar10_input import NUM_CLASSES, count_examples, distorted_inputs, inputs,
 from cifar10_lib.base import files, flags, locks
 from cifar10_lib.base.errors import UserError, write_errors_named
 from cifar10_lib.base.watch import Watch
-from cifar10_lib.data import prepare
+from cifar10_lib.data import prepare, record_files
+from cifar10_lib.data.datasets import IDX_DIRECTORIES
 from cifar10_lib.data.framing import Framing
 from cifar10_lib.data.prepare import data_note
 from cifar10_lib.nn import summaries
@@ -192,7 +193,7 @@ def _warn_of_steps_beyond_schedule(
 
 
 def _warn_of_unseen_colours(settings: TrainSettings, network: Network) -> None:
-    if network.view.depth == 1 and settings.dataset != 'own':
+    if network.view.depth == 1 and settings.dataset not in ('own', *IDX_DIRECTORIES):
         print(
             f'Warning: the network {settings.model} is for grey images: of the colours in '
             f'{settings.data_dir} it sees red alone',
@@ -225,6 +226,8 @@ def _training_data(
 def _describe(settings: TrainSettings, data: TrainingData) -> str:
     """The training images, and those held out."""
     held_out = f', {settings.num_held_out} more held out' if settings.num_held_out else ''
+    if not record_files.holds_test_images(data.directory):
+        held_out += ', no test images: evaluation needs --eval_data=held_out or train_eval'
     classes = f' of {data.num_classes} classes' if data.num_classes != NUM_CLASSES else ''
     return f'{data.num_examples} training images{classes} in {data.directory}{held_out}'
 

@@ -45,7 +45,6 @@ class PeriodicEvaluation:
         self._history = history
         self._stopwatch = stopwatch
         self._line = line
-        self._watch = watch.Watch(evaluation_files(settings.eval_data, data.directory))
         self._evaluator = Evaluator(
             data.directory,
             eval_data=settings.eval_data,
@@ -53,6 +52,7 @@ class PeriodicEvaluation:
             num_held_out=settings.num_held_out,
             network=run.network,
         )
+        self._watch = watch.Watch(evaluation_files(settings.eval_data, data.directory))
 
     def is_due(self, step: int) -> bool:
         """Whether a step is to be saved and evaluated: every so many, and the run's last."""

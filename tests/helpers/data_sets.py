@@ -21,7 +21,7 @@ from cifar10_lib.data.framing import read_framing
 from cifar10_lib.evaluation import contact_sheet
 from tests.helpers.samples import FILES, tree
 
-WRITTEN = {*FILES, 'batches.meta.txt', 'SHA256SUMS', 'contact_sheet.png'}
+WRITTEN = {*FILES, 'batches.meta.txt', 'framing.json', 'SHA256SUMS', 'contact_sheet.png'}
 
 
 def convert(source: Any, data_dir: Any, *arguments: Any, **options: Any) -> None:
@@ -45,13 +45,10 @@ def decoded(directory: Path, names: Sequence[str]) -> tuple[np.ndarray, np.ndarr
 
 
 def check(
-    directory: Path, class_names: Sequence[str], *more: str
+    directory: Path, class_names: Sequence[str]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Training images and labels, test images and labels of a set that must be sound.
-
-    `more` are names of files that it has besides the usual ones.
-    """
-    assert tree(directory) == WRITTEN.union(more)
+    """Training images and labels, test images and labels of a set that must be sound."""
+    assert tree(directory) == WRITTEN
     record = read_framing(str(directory)).record
     record_files.check_directory(str(directory), record, num_classes=len(class_names))
     assert record_files.read_class_names(str(directory)) == list(class_names)
@@ -100,7 +97,7 @@ DIGITS = {'train': (_DIGITS[:23], _DIGIT_LABELS[:23]), 'test': (_DIGITS[23:], _D
 
 def check_digits(directory: Path) -> None:
     """The records of `DIGITS`, each in the middle of a black square."""
-    found = check(directory, DIGIT_NAMES, 'framing.json')
+    found = check(directory, DIGIT_NAMES)
     for images, labels, (expected, values) in zip(
         found[::2], found[1::2], DIGITS.values(), strict=True
     ):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,6 +25,7 @@ from cifar10_lib.data.record_files import CIFAR10_CLASS_NAMES
 from cifar10_lib.evaluation.evaluator import Evaluator, Predictor
 from cifar10_lib.runs.run_folder import RunFolder
 from cifar10_predict import PredictSettings
+from tests.helpers.data_sets import DIGITS, digits_csv
 from tests.helpers.runs import save_network
 from tests.helpers.scripts import Script
 
@@ -188,6 +192,102 @@ def test_json_holds_the_same_numbers(
         assert [e['class'] for e in line['top']] == [CIFAR10_CLASS_NAMES[i] for i in labels]
         found = [entry['probability'] for entry in line['top']]
         np.testing.assert_allclose(found, probabilities[labels], atol=1e-5)
+
+
+def predict(checkpoint: str, *pictures: object, **options: Any) -> None:
+    folder = str(Path(checkpoint).parent)
+    cifar10_predict.predict(PredictSettings(tuple(map(str, pictures)), folder, **options))
+
+
+def test_folders_and_patterns_are_pictures(
+    checkpoint: str, records: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for folder in ('a/b', 'a/@eaDir', 'c[1]'):
+        (tmp_path / folder).mkdir(parents=True)
+    paths = save_pictures(tmp_path / 'a' / 'b', records / 'test_batch.bin')
+    (tmp_path / 'a' / '@eaDir' / 'x.png').touch()
+    (tmp_path / 'a' / 'notes.txt').touch()
+    odd = shutil.copy(paths[0], tmp_path / 'c[1]' / 'x\x1b[2J.png')
+    predict(checkpoint, tmp_path / 'a', tmp_path / 'a' / '**' / '1?.png', odd)
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(': ')[0] for line in lines] == [
+        *sorted(paths),
+        *(
+            path
+            for path in sorted(paths)
+            if Path(path).name[0] == '1' and len(Path(path).name) == 6
+        ),
+        f'{tmp_path}/c[1]/x\\x1b[2J.png',
+    ]
+    with pytest.raises(UserError, match=r'none/\*\.png: found no pictures'):
+        predict(checkpoint, tmp_path / 'none' / '*.png')
+    with pytest.raises(UserError, match=r'@eaDir: found no pictures|c: found no pictures'):
+        (tmp_path / 'c').mkdir()
+        predict(checkpoint, tmp_path / 'c')
+
+
+def test_a_test_image_is_classified_by_its_number(
+    checkpoint: str, records: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    expected, labels = Evaluator(str(records), NETWORK, 25).probabilities(checkpoint)
+    predict(
+        checkpoint, index=7, data_dir=str(records), output=str(tmp_path / 'x.png'), format='json'
+    )
+    line = json.loads(capsys.readouterr().out)
+    assert (line['file'], line['truth']) == ('test image 7', CIFAR10_CLASS_NAMES[labels[7]])
+    assert line['top'][0]['label'] == expected[7].argmax()
+    assert (tmp_path / 'x.png').exists()
+    predict(checkpoint, index=7, data_dir=str(records))
+    truth = CIFAR10_CLASS_NAMES[labels[7]]
+    assert capsys.readouterr().out.startswith(f'test image 7 ({truth}): ')
+    with pytest.raises(UserError, match='--index=25: .*test_batch.bin holds the images 0 to 24'):
+        predict(checkpoint, index=25, data_dir=str(records))
+    with pytest.raises(UserError, match='--index=1: found x.png as well'):
+        predict(checkpoint, 'x.png', index=1)
+
+
+def test_rows_of_digits_become_a_submission(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    inner = dataclasses.asdict(Framing(inner=28))
+    checkpoint = save_network(tmp_path / 'run', framing=inner, dataset='own')
+    (tmp_path / 'test.csv').write_bytes(digits_csv('test', labelled=False))
+    predict(checkpoint, tmp_path / 'test.csv', output=str(tmp_path / 'submission.csv'))
+    images, _ = DIGITS['test']
+    padded = np.repeat(np.pad(images, ((0, 0), (2, 2), (2, 2)))[..., np.newaxis], 3, axis=3)
+    labels = Predictor(checkpoint, NETWORK).probabilities(padded).argmax(axis=1)
+    expected = [f'{number},{label}' for number, label in enumerate(labels, 1)]
+    lines = (tmp_path / 'submission.csv').read_text().splitlines()
+    assert lines == ['ImageId,Label', *expected] and capsys.readouterr().out == ''
+    for number, image in enumerate(images):
+        Image.fromarray(image).save(tmp_path / f'{number}.png')
+    # Pictures of digits stand in the middle as the rows do.
+    predict(checkpoint, tmp_path / '?.png', output=str(tmp_path / 'table.csv'))
+    lines = (tmp_path / 'table.csv').read_text().splitlines()
+    assert lines[0] == 'file,class' and [line[-1] for line in lines[1:]] == [*map(str, labels)]
+
+
+def test_a_picture_is_never_overwritten(checkpoint: str, records: Path, tmp_path: Path) -> None:
+    (path, *_) = save_pictures(tmp_path, records / 'test_batch.bin')
+    before = Path(path).read_bytes()
+    with pytest.raises(UserError, match='--output=.*0.png: is also read; name another file'):
+        predict(checkpoint, path, output=path)
+    with pytest.raises(UserError, match='--output=.*new.png: lies within .*, which is read'):
+        predict(checkpoint, tmp_path, output=str(tmp_path / 'new.png'))
+    assert Path(path).read_bytes() == before
+
+
+def test_fit_and_invert_change_what_the_network_sees(tmp_path: Path) -> None:
+    run = Framing(inner=0, fit='pad')
+    frame = cifar10_predict.frame
+    settings = PredictSettings(('x',))
+    assert frame(settings, run, NETWORK) == run
+    changed = dataclasses.replace(settings, fit='stretch', invert=True)
+    assert frame(changed, run, NETWORK) == Framing(32, 'stretch', True)
+    # A network of digits sees 28 of 32 pixels.
+    digits = cifar10.NETWORKS['mnist_cnn']
+    assert frame(settings, Framing(), digits).inner == 28
+    assert frame(settings, Framing(64), digits.of_size(64)).inner == 56
 
 
 def test_the_drawing_shows_pictures_and_probabilities(checkpoint: str, records: Path) -> None:

@@ -11,6 +11,7 @@ import os
 import pkgutil
 
 from cifar10_lib.base.errors import UserError
+from cifar10_lib.data.sources import folders
 from cifar10_lib.data.sources.base import Source, entries
 
 
@@ -36,6 +37,15 @@ def find(path: str) -> Source:
     if source is None:
         raise UserError(f'{path}: not a data set that is known; expected {_expected()}')
     return source
+
+
+def recognize(folder: str) -> str | None:
+    """Name of the source that a folder is beyond doubt; None where it may be anything."""
+    known = (source for source in sources() if not source.is_last and source.matches(folder))
+    source = next(known, None)
+    if source is None and folders.holds_classes(folder):
+        source = folders.SOURCE
+    return source.name if source else None
 
 
 def _expected() -> str:

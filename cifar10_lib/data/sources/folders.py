@@ -146,7 +146,7 @@ def _refuse_wrong_level(folder: str, classes: Sequence[_Class]) -> None:
     fault += 'one for each class'
     above = [os.path.dirname(os.path.abspath(folder))] if _holds_picture(folder) else []
     for candidate in (*above, *_folders_below(folder, 2)):
-        if _holds_classes(candidate):
+        if holds_classes(candidate):
             raise UserError(f'{fault}: {candidate} holds such folders')
     raise UserError(fault)
 
@@ -159,7 +159,7 @@ def _folders_below(folder: str, depth: int) -> list[str]:
     return found
 
 
-def _holds_classes(folder: str) -> bool:
+def holds_classes(folder: str) -> bool:
     """Whether two or more folders in it directly hold pictures, or it is divided."""
     folders = _held(folder, folders=True)
     names = {os.path.basename(path).lower() for path in folders}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import shutil
 import threading
 import time
 from typing import Any
@@ -17,14 +18,19 @@ from cifar10_lib.base.errors import UserError
 from cifar10_lib.data import archive, download, record_files
 from cifar10_lib.data import prepare as prepare_module
 from cifar10_lib.data.download import UnreachableError
+from cifar10_lib.data.framing import Framing
 from cifar10_lib.data.prepare import Prepared
+from cifar10_lib.data.record_files import CIFAR10_CLASS_NAMES
+from cifar10_lib.data.sources.base import Options
 from cifar10_lib.data.synthetic import SyntheticSet, generate_synthetic
+from tests.helpers.data_sets import convert, idx_files, save, write_all
 from tests.helpers.samples import (
     FILES,
     ODD,
     RECORD_BYTES,
     Server,
     closed_url,
+    fingerprint,
     full_disk,
     make_archive,
     make_odd,
@@ -98,6 +104,90 @@ def test_prepare_takes_classes_from_their_names(tmp_path: Any) -> None:
     message = 'record 9, byte 27,657: label 9; expected 0 to 8, as batches.meta.txt beside it names'
     with pytest.raises(UserError, match=message):
         prepare_module.prepare(str(tmp_path))
+
+
+def test_pictures_that_have_cifar10s_names_are_ones_own(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for label, name in enumerate(CIFAR10_CLASS_NAMES):
+        save(tmp_path / 'in' / name, label, range(2))
+    convert(tmp_path / 'in', tmp_path / 'out')
+    assert prepare_module.prepare(str(tmp_path / 'out')).dataset == 'own'
+    with pytest.raises(UserError, match='--dataset=cifar10: .* choose --dataset=own'):
+        prepare_module.prepare(str(tmp_path / 'out'), 'cifar10')
+    digest = record_files.content_digest(str(tmp_path / 'out' / 'test_batch.bin'))
+    monkeypatch.setattr(prepare_module, 'CIFAR10_TEST_DIGEST', digest)
+    assert prepare_module.prepare(str(tmp_path / 'out')).dataset == 'cifar10'
+
+
+def test_the_size_of_the_images_is_read(tmp_path: Any) -> None:
+    for label, name in enumerate(('a', 'b')):
+        save(tmp_path / 'in' / name, label, range(6))
+    convert(tmp_path / 'in', tmp_path / 'out', options=Options(Framing(48, 'pad')))
+    found = prepare_module.prepare(str(tmp_path / 'out'))
+    assert found.framing == Framing(48, 'pad') and found.class_names == ('a', 'b')
+
+
+@pytest.mark.parametrize(
+    ('content', 'message'),
+    [
+        ('[]', 'found .*; expected size, fit'),
+        ('{"size": 8}', 'found the size 8'),
+        ('{"fit": "zoom"}', 'found the size 32 and the fit zoom'),
+        ('{"size": "64"}', "size: found '64'"),
+        ('{"inner": 99}', 'found the inner side 99 of 32'),
+        ('{', 'Expecting property name'),
+    ],
+)
+def test_a_damaged_framing_is_named(tmp_path: Any, content: str, message: str) -> None:
+    write_files(tmp_path)
+    (tmp_path / 'framing.json').write_text(content)
+    with pytest.raises(UserError, match=f'framing.json: {message}'):
+        prepare_module.prepare(str(tmp_path))
+
+
+def test_pictures_and_folders_above_records_are_told_from_nothing(
+    server: Server, tmp_path: Any
+) -> None:
+    """CIFAR-10 isn't downloaded into a folder that holds another data set."""
+    for label, name in enumerate(('a', 'b')):
+        save(tmp_path / 'in' / name, label, range(6))
+    message = 'in: is a folder of pictures for each class, not yet converted: python cifar10_data'
+    with pytest.raises(UserError, match=message):
+        prepare_module.prepare(str(tmp_path / 'in'), None, server.url())
+    write_files(tmp_path / 'above' / 'data')
+    with pytest.raises(UserError, match='above: found no record files; .*above/data holds some'):
+        prepare_module.prepare(str(tmp_path / 'above'), None, server.url())
+    assert server.ranges == []
+
+
+@pytest.mark.parametrize('dataset', ['mnist', 'fashion_mnist'])
+def test_digits_and_clothes_are_downloaded_checked_and_converted(
+    tmp_path: Any, dataset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published = write_all(tmp_path / 'published', idx_files('.gz'))
+    fingerprints = {name: fingerprint(content) for name, content in idx_files('.gz').items()}
+    monkeypatch.setitem(download.IDX_FINGERPRINTS, dataset, fingerprints)
+    monkeypatch.setitem(download.IDX_URLS, dataset, published.as_uri())
+    data_dir = tmp_path / 'data'
+    for _ in range(2):
+        found = prepare_module.prepare(str(data_dir), dataset)
+        assert found.dataset == dataset and found.framing.inner == 28
+        shutil.rmtree(published, ignore_errors=True)
+    assert found.class_names[-1] == ('Ankle boot' if dataset == 'fashion_mnist' else '9')
+    assert record_files.check_directory(found.directory) == (23, 6)
+    shutil.rmtree(found.directory)
+    write(data_dir / dataset / 'train-labels-idx1-ubyte.gz', b'x')
+    with pytest.raises(UserError, match='labels-idx1-ubyte.gz: not the published file: found 1 b'):
+        prepare_module.prepare(str(data_dir), dataset)
+
+
+def test_digits_come_from_another_place_by_its_url(tmp_path: Any) -> None:
+    published = write_all(tmp_path / 'published', idx_files('.gz'))
+    found = prepare_module.prepare(str(tmp_path / 'data'), 'mnist', published.as_uri())
+    assert (found.dataset, found.class_names) == ('mnist', ('3', '5', '9'))
+    with pytest.raises(UserError, match='mnist could not be had: .*Ways out: put train-images'):
+        prepare_module.prepare(str(tmp_path / 'other'), 'mnist', closed_url())
 
 
 def test_prepare_names_what_own_pictures_need(tmp_path: Any) -> None:

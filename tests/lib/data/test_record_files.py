@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from cifar10_input import RecordFormat
+from cifar10_input import RecordFormat, train_files
 from cifar10_lib.base.errors import UserError
 from cifar10_lib.data import record_files
 from tests.helpers.samples import (
@@ -231,7 +231,7 @@ def test_check_names_a_file_that_may_not_be_read(tmp_path: Any) -> None:
 
 
 def test_class_names(tmp_path: Any, small_set: str) -> None:
-    assert record_files.read_class_names(str(tmp_path)) == list('0123456789')
+    assert record_files.read_class_names(str(tmp_path)) == list(record_files.CIFAR10_CLASS_NAMES)
     assert record_files.read_class_names(small_set)[:3] == ['disc', 'ring', 'square']
     write(tmp_path / 'batches.meta.txt', b'cat\n  polar bear \n\n')
     assert record_files.read_class_names(str(tmp_path)) == ['cat', 'polar bear']
@@ -243,3 +243,42 @@ def test_class_names(tmp_path: Any, small_set: str) -> None:
     write(tmp_path / 'batches.meta.txt', b'\n'.join([b'air\x1b[2Jplane'] * 10))
     with pytest.raises(UserError, match=r"found the class name 'air\\x1b\[2Jplane'"):
         record_files.read_class_names(str(tmp_path))
+
+
+def test_the_first_training_file_alone_is_a_set(tmp_path: Any) -> None:
+    write_files(tmp_path)
+    for number in range(2, 6):
+        os.remove(tmp_path / f'data_batch_{number}.bin')
+    assert train_files(str(tmp_path)) == [str(tmp_path / 'data_batch_1.bin')]
+    assert record_files.check_directory(str(tmp_path)) == (10, 10)
+    os.remove(tmp_path / 'test_batch.bin')
+    assert record_files.check_directory(str(tmp_path)) == (10, 0)
+    with pytest.raises(UserError, match='--eval_data=test: .* holds no test_batch.bin; hold train'):
+        record_files.check_eval_data(str(tmp_path), 'test')
+    record_files.check_eval_data(str(tmp_path), 'held_out')
+    os.rename(tmp_path / 'data_batch_1.bin', tmp_path / 'data_batch_2.bin')
+    with pytest.raises(UserError, match='data_batch_1.bin: missing'):
+        record_files.check_directory(str(tmp_path))
+
+
+def test_some_training_files_are_no_set(tmp_path: Any) -> None:
+    write_files(tmp_path)
+    os.remove(tmp_path / 'data_batch_4.bin')
+    with pytest.raises(UserError, match='data_batch_4.bin: missing'):
+        record_files.check_directory(str(tmp_path))
+
+
+def test_the_content_has_one_digest_in_any_order(tmp_path: Any) -> None:
+    content = records(10)
+    shuffled = content[RECORD_BYTES:] + content[:RECORD_BYTES]
+    changed = flip_bit(content, 5000)
+    first, second, third = (
+        record_files.content_digest(write(tmp_path / 'x', each))
+        for each in (content, shuffled, changed)
+    )
+    assert first == second != third and len(first) == 16
+
+
+def test_the_published_test_images_are_known(real_data: str) -> None:
+    digest = record_files.content_digest(os.path.join(real_data, 'test_batch.bin'))
+    assert digest == record_files.CIFAR10_TEST_DIGEST

@@ -38,7 +38,7 @@ def test_a_table_is_divided_and_one_without_labels_left_out(
     }
     folder = write_all(tmp_path / 'in', contents)
     convert(folder if named == 'folder' else folder / 'train.csv', tmp_path / 'out')
-    train, train_labels, test, test_labels = check(tmp_path / 'out', DIGIT_NAMES, 'framing.json')
+    train, train_labels, test, test_labels = check(tmp_path / 'out', DIGIT_NAMES)
     images, labels = DIGITS['train']
     padded = np.repeat(np.pad(images, ((0, 0), (2, 2), (2, 2)))[..., np.newaxis], 3, axis=3)
     found = as_pairs(train, train_labels) + as_pairs(test, test_labels)
