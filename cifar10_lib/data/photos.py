@@ -13,7 +13,7 @@ import time
 import warnings
 
 import numpy as np
-from PIL import Image, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageFile, PngImagePlugin, UnidentifiedImageError
 
 from cifar10_input import CIFAR10_RECORD
 from cifar10_lib.base.errors import UserError, os_errors_named
@@ -89,7 +89,9 @@ def load(path: str, size: int = CIFAR10_RECORD.height) -> Image.Image:
 def decode(content: bytes, name: str, size: int = CIFAR10_RECORD.height) -> Image.Image:
     """As `load`, of a file's bytes; `name` is for errors."""
     try:
-        image = Image.open(_TimedBytes(content), formats=_formats())
+        is_large = len(content) > ImageFile.MAXBLOCK  # A decoder reads others at once.
+        file = _TimedBytes(content) if is_large else io.BytesIO(content)
+        image = Image.open(file, formats=_formats())
         width, height = image.size
         if width * height > MAX_PIXELS:
             raise UserError(
@@ -139,7 +141,9 @@ def square(image: Image.Image, framing: Framing) -> np.ndarray:
     elif framing.fit == 'pad':
         scale = inner / max(width, height)
         size = (max(round(width * scale), 1), max(round(height * scale), 1))
-    pixels = np.asarray(image.resize(size, Image.Resampling.BICUBIC, box))
+    if image.size != size or box != (0, 0, width, height):
+        image = image.resize(size, Image.Resampling.BICUBIC, box)
+    pixels = np.asarray(image)
     return centred(255 - pixels if framing.invert else pixels, framing.size)
 
 
@@ -255,7 +259,7 @@ def _on_white(image: Image.Image) -> Image.Image:
     if image.mode in ('I', 'F') or image.mode.startswith('I;'):
         return _from_deep(image)
     if not image.has_transparency_data:
-        return image.convert('RGB')
+        return image if image.mode == 'RGB' else image.convert('RGB')
     key = image.info.get('transparency')
     if isinstance(key, tuple) and max(key) > 255:
         # Of 16 bits a channel, of which Pillow keeps the upper eight.

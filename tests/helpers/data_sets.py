@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
+import pickle
 import struct
 import tarfile
+import tempfile
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import tensorflow.compat.v1 as tf
 from PIL import Image
 
 from cifar10_input import TEST_FILES, TRAIN_FILES
 from cifar10_lib.data import convert as convert_module
 from cifar10_lib.data import record_files
 from cifar10_lib.data.framing import read_framing
+from cifar10_lib.data.record_files import CIFAR10_CLASS_NAMES
 from cifar10_lib.evaluation import contact_sheet
 from tests.helpers.samples import FILES, tree
 
@@ -155,6 +160,67 @@ def tar(contents: Mapping[str, bytes], mode: str = 'w:gz') -> bytes:
             info.size = len(content)
             archive.addfile(info, io.BytesIO(content))
     return buffer.getvalue()
+
+
+def python_files(
+    records: Mapping[str, bytes], protocol: int = 2, as_bytes: bool = False
+) -> dict[str, bytes]:
+    """CIFAR-10's record files as its python version has them.
+
+    Pickled by Python 2, texts may be bytes.
+    """
+
+    def text(value: str) -> Any:
+        return value.encode() if as_bytes else value
+
+    contents = {}
+    for name in FILES:
+        data = np.frombuffer(records[name], np.uint8).reshape(-1, 3073)
+        content = {
+            text('batch_label'): text('batch'),
+            text('labels'): data[:, 0].tolist(),
+            text('data'): data[:, 1:].copy(),
+            text('filenames'): [text(f'{i}.png') for i in range(len(data))],
+        }
+        contents[name.removesuffix('.bin')] = pickle.dumps(content, protocol)
+    names = {text('label_names'): [text(name) for name in CIFAR10_CLASS_NAMES]}
+    contents['batches.meta'] = pickle.dumps(names, protocol)
+    return contents
+
+
+STL10_IMAGES = np.random.default_rng(0).integers(0, 256, [9, 96, 96, 3], np.uint8)
+STL10_LABELS = np.arange(9, dtype=np.uint8) % 3
+STL10_NAMES = ['airplane', 'bird', 'car']
+
+
+def stl10_files() -> dict[str, bytes]:
+    """Six training and three test images as STL-10 has them."""
+    contents = {'class_names.txt': '\n'.join(STL10_NAMES).encode() + b'\n', 'fold_indices.txt': b''}
+    for part, places in (('train', slice(6)), ('test', slice(6, 9))):
+        contents[f'{part}_X.bin'] = STL10_IMAGES[places].transpose(0, 3, 2, 1).tobytes()
+        contents[f'{part}_y.bin'] = (STL10_LABELS[places] + 1).tobytes()
+    return contents
+
+
+def example(**features: bytes | int) -> bytes:
+    """A tf.train.Example; `__` in a name stands for `/`."""
+    made = tf.train.Example()
+    for name, value in features.items():
+        kind = 'bytes_list' if isinstance(value, bytes) else 'int64_list'
+        getattr(made.features.feature[name.replace('__', '/')], kind).value.append(value)
+    return made.SerializeToString()
+
+
+def tfrecord(pictures: Mapping[str, bytes]) -> bytes:
+    """Pictures by `class/number`, as records whose label is the place of the class."""
+    names = sorted({name.partition('/')[0] for name in pictures})
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, 'x')
+        with tf.io.TFRecordWriter(path) as writer:
+            for name, content in pictures.items():
+                label = names.index(name.partition('/')[0])
+                writer.write(example(image=content, label=label))
+        return Path(path).read_bytes()
 
 
 def zipped(contents: Mapping[str, bytes]) -> bytes:

@@ -31,10 +31,15 @@ def _reconstruct(kind: type, shape: tuple[int, ...], code: Any) -> np.ndarray:
     return np.ndarray((0,), 'b')
 
 
+def _from_buffer(buffer: Any, dtype: np.dtype, shape: tuple[int, ...], order: Any) -> np.ndarray:
+    return np.frombuffer(buffer, dtype).reshape(shape, order=order)
+
+
 # All that NumPy's arrays of numbers ask for when they are unpickled, by module and name. The
 # modules are those of NumPy 1 and 2; the last is how Python 3 pickles bytes for Python 2.
 _ALLOWED: dict[tuple[str, str], Any] = {
     **{(f'numpy.{core}.multiarray', '_reconstruct'): _reconstruct for core in ('core', '_core')},
+    **{(f'numpy.{core}.numeric', '_frombuffer'): _from_buffer for core in ('core', '_core')},
     ('numpy', 'ndarray'): np.ndarray,
     ('numpy', 'dtype'): np.dtype,
     ('_codecs', 'encode'): lambda text, encoding: text.encode(encoding),

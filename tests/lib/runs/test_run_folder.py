@@ -64,7 +64,7 @@ def test_a_run_without_a_preset_is_one_of_its_networks(tmp_path: Path) -> None:
     [
         ('model', 'other', "'other'; expected one of tutorial, airbench"),
         ('preset', 5, '5; expected one of tutorial, fast'),
-        ('dataset', 'mnist', "'mnist'; expected one of cifar10, synthetic, own"),
+        ('dataset', 'cifar100', "'cifar100'; expected one of cifar10, synthetic, own"),
         ('optimizer', ['sgd'], "['sgd']; expected one of sgd, momentum"),
         ('data_dir', 5, '5; expected a text'),
         ('num_held_out', '20', "'20'; expected a whole number, 0 or more"),

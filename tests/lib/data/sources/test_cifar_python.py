@@ -14,39 +14,19 @@ from cifar10_lib.base.errors import UserError
 from cifar10_lib.data.record_files import CIFAR10_CLASS_NAMES
 from cifar10_lib.data.sources import cifar_python
 from cifar10_lib.data.sources.base import Options
-from tests.helpers.data_sets import check, convert, tar, write_all
+from tests.helpers.data_sets import check, convert, python_files, tar, write_all
 from tests.helpers.samples import FILES
 
 
-def python_files(records: Path, protocol: int = 2, as_bytes: bool = False) -> dict[str, bytes]:
-    """The record files of a folder as CIFAR-10's python version has them.
-
-    Pickled by Python 2, texts may be bytes.
-    """
-
-    def text(value: str) -> Any:
-        return value.encode() if as_bytes else value
-
-    contents = {}
-    for name in FILES:
-        data = np.fromfile(records / name, np.uint8).reshape(-1, 3073)
-        content = {
-            text('batch_label'): text('batch'),
-            text('labels'): data[:, 0].tolist(),
-            text('data'): data[:, 1:],
-            text('filenames'): [text(f'{i}.png') for i in range(len(data))],
-        }
-        contents[name.removesuffix('.bin')] = pickle.dumps(content, protocol)
-    names = {text('label_names'): [text(name) for name in CIFAR10_CLASS_NAMES]}
-    contents['batches.meta'] = pickle.dumps(names, protocol)
-    return contents
+def contents_of(records: Path) -> dict[str, bytes]:
+    return {name: (records / name).read_bytes() for name in FILES}
 
 
 @pytest.mark.parametrize(('protocol', 'as_bytes'), [(0, False), (2, False), (2, True), (5, False)])
 def test_the_python_version_gives_the_records_of_the_binary_one(
     tmp_path: Path, records: Path, protocol: int, as_bytes: bool
 ) -> None:
-    contents = python_files(records, protocol, as_bytes)
+    contents = python_files(contents_of(records), protocol, as_bytes)
     folder = write_all(tmp_path / 'cifar-10-batches-py', contents)
     convert(folder, tmp_path / 'out')
     check(tmp_path / 'out', CIFAR10_CLASS_NAMES)
@@ -55,7 +35,7 @@ def test_the_python_version_gives_the_records_of_the_binary_one(
 
 
 def test_it_is_taken_from_its_archive(tmp_path: Path, records: Path) -> None:
-    contents = python_files(records)
+    contents = python_files(contents_of(records))
     archive = tar({f'cifar-10-batches-py/{name}': content for name, content in contents.items()})
     (tmp_path / 'cifar-10-python.tar.gz').write_bytes(archive)
     convert(tmp_path / 'cifar-10-python.tar.gz', tmp_path / 'out')
@@ -131,7 +111,9 @@ FAULTS = {
 @pytest.mark.parametrize('fault', FAULTS)
 def test_another_pickle_is_refused_by_name(tmp_path: Path, records: Path, fault: str) -> None:
     content, message = FAULTS[fault]
-    folder = write_all(tmp_path / 'in', {**python_files(records), 'data_batch_2': content})
+    folder = write_all(
+        tmp_path / 'in', {**python_files(contents_of(records)), 'data_batch_2': content}
+    )
     with pytest.raises(
         UserError, match=f'in/data_batch_2: (not a pickle that is read: )?{message}'
     ):

@@ -11,32 +11,29 @@ from cifar10_lib.base.errors import UserError
 from cifar10_lib.data import photos
 from cifar10_lib.data.framing import Framing
 from cifar10_lib.data.sources.base import Options
-from tests.helpers.data_sets import as_pairs, check, convert, write_all
-
-IMAGES = np.random.default_rng(0).integers(0, 256, [9, 96, 96, 3], np.uint8)
-LABELS = np.arange(9, dtype=np.uint8) % 3
-NAMES = ['airplane', 'bird', 'car']
-
-
-def files() -> dict[str, bytes]:
-    contents = {'class_names.txt': '\n'.join(NAMES).encode() + b'\n', 'fold_indices.txt': b''}
-    for part, places in (('train', slice(6)), ('test', slice(6, 9))):
-        contents[f'{part}_X.bin'] = IMAGES[places].transpose(0, 3, 2, 1).tobytes()
-        contents[f'{part}_y.bin'] = (LABELS[places] + 1).tobytes()
-    return contents
+from tests.helpers.data_sets import (
+    STL10_IMAGES,
+    STL10_LABELS,
+    STL10_NAMES,
+    as_pairs,
+    check,
+    convert,
+    stl10_files,
+    write_all,
+)
 
 
 @pytest.mark.parametrize('size', [32, 96])
 def test_images_are_scaled_or_stay(tmp_path: Path, size: int) -> None:
     framing = Framing(size)
-    convert(write_all(tmp_path / 'in', files()), tmp_path / 'out', options=Options(framing))
-    found = check(tmp_path / 'out', NAMES)
-    expected = np.stack([photos.from_array(image, framing, '') for image in IMAGES])
+    convert(write_all(tmp_path / 'in', stl10_files()), tmp_path / 'out', options=Options(framing))
+    found = check(tmp_path / 'out', STL10_NAMES)
+    expected = np.stack([photos.from_array(image, framing, '') for image in STL10_IMAGES])
     assert expected.shape == (9, size, size, 3)
     if size == 96:
-        np.testing.assert_array_equal(expected, IMAGES)
-    assert as_pairs(*found[:2]) == as_pairs(expected[:6], LABELS[:6])
-    assert as_pairs(*found[2:]) == as_pairs(expected[6:], LABELS[6:])
+        np.testing.assert_array_equal(expected, STL10_IMAGES)
+    assert as_pairs(*found[:2]) == as_pairs(expected[:6], STL10_LABELS[:6])
+    assert as_pairs(*found[2:]) == as_pairs(expected[6:], STL10_LABELS[6:])
 
 
 @pytest.mark.parametrize(
@@ -50,6 +47,6 @@ def test_images_are_scaled_or_stay(tmp_path: Path, size: int) -> None:
     ],
 )
 def test_damage_is_named(tmp_path: Path, name: str, content: bytes, message: str) -> None:
-    folder = write_all(tmp_path / 'in', {**files(), name: content})
+    folder = write_all(tmp_path / 'in', {**stl10_files(), name: content})
     with pytest.raises(UserError, match=message):
         convert(folder, tmp_path / 'out')

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import struct
 from pathlib import Path
-from typing import Any
 
 import pytest
 import tensorflow.compat.v1 as tf
@@ -17,19 +16,12 @@ from tests.helpers.data_sets import (
     check,
     check_digits,
     convert,
+    example,
     pairs,
     picture,
     png,
     write_all,
 )
-
-
-def example(**features: Any) -> bytes:
-    made = tf.train.Example()
-    for name, value in features.items():
-        kind = 'bytes_list' if isinstance(value, bytes) else 'int64_list'
-        getattr(made.features.feature[name.replace('__', '/')], kind).value.append(value)
-    return made.SerializeToString()
 
 
 def records(tmp_path: Path, *contents: bytes) -> bytes:
