@@ -324,7 +324,10 @@ def network_options(run: Run, num_parts: int = 1, summaries: bool = True) -> Opt
 def _first_images(run: Run) -> tf.Tensor:
     """The first training images, float32 [images, size, size, depth], undistorted."""
     count = min(_NUM_FIRST_IMAGES, run.data.num_examples)
-    images, _ = inputs('train_eval', run.data.directory, count, view=run.network.view)
+    data = run.data
+    images, _ = inputs(
+        'train_eval', data.directory, count, record=data.record, view=run.network.view
+    )
     return tf.ensure_shape(images, [count, *images.shape.as_list()[1:]])
 
 

@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 import cifar10
 import cifar10_plot
 from cifar10_lib.base.errors import UserError
+from cifar10_lib.data.record_files import CIFAR10_CLASS_NAMES
 from cifar10_lib.evaluation.evaluator import Evaluator
 from cifar10_plot import PlotSettings
 from tests.helpers.runs import save_network
@@ -260,7 +261,8 @@ def test_confusion_and_mistakes_are_those_of_the_evaluation(
         wrong = np.where(guesses != labels, probabilities.max(axis=1), 0)
         place = int(wrong.argmax())
         assert first.texts[0].get_text() == (
-            f'true: {labels[place]}\npredicted: {guesses[place]} {wrong.max():.1%}'
+            f'true: {CIFAR10_CLASS_NAMES[labels[place]]}\n'
+            f'predicted: {CIFAR10_CLASS_NAMES[guesses[place]]} {wrong.max():.1%}'
         )
         data = b''.join(
             path.read_bytes()
