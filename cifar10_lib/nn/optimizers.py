@@ -67,7 +67,7 @@ class _DenseOptimizer(tf.train.Optimizer):
 
 
 class KerasRMSProp(_DenseOptimizer):
-    """RMSprop as Keras had it until version 2.2.
+    """RMSprop as Keras 2.0 had it.
 
     a <- 0.9 a + 0.1 g^2, from 0 on; w <- w - rate g / (sqrt(a) + 1e-8). TensorFlow's own begins
     with a = 1 and adds its epsilon under the root.
