@@ -136,7 +136,7 @@ class Best:
             kept_on = {name: kept[name] for name in names}
         except FileNotFoundError:
             return
-        except (OSError, ValueError, TypeError, KeyError) as error:
+        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise UserError(f'{self._file}: not what --keep_best writes: {error!r}') from error
         if kept_on != self._chosen_on:
             raise UserError(
@@ -184,7 +184,7 @@ class _Evaluation:
             settings.eval_data,
             int(settings.views),
             self._data.num_classes,
-            run.num_held_out,
+            run.find_held_out(self._data),
         )
         self._watch = watch.Watch(evaluation_files(settings.eval_data, self._data.directory))
         scored = dataclasses.replace(settings, num_examples=self._evaluator.num_examples)

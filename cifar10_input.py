@@ -520,7 +520,7 @@ def record_stream(
     seed: int,
     start: int = 0,
     record: RecordFormat = CIFAR10_RECORD,
-    num_held_out: int = 0,
+    held_out: Sequence[int] = (),
 ) -> tf.data.Dataset:
     """The endless stream of training records, from position `start` on.
 
@@ -529,7 +529,7 @@ def record_stream(
       seed: the order of epoch e derives from (seed, e).
       start: position of the first record to give; number of records before it.
       record: the records' format.
-      num_held_out: number of the last records that are left out.
+      held_out: places of the records that are left out, in the files one after another.
 
     Returns:
       A dataset of string [], raw records.
@@ -538,7 +538,8 @@ def record_stream(
       ValueError: the files hold no record.
       OSError: a file is missing.
     """
-    num_examples = count_examples(files, record) - num_held_out
+    num_records = count_examples(files, record)
+    num_examples = num_records - len(held_out)
     if num_examples <= 0:
         raise ValueError(f'no record of {record.record_bytes} bytes in {", ".join(files)}')
     first_epoch, offset = divmod(start, num_examples)
@@ -551,7 +552,8 @@ def record_stream(
             [], seed=[seed, epoch], minval=None, maxval=None, dtype=tf.int64
         )
         records = tf.data.FixedLengthRecordDataset(list(files), record.record_bytes)
-        records = records.take(num_examples)
+        if len(held_out):
+            records = _at_places(records, _without(num_records, held_out))
         window = min(num_examples, SHUFFLE_WINDOW)
         records = records.shuffle(window, seed=order_seed, reshuffle_each_iteration=False)
         return records.skip(offset * tf.cast(tf.equal(epoch, first_epoch), tf.int64))
@@ -568,7 +570,7 @@ def distorted_inputs(
     share: int = 0,
     num_shares: int = 1,
     distortions: Distortions = TUTORIAL_DISTORTIONS,
-    num_held_out: int = 0,
+    held_out: Sequence[int] = (),
     view: View = TUTORIAL_VIEW,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Training batches, distorted, without end.
@@ -585,7 +587,7 @@ def distorted_inputs(
       share: this reader's place, 0 to num_shares - 1.
       num_shares: number of readers.
       distortions: ranges of the changes to the images.
-      num_held_out: number of the last training images that are left out.
+      held_out: places of the training images that are left out.
       view: the part of them that the network sees.
 
     Returns:
@@ -594,7 +596,7 @@ def distorted_inputs(
     """
 
     files = train_files(data_dir)
-    num_examples = count_examples(files, record) - num_held_out
+    num_examples = count_examples(files, record) - len(held_out)
 
     def decode_and_distort(index: tf.Tensor, records: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         images, labels = decode_records(records, record)
@@ -605,7 +607,7 @@ def distorted_inputs(
             flips = alternating_flips(records, seed, epochs)
         return distort_at(images, seed, position, distortions, view, flips), labels
 
-    stream = record_stream(files, seed, start_example, record, num_held_out)
+    stream = record_stream(files, seed, start_example, record, held_out)
     batches = stream.batch(batch_size, drop_remainder=True).enumerate()
     return _next_batch(batches.shard(num_shares, share).map(decode_and_distort))
 
@@ -617,7 +619,7 @@ def inputs(
     num_examples: int = -1,
     record: RecordFormat = CIFAR10_RECORD,
     num_views: int = 1,
-    num_held_out: int = 0,
+    held_out: Sequence[int] = (),
     view: View = TUTORIAL_VIEW,
     repeat: bool = False,
 ) -> tuple[tf.Tensor, tf.Tensor]:
@@ -634,7 +636,7 @@ def inputs(
       num_examples: number of images; -1 for all.
       record: the records' format.
       num_views: of each image, one of NUM_VIEWS: see `evaluation_views`.
-      num_held_out: number of the last training images that were held out of training.
+      held_out: places of the training images that were held out of training.
       view: the part of them that the network sees.
       repeat: start again after the last image, without end, in batches of one size.
 
@@ -647,9 +649,8 @@ def inputs(
     """
     files = evaluation_files(eval_data, data_dir)
     records = tf.data.FixedLengthRecordDataset(files, record.record_bytes)
-    if num_held_out or eval_data == 'held_out':
-        first, count = evaluation_range(eval_data, data_dir, num_held_out, record)
-        records = records.skip(first).take(count)
+    if eval_data != 'test' and (len(held_out) or eval_data == 'held_out'):
+        records = _at_places(records, evaluation_places(eval_data, data_dir, held_out, record))
     records = records.take(num_examples)
     if repeat:
         records = records.repeat()
@@ -672,21 +673,37 @@ def evaluation_files(eval_data: str, data_dir: str) -> list[str]:
     return test_files(data_dir) if eval_data == 'test' else train_files(data_dir)
 
 
-def evaluation_range(
-    eval_data: str, data_dir: str, num_held_out: int = 0, record: RecordFormat = CIFAR10_RECORD
-) -> tuple[int, int]:
-    """Place of the first image of `eval_data` in its files, and how many there are.
+def evaluation_places(
+    eval_data: str,
+    data_dir: str,
+    held_out: Sequence[int] = (),
+    record: RecordFormat = CIFAR10_RECORD,
+) -> list[int]:
+    """Places of the images of `eval_data` in its files, ascending.
 
     Raises:
       ValueError: `eval_data` is none of EVAL_DATA.
       OSError: a file is missing.
     """
-    count = count_examples(evaluation_files(eval_data, data_dir), record)
+    num_records = count_examples(evaluation_files(eval_data, data_dir), record)
     if eval_data == 'held_out':
-        return count - num_held_out, num_held_out
-    if eval_data == 'train_eval':
-        return 0, count - num_held_out
-    return 0, count
+        return sorted(held_out)
+    return _without(num_records, held_out if eval_data == 'train_eval' else ())
+
+
+def _without(num_records: int, left_out: Sequence[int]) -> list[int]:
+    """The places of records without some of them."""
+    return sorted(set(range(num_records)).difference(left_out))
+
+
+def _at_places(records: tf.data.Dataset, places: Sequence[int]) -> tf.data.Dataset:
+    """The records at these places alone."""
+    chosen = tf.constant(list(places), tf.int64)
+    is_chosen = tf.scatter_nd(
+        chosen[:, tf.newaxis], tf.ones_like(chosen), [1 + max(places, default=0)]
+    )
+    records = records.take(1 + max(places, default=0)).enumerate()
+    return records.filter(lambda place, _: is_chosen[place] > 0).map(lambda _, record: record)
 
 
 def _next_batch(batches: tf.data.Dataset) -> tuple[tf.Tensor, tf.Tensor]:

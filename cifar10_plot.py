@@ -172,7 +172,7 @@ def _evaluate(
         _network(run, prepared.framing.size),
         eval_data=settings.eval_data,
         num_classes=prepared.num_classes,
-        num_held_out=run.num_held_out,
+        held_out=run.find_held_out(prepared),
     )
     return evaluator.probabilities(checkpoint)
 
@@ -208,7 +208,7 @@ def mistakes(settings: PlotSettings) -> Figure:
         analysis.evaluated_images(
             settings.eval_data,
             prepared.directory,
-            run.num_held_out,
+            run.find_held_out(prepared),
             places,
             prepared.framing.record,
         ),

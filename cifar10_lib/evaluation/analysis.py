@@ -219,14 +219,14 @@ def wilson_interval(num_correct: int, num_examples: int) -> tuple[float, float]:
 def evaluated_images(
     eval_data: str,
     directory: str,
-    num_held_out: int,
+    held_out: Sequence[int],
     positions: np.ndarray,
     record: RecordFormat = CIFAR10_RECORD,
 ) -> np.ndarray:
     """Images of an evaluation by their positions in it: see `read_images`."""
-    first, _ = cifar10_input.evaluation_range(eval_data, directory, num_held_out, record)
+    places = cifar10_input.evaluation_places(eval_data, directory, held_out, record)
     files = cifar10_input.evaluation_files(eval_data, directory)
-    return read_images(files, positions + first, record)
+    return read_images(files, np.array(places, np.int64)[positions], record)
 
 
 def read_images(

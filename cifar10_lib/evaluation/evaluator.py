@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,7 +19,7 @@ from cifar10_input import (
     CIFAR10_RECORD,
     NUM_CLASSES,
     NUM_VIEWS,
-    evaluation_range,
+    evaluation_places,
     evaluation_views,
     inputs,
 )
@@ -154,7 +154,7 @@ class Evaluator:
         eval_data: str = 'test',
         num_views: int = 1,
         num_classes: int = NUM_CLASSES,
-        num_held_out: int = 0,
+        held_out: Sequence[int] = (),
     ) -> None:
         """
         Args:
@@ -164,13 +164,13 @@ class Evaluator:
           eval_data: 'test', 'train_eval' or 'held_out'.
           num_views: of each image, one of NUM_VIEWS; the result is their average.
           num_classes: size of the network's last layer.
-          num_held_out: how many of the last training images were held out of training.
+          held_out: places of the training images that were held out of training.
 
         Raises:
           UserError: there are fewer images than asked for, or none.
         """
         check_eval_data(data_dir, eval_data)
-        _, available = evaluation_range(eval_data, data_dir, num_held_out, network.record)
+        available = len(evaluation_places(eval_data, data_dir, held_out, network.record))
         if not max(num_examples, 1) <= available:
             raise UserError(
                 f'--num_examples={num_examples}: --eval_data={eval_data} '
@@ -188,7 +188,7 @@ class Evaluator:
                 self.num_examples,
                 network.record,
                 num_views=num_views,
-                num_held_out=num_held_out,
+                held_out=held_out,
                 view=network.view,
             )
             logits = network.evaluate(images, num_classes)

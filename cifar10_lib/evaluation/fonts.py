@@ -7,7 +7,7 @@ import sys
 import unicodedata
 from collections.abc import Iterable
 
-from matplotlib.font_manager import FontProperties, findfont, fontManager, get_font
+from matplotlib.font_manager import findfont, fontManager, get_font
 from matplotlib.text import Text
 
 from cifar10_lib.base.names import printable
@@ -25,6 +25,8 @@ _EMOJI_PACKAGE, _OTHER_PACKAGE = 'fonts-symbola', 'fonts-noto-core'
 # Draws the code of any letter in a box, which is no letter.
 _LAST_RESORT = 'Last Resort'
 
+_NORMAL_WEIGHTS = (400, 'normal', 'regular')
+
 # Categories of what needs no glyph: joiners, variation selectors, line breaks.
 _INVISIBLE = ('Cf', 'Mn', 'Cc')
 
@@ -34,13 +36,15 @@ def fit(texts: Iterable[Text]) -> None:
 
     Letters that no installed font has appear as boxes; a warning says once which font to install.
     """
+    missing: frozenset[str] = frozenset()
     for text in texts:
         text.set_text('\n'.join(map(printable, text.get_text().split('\n'))))
         lacking = frozenset(text.get_text()) - _letters_of(findfont(text.get_fontproperties()))
         if lacking := frozenset(letter for letter in lacking if _is_visible(letter)):
-            families, missing = _find_families(lacking)
+            families, left = _find_families(lacking)
             text.set_fontfamily([*text.get_fontfamily(), *families])
-            _warn(missing)
+            missing |= left
+    _warn(missing)
 
 
 def _is_visible(letter: str) -> bool:
@@ -61,13 +65,17 @@ def _letters_of(path: str) -> frozenset[str]:
 def _find_families(lacking: frozenset[str]) -> tuple[tuple[str, ...], frozenset[str]]:
     """Families of installed fonts that have the letters, and the letters that none has."""
     families: list[str] = []
-    fonts = {entry.name: entry for entry in fontManager.ttflist if entry.style == 'normal'}
+    fonts = {
+        entry.name: entry.fname
+        for entry in fontManager.ttflist
+        if entry.style == 'normal' and entry.weight in _NORMAL_WEIGHTS
+    }
     # Those made for all scripts first: they fit together.
     for name in sorted(fonts, key=lambda name: (not name.startswith('Noto'), name)):
         if not lacking:
             break
         if not name.startswith(_LAST_RESORT):
-            letters = _letters_of(findfont(FontProperties(family=[name])))
+            letters = _letters_of(fonts[name])
             if lacking & letters:
                 families.append(name)
                 lacking -= letters

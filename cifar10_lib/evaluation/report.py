@@ -205,7 +205,7 @@ def _mistakes(evaluation: Evaluation) -> list[dict[str, Any]]:
     images = analysis.evaluated_images(
         evaluation.eval_data,
         evaluation.data.directory,
-        evaluation.run.num_held_out,
+        evaluation.run.find_held_out(evaluation.data),
         positions,
         evaluation.network.record,
     )

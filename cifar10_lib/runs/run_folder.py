@@ -13,7 +13,7 @@ from typing import Any
 from cifar10_input import NUM_CLASSES
 from cifar10_lib.base import files, flags
 from cifar10_lib.base.errors import UserError
-from cifar10_lib.data import prepare, record_files
+from cifar10_lib.data import held_out, prepare, record_files
 from cifar10_lib.data.datasets import CIFAR10_DIRECTORY, DATA_DIR, DATASETS, IDX_DIRECTORIES
 from cifar10_lib.data.framing import Framing, parse_framing
 from cifar10_lib.data.record_files import CIFAR10_CLASS_NAMES, CLASS_NAMES_FILE, RECORD_FILES
@@ -33,6 +33,7 @@ _KNOWN: dict[str, tuple[type, Any]] = {
     'dataset': (str, DATASETS),
     'data_dir': (str, None),
     'num_held_out': (int, None),
+    'held_out_seed': (int, None),
     'use_fp16': (bool, None),
     'use_bf16': (bool, None),
     'seed': (int, None),
@@ -59,7 +60,9 @@ class RunFolder:
     data_dir: str | None = None
     """The --data_dir of training; None where it is not known."""
     num_held_out: int = 0
-    """How many of the last training images were held out of training."""
+    """How many training images were held out of training."""
+    held_out_seed: int | None = None
+    """Seed by which they were drawn; None: they are the last ones."""
     use_fp16: bool = False
     use_bf16: bool = False
     seed: int = 0
@@ -125,6 +128,11 @@ class RunFolder:
                 f'--eval_data=held_out: the run in {self.path} held no training images out; '
                 'train with --num_held_out'
             )
+
+    def find_held_out(self, prepared: prepare.Prepared) -> list[int]:
+        """Places of the training images that were held out of training."""
+        record = prepared.framing.record
+        return held_out.find(prepared.directory, record, self.num_held_out, self.held_out_seed)
 
     def find_data_dir(self, data_dir: str | None) -> str:
         """The folder of the data set: `data_dir`, else that of training if it still exists."""

@@ -18,7 +18,7 @@ from cifar10_input import NUM_CLASSES, count_examples, distorted_inputs, inputs,
 from cifar10_lib.base import files, flags, locks
 from cifar10_lib.base.errors import UserError, write_errors_named
 from cifar10_lib.base.watch import Watch
-from cifar10_lib.data import prepare, record_files
+from cifar10_lib.data import held_out, prepare, record_files
 from cifar10_lib.data.datasets import IDX_DIRECTORIES
 from cifar10_lib.data.framing import Framing
 from cifar10_lib.data.prepare import data_note
@@ -106,10 +106,13 @@ def begin(
     resumes = worker.is_chief and not settings.start_over
     earlier = RunFolder.open(settings.train_dir) if resumes else RunFolder(settings.train_dir)
     prepared = _prepare_data(settings, earlier)
-    settings = dataclasses.replace(settings, dataset=prepared.dataset)
+    settings = dataclasses.replace(
+        settings, dataset=prepared.dataset, num_held_out=_num_held_out(settings, prepared)
+    )
+    _check_kept('num_held_out', settings.num_held_out, earlier)
     _check_plateau(settings, worker)
     network = network.of_size(prepared.framing.size)
-    data = _training_data(settings, prepared, batch_size)
+    data = _training_data(settings, prepared, batch_size, earlier)
     settings = in_steps(settings, data.num_examples, batch_size)
     network = network.trained_by(settings)
     print(f'Settings: {flags.describe(settings)}')
@@ -124,8 +127,12 @@ def begin(
             folder = CheckpointFolder(settings.train_dir, settings.max_to_keep)
             found = checkpoints.find_start(folder)
             if found.step < settings.max_steps:
-                _store_settings(settings, earlier, watch, prepared.framing)
-        facts = {'training images': data.num_examples, 'training files': watch.digest()}
+                _store_settings(settings, earlier, watch, data, prepared.framing)
+        facts = {
+            'training images': data.num_examples,
+            'training files': watch.digest(),
+            'seed of the held-out images': data.held_out_seed,
+        }
         start = worker.join(settings, facts, found)
         if start.checkpoint:
             print(f'Resuming from {start.checkpoint} at step {start.step}')
@@ -146,21 +153,22 @@ def _prepare_data(settings: TrainSettings, earlier: RunFolder) -> prepare.Prepar
       UserError: the settings change what a resumed run must keep, or the data can't be had.
     """
     prepare.refuse_unused_url(settings.dataset, settings.data_url)
-    requested = {
-        'dataset': None if settings.dataset == 'auto' else settings.dataset,
-        'model': settings.model,
-        'preset': settings.preset or NETWORK_PRESETS[settings.model],
-        'num_held_out': settings.num_held_out,
-    }
-    for name, description in _KEPT.items() if earlier.settings else ():
-        found, expected = requested[name], getattr(earlier, name)
-        if None not in (found, expected) and found != expected:
-            raise UserError(
-                f'--{name}={found}: the run in {earlier.path} {description} {expected}; name '
-                f'another --train_dir, or give --{name}={expected} or --start_over'
-            )
+    dataset = None if settings.dataset == 'auto' else settings.dataset
+    _check_kept('dataset', dataset, earlier)
+    _check_kept('model', settings.model, earlier)
+    _check_kept('preset', settings.preset or NETWORK_PRESETS[settings.model], earlier)
     dataset = earlier.dataset or settings.dataset
     return prepare.prepare(settings.data_dir, dataset, settings.data_url)
+
+
+def _check_kept(name: str, found: Any, earlier: RunFolder) -> None:
+    """Raises UserError where a resumed run would have another value of what it must keep."""
+    expected = getattr(earlier, name)
+    if earlier.settings and None not in (found, expected) and found != expected:
+        raise UserError(
+            f'--{name}={found}: the run in {earlier.path} {_KEPT[name]} {expected}; name '
+            f'another --train_dir, or give --{name}={expected} or --start_over'
+        )
 
 
 def _check_plateau(settings: TrainSettings, worker: Worker) -> None:
@@ -201,8 +209,21 @@ def _warn_of_unseen_colours(settings: TrainSettings, network: Network) -> None:
         )
 
 
+def _num_held_out(settings: TrainSettings, prepared: prepare.Prepared) -> int:
+    """How many training images are held out, by the number or the share."""
+    if not settings.held_out:
+        return settings.num_held_out
+    if settings.num_held_out:
+        raise UserError(
+            f'--held_out={settings.held_out}: found --num_held_out={settings.num_held_out} as '
+            'well; give one of the two'
+        )
+    total = count_examples(train_files(prepared.directory), prepared.framing.record)
+    return round(settings.held_out * total)
+
+
 def _training_data(
-    settings: TrainSettings, prepared: prepare.Prepared, batch_size: int
+    settings: TrainSettings, prepared: prepare.Prepared, batch_size: int, earlier: RunFolder
 ) -> TrainingData:
     """Raises UserError where there is less than a batch of it."""
     total = count_examples(train_files(prepared.directory), prepared.framing.record)
@@ -218,18 +239,22 @@ def _training_data(
             f'images; expected at most {total - batch_size}, so that a batch of '
             f'{batch_size} is left'
         )
+    record, count = prepared.framing.record, settings.num_held_out
+    # A run keeps the images that it held out, by whatever rule.
+    seed = earlier.held_out_seed if earlier.settings else settings.seed
+    places = held_out.find(prepared.directory, record, count, seed)
     return TrainingData(
-        prepared.directory, num_examples, prepared.num_classes, prepared.framing.record
+        prepared.directory, num_examples, prepared.num_classes, record, places, seed
     )
 
 
 def _describe(settings: TrainSettings, data: TrainingData) -> str:
     """The training images, and those held out."""
-    held_out = f', {settings.num_held_out} more held out' if settings.num_held_out else ''
+    more = f', {settings.num_held_out} more held out' if settings.num_held_out else ''
     if not record_files.holds_test_images(data.directory):
-        held_out += ', no test images: evaluation needs --eval_data=held_out or train_eval'
+        more += ', no test images: evaluation needs --eval_data=held_out or train_eval'
     classes = f' of {data.num_classes} classes' if data.num_classes != NUM_CLASSES else ''
-    return f'{data.num_examples} training images{classes} in {data.directory}{held_out}'
+    return f'{data.num_examples} training images{classes} in {data.directory}{more}'
 
 
 @contextlib.contextmanager
@@ -245,7 +270,11 @@ def _hold_train_dir(settings: TrainSettings) -> Iterator[Callable[[], None]]:
 
 
 def _store_settings(
-    settings: TrainSettings, earlier: RunFolder, watch: Watch, framing: Framing
+    settings: TrainSettings,
+    earlier: RunFolder,
+    watch: Watch,
+    data: TrainingData,
+    framing: Framing,
 ) -> None:
     """Writes the settings beside the checkpoints, and prints what has changed since `earlier`."""
     digest, stored = watch.digest(), earlier.settings
@@ -255,6 +284,7 @@ def _store_settings(
             settings.train_dir,
             training_files_sha256=digest,
             framing=dataclasses.asdict(framing),
+            held_out_seed=data.held_out_seed,
         )
     for name, value in dataclasses.asdict(settings).items():
         if name != 'start_over' and name in stored and stored[name] != value:
@@ -300,7 +330,7 @@ def training_batches(run: Run, batch_size: int) -> tuple[tf.Tensor, tf.Tensor]:
             share=run.worker.index,
             num_shares=run.worker.num_workers,
             distortions=distortions(run.settings, run.network.size),
-            num_held_out=run.settings.num_held_out,
+            held_out=run.data.held_out,
             view=run.network.view,
         )
         summaries.images(images)
@@ -326,7 +356,12 @@ def _first_images(run: Run) -> tf.Tensor:
     count = min(_NUM_FIRST_IMAGES, run.data.num_examples)
     data = run.data
     images, _ = inputs(
-        'train_eval', data.directory, count, record=data.record, view=run.network.view
+        'train_eval',
+        data.directory,
+        count,
+        record=data.record,
+        held_out=data.held_out,
+        view=run.network.view,
     )
     return tf.ensure_shape(images, [count, *images.shape.as_list()[1:]])
 

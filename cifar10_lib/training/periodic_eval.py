@@ -39,7 +39,7 @@ class PeriodicEvaluation:
         if settings.eval_data == 'held_out' and not settings.num_held_out:
             raise UserError(
                 '--eval_data=held_out: no training images are held out; expected a '
-                '--num_held_out of 1 or more'
+                '--num_held_out of 1 or more, or a --held_out'
             )
         self._settings = settings
         self._history = history
@@ -49,7 +49,7 @@ class PeriodicEvaluation:
             data.directory,
             eval_data=settings.eval_data,
             num_classes=data.num_classes,
-            num_held_out=settings.num_held_out,
+            held_out=data.held_out,
             network=run.network,
         )
         self._watch = watch.Watch(evaluation_files(settings.eval_data, data.directory))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from cifar10_lib.base.flags import LARGEST_SEED, setting
@@ -39,7 +40,13 @@ class RunSettings:
     dataset: str = setting(None, DATASET_HELP, choices=DATASETS)
     data_url: str = setting(DATA_URL, 'http, https or file URL of the CIFAR-10 archive.')
     num_held_out: int = setting(
-        0, 'Number of the last training images that are kept for evaluation.', at_least=0
+        0,
+        'Number of training images that are kept for evaluation, of each class the same share, '
+        'drawn by --seed.',
+        at_least=0,
+    )
+    held_out: float = setting(
+        0.0, 'The same as a share of the training images.', at_least=0, at_most=0.9
     )
     log_frequency: int = setting(
         10, 'Steps between console lines, and between lines of history.jsonl.', at_least=1
@@ -142,3 +149,7 @@ class TrainingData(NamedTuple):
     """Size of the training set, without what is held out."""
     num_classes: int
     record: RecordFormat
+    held_out: Sequence[int] = ()
+    """Places of the training images that are kept for evaluation."""
+    held_out_seed: int | None = None
+    """Seed by which they were drawn: see `held_out.find`."""

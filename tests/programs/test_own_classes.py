@@ -91,6 +91,25 @@ def test_held_out_images_stay_so(settings: OneDeviceTrainSettings, tmp_path: Pat
         )
 
 
+def test_a_share_is_held_out_and_runs_keep_theirs(data_dir: str, tmp_path: Path) -> None:
+    settings = OneDeviceTrainSettings(
+        train_dir=str(tmp_path), data_dir=data_dir, batch_size=8, max_steps=1, held_out=0.25, seed=3
+    )
+    cifar10_train.train(settings)
+    run = RunFolder.open(str(tmp_path))
+    places = run.find_held_out(run.prepare_data(None))
+    assert (run.num_held_out, run.held_out_seed, len(places)) == (15, 3, 15)
+    # An earlier version held the last images out.
+    stored = json.loads((tmp_path / 'settings.json').read_text())
+    del stored['held_out_seed']
+    (tmp_path / 'settings.json').write_text(json.dumps(stored))
+    cifar10_train.train(dataclasses.replace(settings, max_steps=2))
+    run = RunFolder.open(str(tmp_path))
+    assert run.find_held_out(run.prepare_data(None)) == list(range(45, 60))
+    with pytest.raises(UserError, match='--held_out=0.25: found --num_held_out=9 as well'):
+        cifar10_train.train(dataclasses.replace(settings, num_held_out=9))
+
+
 def test_without_held_out_images_none_are_scored(data_dir: str, tmp_path: Path) -> None:
     settings = OneDeviceTrainSettings(
         train_dir=str(tmp_path / 'train'), data_dir=data_dir, batch_size=8, max_steps=1

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,12 +39,12 @@ def first_batches(
 
 
 def stream_ids(
-    directory: Path, count: int, seed: int = 0, start: int = 0, num_held_out: int = 0
+    directory: Path, count: int, seed: int = 0, start: int = 0, held_out: Sequence[int] = ()
 ) -> list[int]:
     """Places in the files of `count` records of the training stream."""
     with tf.Graph().as_default():
         files = cifar10_input.train_files(str(directory))
-        stream = cifar10_input.record_stream(files, seed, start, num_held_out=num_held_out)
+        stream = cifar10_input.record_stream(files, seed, start, held_out=held_out)
         record = tf.data.make_one_shot_iterator(stream).get_next()
         with tf.Session() as session:
             return [session.run(record)[1] for _ in range(count)]
@@ -131,12 +131,17 @@ def test_a_small_shuffle_window_still_gives_every_record(
     assert sorted(stream_ids(records, 60)) == list(range(60))
 
 
+# Places of 13 of the 60 training records, the first and the last among them.
+HELD_OUT = (0, 1, 7, *range(20, 27), 40, 58, 59)
+KEPT = [place for place in range(60) if place not in HELD_OUT]
+
+
 def test_what_is_held_out_is_never_given(records: Path) -> None:
-    ids = stream_ids(records, 94, num_held_out=13)
-    assert sorted(ids[:47]) == sorted(ids[47:]) == list(range(47))
-    assert stream_ids(records, 10, start=60, num_held_out=13) == ids[60:70]
+    ids = stream_ids(records, 94, held_out=HELD_OUT)
+    assert sorted(ids[:47]) == sorted(ids[47:]) == KEPT
+    assert stream_ids(records, 10, start=60, held_out=HELD_OUT) == ids[60:70]
     with pytest.raises(ValueError, match='no record of 3073 bytes'):
-        stream_ids(records, 1, num_held_out=60)
+        stream_ids(records, 1, held_out=range(60))
 
 
 def test_no_record_at_all_is_an_error(tmp_path: Path) -> None:
@@ -547,13 +552,17 @@ def test_an_example_is_distorted_anew_in_each_epoch(records: Path) -> None:
 
 
 def evaluation_batches(
-    directory: Path, eval_data: str, batch_size: int, num_examples: int = -1, num_held_out: int = 0
+    directory: Path,
+    eval_data: str,
+    batch_size: int,
+    num_examples: int = -1,
+    held_out: Sequence[int] = (),
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """All batches of `inputs`, to the end."""
     batches = []
     with tf.Graph().as_default():
         batch = cifar10_input.inputs(
-            eval_data, str(directory), batch_size, num_examples, num_held_out=num_held_out
+            eval_data, str(directory), batch_size, num_examples, held_out=held_out
         )
         with tf.Session() as session:
             while True:
@@ -602,12 +611,13 @@ def test_training_and_held_out_images_are_scored_apart(records: Path) -> None:
             for file in cifar10_input.train_files(str(records))
         ]
     )
-    for eval_data, expected in (('train_eval', stored[:47]), ('held_out', stored[47:])):
-        batches = evaluation_batches(records, eval_data, 10, num_held_out=13)
+    for eval_data, expected in (('train_eval', stored[KEPT]), ('held_out', stored[[*HELD_OUT]])):
+        batches = evaluation_batches(records, eval_data, 10, held_out=HELD_OUT)
         np.testing.assert_array_equal(np.concatenate([labels for _, labels in batches]), expected)
-        assert cifar10_input.evaluation_range(eval_data, str(records), 13)[1] == len(expected)
-    (batch,) = evaluation_batches(records, 'held_out', 60, 5, num_held_out=13)
-    np.testing.assert_array_equal(batch[1], stored[47:52])
+        places = cifar10_input.evaluation_places(eval_data, str(records), HELD_OUT)
+        np.testing.assert_array_equal(stored[places], expected)
+    (batch,) = evaluation_batches(records, 'held_out', 60, 5, held_out=HELD_OUT)
+    np.testing.assert_array_equal(batch[1], stored[[*HELD_OUT[:5]]])
 
 
 def test_num_examples_limits_the_evaluation(records: Path) -> None:

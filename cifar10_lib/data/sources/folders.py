@@ -116,8 +116,16 @@ def _classes(folder: str, others: list[str]) -> list[_Class]:
         pictures: list[str] = []
         for file in files_below(path):
             (pictures if photos.is_picture(file) else others).append(file)
-        found.append(_Class(name, pictures))
+        found.append(_Class(_decoded(name), pictures))
     return found
+
+
+def _decoded(name: str) -> str:
+    """A folder's name as UTF-8, which it usually is, whatever the console's encoding is."""
+    try:
+        return os.fsencode(name).decode()
+    except UnicodeDecodeError:
+        return name
 
 
 def _common_names(folders: Sequence[str], parts: Sequence[Sequence[_Class]]) -> list[str]:
