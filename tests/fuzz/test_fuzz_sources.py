@@ -38,9 +38,9 @@ from tests.helpers.data_sets import (
     zipped,
 )
 
-# A conversion takes 10 ms, so there are fewer of them than of other tests' examples.
+# A conversion takes 10 ms and more, so there are fewer of them than of other tests' examples.
 fuzzed = settings(
-    max_examples=int(EXAMPLES or 60),
+    max_examples=int(EXAMPLES or 1200) // 20,
     derandomize=not EXAMPLES,
     database=None,
     deadline=None,
