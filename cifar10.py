@@ -339,12 +339,11 @@ def apply_gradients(
         examples_seen = create_examples_seen()
     with tf.name_scope('learning_rate'):
         rate = learning_rate(examples_seen, num_examples_per_epoch, recipe)
+        epochs = tf.cast(examples_seen / num_examples_per_epoch, tf.float32)
     summaries.scalar('train/learning_rate', rate)
     for gradient, variable in gradients:
         summaries.histogram(f'{variable.op.name}/values', variable)
         summaries.histogram(f'{variable.op.name}/gradients', gradient)
-    with tf.name_scope('epochs'):
-        epochs = tf.cast(examples_seen / num_examples_per_epoch, tf.float32)
     statistics = layers.mean_statistics()
     # Gradient descent remembers nothing: it moves the copies as well.
     moved_alike = copies if recipe.optimizer == 'sgd' and not recipe.lookahead_steps else ()

@@ -133,21 +133,21 @@ PRESETS = {
     'airbench94': Preset(
         """Published: 94.01% over six views, 93.2% over one (1,000 seeds).
 
-        Not run here.
+        Not measured yet.
         """,
         _AIRBENCH94,
     ),
     'airbench93': Preset(
         """Two thirds of the filters. Published: 93.00% over six views (50 seeds).
 
-        Not run here.
+        Not measured yet.
         """,
         _airbench(528, num_filters='64,128,128'),
     ),
     'airbench95': Preset(
         """Half as many filters again, for 15 epochs. Published: 95.01% over six views (200 seeds).
 
-        Not run here.
+        Not measured yet.
         """,
         _airbench(
             720, num_filters='128,384,384', learning_rate=1.30435, total_weight_decay=0.00153
@@ -156,7 +156,7 @@ PRESETS = {
     'airbench96': Preset(
         """Residual blocks and cutout, for 37 epochs. Published: 96.03% over six views (400 seeds).
 
-        legacy/airbench96.py, whose images are all trained on. Not run here.
+        legacy/airbench96.py, whose images are all trained on. Not measured yet.
         """,
         _airbench(
             1776,
@@ -177,7 +177,7 @@ PRESETS = {
         Its logits, of weights with variance 1, are divided by 256, which is airbench94's network
         with another scale of the gradient; its whitening biases begin at 0 here, not at random,
         and their rate stays that of the schedule for 3 epochs, where it falls to 0 by then.
-        Not run here.
+        Not measured yet.
         """,
         _airbench(
             200,

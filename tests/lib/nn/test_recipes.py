@@ -43,7 +43,7 @@ def test_a_preset_tells_the_command_time_and_precision_of_its_kept_results(name:
     results = [json.loads(file.read_text(encoding='utf-8')) for file in files]
     results = [result for result in results if result['preset'] == name]
     about = ' '.join(PRESETS[name].about.split())
-    assert ('Not run here.' in about) == (not results)
+    assert ('Not measured yet.' in about) == (not results)
     if not results:
         return
     command = re.search(r'cifar10_train\.py (.*?): (.*)', about)
