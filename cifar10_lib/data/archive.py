@@ -16,13 +16,14 @@ import zlib
 from collections.abc import Callable
 from typing import Any, BinaryIO, NamedTuple, cast
 
+from cifar10_input import CIFAR10_RECORD, NUM_CLASSES
 from cifar10_lib.base.errors import UserError, os_errors_named
 from cifar10_lib.base.files import filled_directory, regular_size
 from cifar10_lib.data.datasets import CIFAR10_DIRECTORY
 from cifar10_lib.data.record_files import (
     CLASS_NAMES_FILE,
     RECORD_FILES,
-    check_directory,
+    check_file,
     write_sums,
 )
 
@@ -109,7 +110,9 @@ def unpack(archive_path: str, data_dir: str) -> str:
         wanted = {posixpath.join(CIFAR10_DIRECTORY, name): name for name in names}
         extract_tar(archive_path, temporary, wanted.get, FETCH_ANEW, CIFAR10_LIMITS)
         try:
-            check_directory(temporary)
+            # All six: one training file alone will do in a folder of one's own.
+            for name in RECORD_FILES:
+                check_file(os.path.join(temporary, name), CIFAR10_RECORD, NUM_CLASSES)
         except UserError as error:
             # The temporary directory is about to go: name the archive's member instead.
             reason = str(error).replace(temporary, CIFAR10_DIRECTORY)
