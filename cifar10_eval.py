@@ -30,6 +30,7 @@ from cifar10_input import EVAL_DATA, evaluation_files
 from cifar10_lib.base import files, watch
 from cifar10_lib.base.console import image_bar, on_terminal, timestamp
 from cifar10_lib.base.errors import UserError, error_message, write_errors_named
+from cifar10_lib.base.files import utf8_name
 from cifar10_lib.base.flags import run_script, setting
 from cifar10_lib.data.datasets import DATASETS
 from cifar10_lib.evaluation import report
@@ -40,9 +41,14 @@ from cifar10_lib.evaluation.evaluator import (
     report_precision,
     views_setting,
 )
-from cifar10_lib.runs import checkpoints, history, tensorboard
-from cifar10_lib.runs.checkpoints import CheckpointFolder
-from cifar10_lib.runs.run_folder import SETTINGS_FILE, RunFolder, model_setting
+from cifar10_lib.runs import history, tensorboard
+from cifar10_lib.runs.checkpoints import (
+    Checkpoint,
+    CheckpointFolder,
+    find_named,
+    open_checkpoint,
+)
+from cifar10_lib.runs.run_folder import SETTINGS_FILE, RunFolder, checkpoint_setting, model_setting
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +57,7 @@ class EvalSettings:
 
     eval_dir: str = setting('cifar10_eval', 'Folder for the summaries and history.jsonl.')
     checkpoint_dir: str = setting('cifar10_train', 'Folder of the checkpoints.')
+    checkpoint: str = checkpoint_setting()
     model: str = model_setting()
     eval_data: str = setting(
         'test',
@@ -144,7 +151,7 @@ class Best:
                 f'{self._chosen_on}; name another --eval_dir'
             )
 
-    def offer(self, checkpoint: str, result: Result) -> None:
+    def offer(self, checkpoint: Checkpoint, result: Result) -> None:
         """Copies the checkpoint if it is better than the present copy.
 
         Raises:
@@ -191,14 +198,16 @@ class _Evaluation:
         self._best = Best(scored) if settings.keep_best else None
         try:
             with self._evaluator.graph.as_default():
-                self._writer = tf.summary.FileWriter(settings.eval_dir, self._evaluator.graph)
+                self._writer = tf.summary.FileWriter(
+                    utf8_name(settings.eval_dir), self._evaluator.graph
+                )
         except tf.errors.OpError as error:
             raise UserError(
                 f'--eval_dir={settings.eval_dir}: cannot be written: {error_message(error)}'
             ) from error
         tensorboard.add_settings(self._writer, run.settings, run.path)
 
-    def score(self, checkpoint: str) -> None:
+    def score(self, checkpoint: Checkpoint) -> None:
         """Scores a checkpoint, reports the result, and keeps the checkpoint if it is the best."""
         settings, data = self._settings, self._data
         self._watch.check()
@@ -226,46 +235,42 @@ class _Evaluation:
             print(f'Report: {report.write(settings.report, evaluation)}', flush=True)
 
 
-def _newest(folder: CheckpointFolder, run_once: bool) -> str | None:
-    """The newest complete checkpoint, or None; training may yet add one to a damaged folder."""
-    if run_once:
+def _next(folder: CheckpointFolder, settings: EvalSettings) -> Checkpoint | None:
+    """The named checkpoint, or the newest; training may yet add one to a damaged folder."""
+    if settings.checkpoint:
+        return open_checkpoint(settings.checkpoint)
+    if settings.run_once:
         return folder.require_newest('--checkpoint_dir')
     try:
-        return folder.newest_complete()
+        return folder.newest()
     except UserError as error:
         print(f'Warning: {error}', file=sys.stderr)
         return None
 
 
-def _identity(checkpoint: str) -> tuple[str, float]:
-    """Differs between checkpoints of one name, of a run that was started over."""
-    with contextlib.suppress(OSError):
-        return checkpoint, os.stat(f'{checkpoint}.index').st_mtime
-    return checkpoint, 0.0
-
-
 def evaluate(settings: EvalSettings) -> None:
-    """Evaluates the newest checkpoint, once or whenever there is a new one.
+    """Evaluates a checkpoint that is named, or the newest, once or whenever there is a new one.
 
     Raises:
       UserError: with `run_once`, there is no complete checkpoint; or a checkpoint is of another
         network, or the data is damaged.
     """
+    if settings.checkpoint:
+        named = find_named(settings.checkpoint, settings.checkpoint_dir)
+        settings = dataclasses.replace(
+            settings, checkpoint=named, checkpoint_dir=os.path.dirname(named), run_once=True
+        )
     folder = CheckpointFolder(settings.checkpoint_dir)
     evaluation = None
-    scored: list[tuple[str, float]] = []
+    scored: list[tuple[str, int]] = []
     while not (settings.run_once and scored):
-        checkpoint = _newest(folder, settings.run_once)
-        if checkpoint and (identity := _identity(checkpoint)) not in scored:
+        checkpoint = _next(folder, settings)
+        # Checkpoints of one name differ where a run was started over.
+        if checkpoint and (identity := (checkpoint.path, checkpoint.modified)) not in scored:
             # Not earlier: training writes its settings before its first checkpoint.
             evaluation = evaluation or _Evaluation(settings)
-            try:
-                evaluation.score(checkpoint)
-                scored.append(identity)
-            except (UserError, tf.errors.OpError):
-                if checkpoints.is_complete(checkpoint):
-                    raise
-                print(f'{checkpoint} was removed while it was read', file=sys.stderr)
+            evaluation.score(checkpoint)
+            scored.append(identity)
             continue
         last = os.path.basename(scored[-1][0]) if scored else 'none'
         print(

@@ -44,8 +44,8 @@ from cifar10_lib.data.prepare import data_note
 from cifar10_lib.evaluation import analysis
 from cifar10_lib.evaluation.evaluator import Evaluator, Predictor, Restorer, picture_placeholder
 from cifar10_lib.nn.layers import Network
-from cifar10_lib.runs import checkpoints
-from cifar10_lib.runs.run_folder import RunFolder, model_setting
+from cifar10_lib.runs.checkpoints import Checkpoint
+from cifar10_lib.runs.run_folder import RunFolder, checkpoint_setting, model_setting
 
 SAVED_MODEL, LITE_MODEL, METADATA = 'saved_model', 'model.tflite', 'metadata.json'
 
@@ -68,6 +68,7 @@ class ExportSettings:
 
     output: str = setting('cifar10_export', 'Folder to make; it must be missing or empty.')
     checkpoint_dir: str = setting('cifar10_train', 'Folder of the checkpoints.')
+    checkpoint: str = checkpoint_setting()
     model: str = model_setting()
     eval: bool = setting(
         False, 'Measure the precision on the test images, and compare the models on all of them.'
@@ -89,18 +90,20 @@ class Measured(NamedTuple):
     num_images: int
 
 
-def save_model(checkpoint: str, names: Sequence[str], network: Network, directory: str) -> None:
+def save_model(
+    checkpoint: Checkpoint, names: Sequence[str], network: Network, directory: str
+) -> None:
     """Writes the checkpoint's network as a SavedModel.
 
     Args:
-      checkpoint: its path.
+      checkpoint: of the network.
       names: of the classes.
-      network: of the checkpoint.
+      network: as its settings have it.
       directory: is made.
 
     Raises:
-      UserError: the checkpoint can't be read, or is of another network.
-      tf.errors.OpError: the checkpoint was removed, or the model can't be written.
+      UserError: the checkpoint is of another network.
+      tf.errors.OpError: the model can't be written.
     """
     with tf.Graph().as_default(), tf.Session() as session:
         images = picture_placeholder(network.size)
@@ -171,7 +174,7 @@ def measure(
     settings: ExportSettings,
     run: RunFolder,
     network: Network,
-    checkpoint: str,
+    checkpoint: Checkpoint,
     models: dict[str, Exported],
 ) -> Measured:
     """Compares the models with the checkpoint: on the test images by --eval, else on noise.
@@ -206,20 +209,24 @@ def measure(
 
 
 def metadata(
-    run: RunFolder, checkpoint: str, names: Sequence[str], network: Network, measured: Measured
+    run: RunFolder,
+    checkpoint: Checkpoint,
+    names: Sequence[str],
+    network: Network,
+    measured: Measured,
 ) -> dict[str, Any]:
     """What a user of the models needs to know, as JSON.
 
     Args:
       run: whose checkpoint it is.
-      checkpoint: its path.
+      checkpoint: that was exported.
       names: of the classes.
       network: of the checkpoint.
       measured: by `measure`.
     """
     view, size = network.view, network.size
     margin = (size - view.size) // 2
-    averages = checkpoints.holds_averages(checkpoint)
+    averages = checkpoint.holds_averages
     evaluated = measured.precision is not None
     channels = {1: ' of the first channel', CIFAR10_RECORD.depth: ''}.get(
         view.depth, f' of the first {view.depth} channels'
@@ -236,8 +243,8 @@ def metadata(
         ),
     }[view.scaling]
     return {
-        'checkpoint': os.path.basename(checkpoint),
-        'step': checkpoints.read_step(checkpoint),
+        'checkpoint': os.path.basename(checkpoint.path),
+        'step': checkpoint.step,
         'model': run.model,
         'weights': 'moving averages' if averages else 'as trained',
         'dataset': run.dataset or 'cifar10',
@@ -292,9 +299,9 @@ def export(settings: ExportSettings) -> None:
     """
     # TensorFlow's loader logs through absl that it finds no fingerprint, which it doesn't need.
     logging.set_verbosity(logging.WARNING)
-    run = RunFolder.open(settings.checkpoint_dir, settings.model)
+    run = RunFolder.open(settings.checkpoint_dir, settings.model, settings.checkpoint)
     network = cifar10.NETWORKS[run.model].trained_by(run.recipe).of_size(run.framing.size)
-    checkpoint = run.newest_checkpoint()
+    checkpoint = run.require_checkpoint()
     names = run.class_names(settings.data_dir)
     try:
         with filled_directory(settings.output) as directory:

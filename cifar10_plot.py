@@ -35,9 +35,9 @@ from cifar10_lib.evaluation.analysis import EVAL_DATA_NAMES
 from cifar10_lib.evaluation.evaluator import Evaluator
 from cifar10_lib.nn import schedules
 from cifar10_lib.nn.layers import Network
-from cifar10_lib.runs.checkpoints import read_step
+from cifar10_lib.runs.checkpoints import Checkpoint
 from cifar10_lib.runs.history import HISTORY_FILE
-from cifar10_lib.runs.run_folder import RunFolder, model_setting
+from cifar10_lib.runs.run_folder import RunFolder, checkpoint_setting, model_setting
 
 # Number of images that --plot=mistakes draws.
 NUM_MISTAKES = 24
@@ -73,6 +73,7 @@ class PlotSettings:
         'The images of confusion and mistakes: test, train_eval or held_out.',
         choices=EVAL_DATA,
     )
+    checkpoint: str = checkpoint_setting()
     model: str = model_setting()
     data_dir: str = setting(None, 'Folder of the data set; by default the one that training used.')
     seed: int = setting(0, 'Seed of the distortions.', at_least=0, at_most=LARGEST_SEED)
@@ -83,6 +84,8 @@ class PlotSettings:
 
 def curve(settings: PlotSettings) -> Figure:
     """Loss and precision of the runs."""
+    if settings.checkpoint:
+        raise UserError(f'--checkpoint={settings.checkpoint}: --plot=curve draws complete runs')
     folders = _runs(settings)
     last_parts = [os.path.basename(os.path.normpath(folder)) for folder in folders]
     # The last part of a path is the name of a run, where it tells several runs apart.
@@ -155,7 +158,9 @@ def _open_run(settings: PlotSettings) -> RunFolder:
     runs = _runs(settings)
     if len(runs) > 1:
         raise UserError(f'--plot={settings.plot}: found {len(runs)} runs; expected one')
-    return RunFolder.open(runs[0], settings.model)
+    if settings.checkpoint and settings.plot in ('distortions', 'classes'):
+        raise UserError(f'--checkpoint={settings.checkpoint}: --plot={settings.plot} draws none')
+    return RunFolder.open(runs[0], settings.model, settings.checkpoint)
 
 
 def _network(run: RunFolder, size: int) -> Network:
@@ -163,7 +168,7 @@ def _network(run: RunFolder, size: int) -> Network:
 
 
 def _evaluate(
-    settings: PlotSettings, run: RunFolder, checkpoint: str, prepared: Prepared
+    settings: PlotSettings, run: RunFolder, checkpoint: Checkpoint, prepared: Prepared
 ) -> tuple[np.ndarray, np.ndarray]:
     """Probabilities and labels of all images of --eval_data."""
     run.check_eval_data(settings.eval_data)
@@ -180,12 +185,15 @@ def _evaluate(
 def confusion(settings: PlotSettings) -> Figure:
     """Which classes are taken for which."""
     run = _open_run(settings)
-    checkpoint, prepared = run.newest_checkpoint('--train_dir'), run.prepare_data(settings.data_dir)
+    checkpoint, prepared = (
+        run.require_checkpoint('--train_dir'),
+        run.prepare_data(settings.data_dir),
+    )
     matrix = analysis.confusion_matrix(*_evaluate(settings, run, checkpoint, prepared))
     precision = matrix.trace() / matrix.sum()
     title = (
         f'Confusion of {matrix.sum():,} {EVAL_DATA_NAMES[settings.eval_data]} at step '
-        f'{read_step(checkpoint):,}\nprecision @ 1 = {precision:.3f}'
+        f'{checkpoint.step:,}\nprecision @ 1 = {precision:.3f}'
         f'{data_note(prepared.dataset)}'
     )
     return figures.draw_confusion(matrix, prepared.class_names, title)
@@ -194,10 +202,13 @@ def confusion(settings: PlotSettings) -> Figure:
 def mistakes(settings: PlotSettings) -> Figure:
     """The images with the most probable wrong guesses."""
     run = _open_run(settings)
-    checkpoint, prepared = run.newest_checkpoint('--train_dir'), run.prepare_data(settings.data_dir)
+    checkpoint, prepared = (
+        run.require_checkpoint('--train_dir'),
+        run.prepare_data(settings.data_dir),
+    )
     probabilities, labels = _evaluate(settings, run, checkpoint, prepared)
     places = analysis.most_confident_mistakes(probabilities, labels, NUM_MISTAKES)
-    step = read_step(checkpoint)
+    step = checkpoint.step
     if not len(places):
         raise UserError(
             f'--plot=mistakes: found none among {len(labels):,} images at step {step:,}'
@@ -223,8 +234,8 @@ def mistakes(settings: PlotSettings) -> Figure:
 def filters(settings: PlotSettings) -> Figure:
     """The first layer's filters."""
     run = _open_run(settings)
-    checkpoint = run.newest_checkpoint('--train_dir')
-    title = f"The first layer's filters at step {read_step(checkpoint):,}{data_note(run.dataset)}"
+    checkpoint = run.require_checkpoint('--train_dir')
+    title = f"The first layer's filters at step {checkpoint.step:,}{data_note(run.dataset)}"
     return figures.draw_filters(analysis.first_filters(checkpoint), title)
 
 

@@ -48,7 +48,7 @@ from cifar10_lib.data.sources.base import files_below
 from cifar10_lib.evaluation import analysis, figures
 from cifar10_lib.evaluation.evaluator import BATCH_SIZE, Predictor, views_note, views_setting
 from cifar10_lib.nn.layers import Network
-from cifar10_lib.runs.run_folder import RunFolder, model_setting
+from cifar10_lib.runs.run_folder import RunFolder, checkpoint_setting, model_setting
 
 # Number of the likeliest classes that are shown.
 TOP = 3
@@ -65,6 +65,7 @@ class PredictSettings:
 
     pictures: tuple[str, ...] = arguments()
     checkpoint_dir: str = setting('cifar10_train', 'Folder of the checkpoints.')
+    checkpoint: str = checkpoint_setting()
     model: str = model_setting()
     data_dir: str = setting(
         None,
@@ -299,11 +300,11 @@ def predict(settings: PredictSettings) -> None:
         paths = find_pictures(settings.pictures)
     _check(settings, len(rows.images) if rows else len(paths))
 
-    run = RunFolder.open(settings.checkpoint_dir, settings.model)
+    run = RunFolder.open(settings.checkpoint_dir, settings.model, settings.checkpoint)
     network = cifar10.NETWORKS[run.model].trained_by(run.recipe).of_size(run.framing.size)
     framing = frame(settings, run.framing, network)
     num_views = int(settings.views)
-    checkpoint = run.newest_checkpoint()
+    checkpoint = run.require_checkpoint()
     predictor = Predictor(checkpoint, network, num_views)
     names = run.class_names(settings.data_dir)
     note = views_note(num_views) + data_note(run.dataset)

@@ -23,6 +23,7 @@ from cifar10_input import TUTORIAL_VIEW, View
 from cifar10_lib.evaluation.evaluator import Evaluator
 from cifar10_lib.nn.layers import Network
 from cifar10_lib.nn.presets import PRESETS
+from cifar10_lib.runs.checkpoints import open_checkpoint
 
 
 def constant_batch(batch_size: int, view: View = TUTORIAL_VIEW) -> tuple[tf.Tensor, tf.Tensor]:
@@ -88,7 +89,7 @@ def evaluate(options: Options) -> None:
         checkpoint = save_initial_weights(directory, network)
         evaluator = Evaluator(options.data_dir, network)
         ticker = Ticker(evaluator.num_examples)
-        worker.repeat(lambda: evaluator.evaluate(checkpoint), options, ticker)
+        worker.repeat(lambda: evaluator.evaluate(open_checkpoint(checkpoint)), options, ticker)
 
 
 def save_initial_weights(directory: str, network: Network = cifar10.NETWORKS['tutorial']) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import glob
 import hashlib
 import io
@@ -72,6 +74,27 @@ def digest(path: str, algorithm: str = 'sha256') -> str:
         while chunk := file.read(_CHUNK_BYTES):
             hashed.update(chunk)
     return hashed.hexdigest()
+
+
+def utf8_name(path: str) -> str:
+    """A name of a file to be written by TensorFlow, which knows none that is not UTF-8.
+
+    That is its own, or one through a link to its folder that goes when the process ends.
+    """
+    with contextlib.suppress(UnicodeEncodeError):
+        path.encode()
+        return path
+    folder, name = os.path.split(path)
+    return os.path.join(_link_to(os.path.abspath(folder)), name)
+
+
+@functools.cache
+def _link_to(folder: str) -> str:
+    links = tempfile.TemporaryDirectory()
+    atexit.register(links.cleanup)
+    link = os.path.join(links.name, 'folder')
+    os.symlink(folder, link)
+    return link
 
 
 # For class names, digests and the synthetic set's marker, which have a few hundred bytes.

@@ -14,7 +14,8 @@ import cifar10_input
 from cifar10_input import CIFAR10_RECORD, TUTORIAL_VIEW, Distortions, RecordFormat, View
 from cifar10_lib.base.errors import UserError, os_errors_named
 from cifar10_lib.data import record_files
-from cifar10_lib.runs import checkpoints, history
+from cifar10_lib.runs import history
+from cifar10_lib.runs.checkpoints import AVERAGE_SUFFIX, Checkpoint
 from cifar10_lib.runs.history import HISTORY_FILE, Entry
 
 # Axes of the curves, and the name of each in the history.
@@ -266,34 +267,28 @@ def read_images(
 _FIRST_FILTERS = ('whiten/weights', 'conv1/weights')
 
 
-def has_filters(checkpoint: str) -> bool:
-    """Whether the network of a checkpoint begins with a convolution.
-
-    Raises:
-      UserError: the checkpoint can't be read.
-    """
-    reader = checkpoints.open_checkpoint(checkpoint)
-    return any(map(reader.has_tensor, _FIRST_FILTERS))
+def has_filters(checkpoint: Checkpoint) -> bool:
+    """Whether the network of a checkpoint begins with a convolution."""
+    return not checkpoint.values.keys().isdisjoint(_FIRST_FILTERS)
 
 
-def first_filters(checkpoint: str) -> np.ndarray:
+def first_filters(checkpoint: Checkpoint) -> np.ndarray:
     """The first layer's filters, as moving averages where the checkpoint has them.
 
     Returns:
       float32 [height, width, depth, filters].
 
     Raises:
-      UserError: the checkpoint can't be read, or has no such layer.
+      UserError: the checkpoint has no such layer.
     """
     if not has_filters(checkpoint):
         names = ' or '.join(_FIRST_FILTERS)
         raise UserError(
             f'{checkpoint}: holds no {names}; expected a network that begins with a convolution'
         )
-    reader = checkpoints.open_checkpoint(checkpoint)
-    name = next(filter(reader.has_tensor, _FIRST_FILTERS))
-    average = name + checkpoints.AVERAGE_SUFFIX
-    return reader.get_tensor(average if reader.has_tensor(average) else name)
+    name = next(name for name in _FIRST_FILTERS if name in checkpoint.values)
+    average = checkpoint.values.get(name + AVERAGE_SUFFIX)
+    return checkpoint.values[name] if average is None else average
 
 
 class DistortedImages(NamedTuple):

@@ -31,6 +31,7 @@ from cifar10_lib.data.record_files import check_eval_data
 from cifar10_lib.nn.layers import Network
 from cifar10_lib.nn.recipes import MOVING_AVERAGE_DECAY
 from cifar10_lib.runs import checkpoints, tensorboard
+from cifar10_lib.runs.checkpoints import Checkpoint
 from cifar10_lib.runs.history import Entry
 from cifar10_lib.runs.run_folder import RunFolder
 
@@ -69,25 +70,22 @@ class Restorer:
         averages = tf.train.ExponentialMovingAverage(MOVING_AVERAGE_DECAY)
         self._weights = checkpoints.weights_by_name()
         self._averages = averages.variables_to_restore(tf.trainable_variables())
-        self._weights_saver = tf.train.Saver(self._weights)
-        self._averages_saver = tf.train.Saver(self._averages)
 
-    def restore(self, session: tf.Session, checkpoint: str) -> None:
+    def restore(self, session: tf.Session, checkpoint: Checkpoint) -> None:
         """Restores the averages of a checkpoint, or its weights if it has none.
 
         Warns if training should have kept averages.
 
         Raises:
-          UserError: the checkpoint can't be read, or is of another network.
-          tf.errors.OpError: the checkpoint was removed while it was read.
+          UserError: the checkpoint is of another network.
         """
-        if checkpoints.holds_averages(checkpoint):
-            variables, saver = self._averages, self._averages_saver
+        if checkpoint.holds_averages:
+            variables = self._averages
         else:
-            _warn_of_raw_weights(os.path.dirname(checkpoint))
-            variables, saver = self._weights, self._weights_saver
-        checkpoints.check_shapes(checkpoint, variables)
-        saver.restore(session, checkpoint)
+            _warn_of_raw_weights(os.path.dirname(checkpoint.path))
+            variables = self._weights
+        checkpoint.check_shapes(variables)
+        checkpoints.assign(session, ((v, checkpoint.values[n]) for n, v in variables.items()))
 
 
 @functools.cache
@@ -198,32 +196,32 @@ class Evaluator:
             self._restorer = Restorer()
 
     def evaluate(
-        self, checkpoint: str, show_scored: Callable[[int], object] | None = None
+        self, checkpoint: Checkpoint, show_scored: Callable[[int], object] | None = None
     ) -> Result:
         """The result alone of `score`."""
         return self.score(checkpoint, show_scored).result
 
-    def probabilities(self, checkpoint: str) -> tuple[np.ndarray, np.ndarray]:
+    def probabilities(self, checkpoint: Checkpoint) -> tuple[np.ndarray, np.ndarray]:
         """The probabilities and labels alone of `score`."""
         scored = self.score(checkpoint)
         return scored.probabilities, scored.labels
 
-    def score(self, checkpoint: str, show_scored: Callable[[int], object] | None = None) -> Scored:
+    def score(
+        self, checkpoint: Checkpoint, show_scored: Callable[[int], object] | None = None
+    ) -> Scored:
         """Scores all images with a checkpoint.
 
         Args:
-          checkpoint: its path.
+          checkpoint: of the network.
           show_scored: called after each batch with the number of images scored so far.
 
         Raises:
-          UserError: the checkpoint can't be read, or is of another network.
-          tf.errors.OpError: the checkpoint was removed while it was read.
+          UserError: the checkpoint is of another network.
         """
         with tf.Session(graph=self.graph) as session:
             self._restorer.restore(session, checkpoint)
             hits, probabilities, labels = self._score_all(session, show_scored)
-        step = checkpoints.read_step(checkpoint)
-        return Scored(Result(step, int(hits.sum()), hits.size), probabilities, labels)
+        return Scored(Result(checkpoint.step, int(hits.sum()), hits.size), probabilities, labels)
 
     def _score_all(
         self, session: tf.Session, show_scored: Callable[[int], object] | None = None
@@ -245,22 +243,21 @@ class Evaluator:
 class Predictor:
     """The network with the weights of one checkpoint, ready for pictures."""
 
-    def __init__(self, checkpoint: str, network: Network, num_views: int = 1) -> None:
+    def __init__(self, checkpoint: Checkpoint, network: Network, num_views: int = 1) -> None:
         """
         Args:
-          checkpoint: its path.
-          network: of the checkpoint, for pictures of its size.
+          checkpoint: of the network.
+          network: for pictures of its size.
           num_views: of each picture, one of NUM_VIEWS; the result is their average.
 
         Raises:
-          UserError: the checkpoint can't be read, or is of another network.
+          UserError: the checkpoint is of another network.
         """
-        num_classes = checkpoints.read_num_classes(checkpoint)
         self._batch_size = BATCH_SIZE // num_views
         with tf.Graph().as_default():
             self._pictures = picture_placeholder(network.size)
             images = evaluation_views(self._pictures, network.view, num_views)
-            logits = network.evaluate(images, num_classes)
+            logits = network.evaluate(images, checkpoint.num_classes)
             self._probabilities = class_probabilities(logits, num_views)
             self._session = tf.Session()
             Restorer().restore(self._session, checkpoint)

@@ -27,6 +27,7 @@ from cifar10_lib.evaluation.analysis import Series
 from cifar10_lib.evaluation.evaluator import Scored
 from cifar10_lib.nn.layers import Network
 from cifar10_lib.nn.schedules import distortions
+from cifar10_lib.runs.checkpoints import Checkpoint
 from cifar10_lib.runs.run_folder import RunFolder
 
 REPORT_FILE = 'index.html'
@@ -49,8 +50,7 @@ _PIXELS_PER_INCH = 115
 class Evaluation(NamedTuple):
     """One evaluation of one checkpoint, the subject of a report."""
 
-    checkpoint: str
-    """Path."""
+    checkpoint: Checkpoint
     scored: Scored
     data: Prepared
     eval_data: str
@@ -120,7 +120,7 @@ def page(evaluation: Evaluation) -> str:
     return environment.get_template(_TEMPLATE).render(
         marker=_MARKER,
         run=os.path.basename(os.path.abspath(evaluation.run.path)),
-        checkpoint=evaluation.checkpoint,
+        checkpoint=evaluation.checkpoint.path,
         result=result,
         interval=analysis.wilson_interval(result.num_correct, result.num_examples),
         images=analysis.EVAL_DATA_NAMES[evaluation.eval_data],

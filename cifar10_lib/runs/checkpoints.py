@@ -12,14 +12,17 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
+import numpy as np
 import tensorflow.compat.v1 as tf
+from google.protobuf import text_format
 
 from cifar10_input import NUM_CLASSES
 from cifar10_lib.base.errors import UserError, error_message
-from cifar10_lib.base.files import matching, replace_text, sync
+from cifar10_lib.base.files import matching, replace_text, sync, utf8_name
 from cifar10_lib.nn.optimizers import LOOKAHEAD_SUFFIX
 from cifar10_lib.nn.recipes import BATCH_SIZE
 
@@ -38,6 +41,12 @@ _DAMAGE = (tf.errors.OpError, ValueError, IndexError, RuntimeError, MemoryError)
 
 AVERAGE_SUFFIX = '/ExponentialMovingAverage'
 
+# What TensorFlow's globbing takes for a pattern, and bytes that are not UTF-8.
+_PATTERN = re.compile(r'[*?[\ud800-\udfff]' if os.name == 'nt' else r'[*?[\\\ud800-\udfff]')
+
+# Of the names of a checkpoint's files, what follows its own.
+_FILE_ENDING = re.compile(r'(\.index|\.meta|\.data-\d+-of-\d+)?$')
+
 
 class Start(NamedTuple):
     """Where a run begins."""
@@ -54,58 +63,130 @@ class DamagedError(UserError):
     """A checkpoint is missing, or a part of it can't be read."""
 
 
-def open_checkpoint(checkpoint: str) -> tf.train.NewCheckpointReader:
-    """A reader of a complete checkpoint.
+class Checkpoint:
+    """A complete checkpoint, read into memory: whatever happens to its files then does no harm."""
+
+    def __init__(self, path: str, values: dict[str, np.ndarray], modified: int) -> None:
+        """
+        Args:
+          path: what the names of its files begin with.
+          values: of all variables, by name.
+          modified: when it was written, in nanoseconds.
+        """
+        self.path = path
+        self.values = values
+        self.modified = modified
+
+    def __str__(self) -> str:
+        return self.path
+
+    @property
+    def step(self) -> int:
+        """Its global_step, or the number that its name ends with.
+
+        Raises:
+          UserError: it has neither.
+        """
+        if 'global_step' in self.values:
+            return int(self.values['global_step'])
+        step = _number(self.path)
+        if step < 0:
+            raise UserError(f'{self}: holds no global_step, and its name ends with no number')
+        return step
+
+    @property
+    def num_classes(self) -> int:
+        """Size of its last layer; ten, as in CIFAR-10, without softmax_linear/weights."""
+        weights = self.values.get('softmax_linear/weights')
+        return NUM_CLASSES if weights is None else weights.shape[-1]
+
+    @property
+    def holds_averages(self) -> bool:
+        """Whether it holds moving averages of weights."""
+        return any(name.endswith(AVERAGE_SUFFIX) for name in self.values)
+
+    def check_shapes(self, variables: dict[str, tf.Variable]) -> None:
+        """Checks that the checkpoint fits the graph.
+
+        Args:
+          variables: by their names in the checkpoint.
+
+        Raises:
+          UserError: variables are missing or of another shape; lists them all.
+        """
+        problems = []
+        for name, variable in sorted(variables.items()):
+            expected = variable.shape.as_list()
+            if name not in self.values:
+                problems.append(f'{name}: missing, expected {expected}')
+            elif (found := list(self.values[name].shape)) != expected:
+                problems.append(f'{name}: found {found}, expected {expected}')
+        if problems:
+            raise UserError(f'{self}: not of this network: ' + '; '.join(problems))
+
+
+def open_checkpoint(path: str) -> Checkpoint:
+    """A complete checkpoint.
 
     Raises:
       DamagedError: the checkpoint is missing, or a part of it can't be read.
     """
-    if not tf.train.checkpoint_exists(checkpoint):
-        raise DamagedError(f'{checkpoint}: missing')
+    if not exists(path):
+        raise DamagedError(f'{path}: missing')
     try:
-        reader = tf.train.load_checkpoint(checkpoint)
-        # Reading is what compares lengths and checksums.
-        for name in reader.get_variable_to_shape_map():
-            reader.get_tensor(name)
-    except _DAMAGE as error:
-        raise DamagedError(
-            f'{checkpoint}: not a readable checkpoint: {error_message(error)}'
-        ) from error
-    return reader
+        modified = os.stat(_files(path)[-1]).st_mtime_ns
+        with _literal_name(path) as literal:
+            reader = tf.train.load_checkpoint(literal)
+            # Reading is what compares lengths and checksums.
+            names = reader.get_variable_to_shape_map()
+            values = {name: reader.get_tensor(name) for name in names}
+        return Checkpoint(path, values, modified)
+    except (*_DAMAGE, OSError) as error:
+        raise DamagedError(f'{path}: not a readable checkpoint: {error_message(error)}') from error
 
 
-def is_complete(checkpoint: str) -> bool:
-    """Whether the checkpoint exists and every part of it can be read."""
-    try:
-        open_checkpoint(checkpoint)
-    except DamagedError:
-        return False
-    return True
+def exists(path: str) -> bool:
+    """Whether a checkpoint is there: its index, or of the tutorial's oldest ones the one file."""
+    return os.path.isfile(f'{path}.index') or os.path.isfile(path)
 
 
-def read_step(checkpoint: str) -> int:
-    """The checkpoint's global_step, or the number that its name ends with.
+def find_named(name: str, folder: str) -> str:
+    """Path of the checkpoint that a user names.
+
+    Args:
+      name: path of a checkpoint or of one of its files; or, without a folder, in `folder`.
+      folder: of the run.
 
     Raises:
-      UserError: it has neither, or can't be read.
+      UserError: there is no such checkpoint; names those that are there.
     """
-    reader = open_checkpoint(checkpoint)
-    if reader.has_tensor('global_step'):
-        return int(reader.get_tensor('global_step'))
-    step = _number(checkpoint)
-    if step < 0:
-        raise UserError(f'{checkpoint}: holds no global_step, and its name ends with no number')
-    return step
+    path = name if os.path.dirname(name) else os.path.join(folder, name)
+    path = _FILE_ENDING.sub('', path)
+    if exists(path):
+        return path
+    found = CheckpointFolder(os.path.dirname(path)).names()
+    raise UserError(
+        f'--checkpoint={name}: missing; {os.path.dirname(path)} holds '
+        f'{", ".join(found) or "no checkpoint"}'
+    )
 
 
-def read_num_classes(checkpoint: str) -> int:
-    """Size of the checkpoint's last layer; ten, as in CIFAR-10, without softmax_linear/weights.
+@contextlib.contextmanager
+def _literal_name(path: str) -> Iterator[str]:
+    """A name of a checkpoint that TensorFlow takes for this one alone, until the end of `with`.
 
-    Raises:
-      UserError: the checkpoint can't be read.
+    TensorFlow takes a checkpoint's name for a pattern wherever it reads one, so that `st*r` is
+    also `star`, and `[1]` is never itself; and it knows no names that aren't UTF-8. Such a
+    checkpoint is read through links of plain names.
     """
-    shapes = open_checkpoint(checkpoint).get_variable_to_shape_map()
-    return (shapes.get('softmax_linear/weights') or [NUM_CLASSES])[-1]
+    if not _PATTERN.search(path):
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        name = os.path.join(folder, PREFIX)
+        for file in _files(path):
+            os.symlink(os.path.abspath(file), name + file.removeprefix(path))
+        yield name
 
 
 def find_start(folder: CheckpointFolder) -> Start:
@@ -117,13 +198,11 @@ def find_start(folder: CheckpointFolder) -> Start:
     Raises:
       UserError: there are checkpoints, and none is complete.
     """
-    checkpoint = folder.newest_complete()
-    if checkpoint is None:
+    newest = folder.newest()
+    if newest is None:
         return Start(None, 0, 0)
-    step, reader = read_step(checkpoint), open_checkpoint(checkpoint)
-    if reader.has_tensor('examples_seen'):
-        return Start(checkpoint, step, int(reader.get_tensor('examples_seen')))
-    return Start(checkpoint, step, step * BATCH_SIZE)
+    examples = newest.values.get('examples_seen', newest.step * BATCH_SIZE)
+    return Start(newest.path, newest.step, int(examples))
 
 
 def weights_by_name() -> dict[str, tf.Variable]:
@@ -135,58 +214,35 @@ def weights_by_name() -> dict[str, tf.Variable]:
     return {variable.op.name: variable for variable in variables}
 
 
-def initialize_from(checkpoint: str) -> None:
-    """Makes the checkpoint's values the initial values of the current graph's variables.
+def first_values(checkpoint: Checkpoint) -> list[tuple[tf.Variable, np.ndarray]]:
+    """The values from which the current graph's variables resume.
 
     The counters are left as they are: `find_start` has read them. Missing averages, and missing
     slow weights of lookahead, start from the weights; any other missing state, such as the loss
     averages, from its ordinary initial value.
 
     Raises:
-      UserError: weights are missing or have another shape; names them all.
+      UserError: weights are missing, or a variable has another shape; names them all.
     """
-    check_shapes(checkpoint, weights_by_name())
-    reader = open_checkpoint(checkpoint)
-    counters = ('global_step', 'examples_seen')
+    found = {}
     for variable in tf.global_variables():
         name = variable.op.name
-        if not reader.has_tensor(name):
+        if name not in checkpoint.values:
             name = name.removesuffix(AVERAGE_SUFFIX).removesuffix(LOOKAHEAD_SUFFIX)
-        if name not in counters and reader.has_tensor(name):
-            tf.train.init_from_checkpoint(checkpoint, {name: variable})
+        if name not in ('global_step', 'examples_seen') and name in checkpoint.values:
+            found[variable.op.name] = (variable, checkpoint.values[name])
+    checkpoint.check_shapes(weights_by_name())
+    checkpoint.check_shapes({n: v for n, (v, _) in found.items() if n in checkpoint.values})
+    return list(found.values())
 
 
-def holds_averages(checkpoint: str) -> bool:
-    """Whether the checkpoint holds moving averages of weights.
+def assign(session: tf.Session, values: Iterable[tuple[tf.Variable, np.ndarray]]) -> None:
+    """Gives variables their values, in a graph that may be finalized.
 
-    Raises:
-      UserError: the checkpoint can't be read.
+    Not by TensorFlow's own operation, which takes the name of a checkpoint for a pattern.
     """
-    names = open_checkpoint(checkpoint).get_variable_to_shape_map()
-    return any(name.endswith(AVERAGE_SUFFIX) for name in names)
-
-
-def check_shapes(checkpoint: str, variables: dict[str, tf.Variable]) -> None:
-    """Checks that the checkpoint fits the graph.
-
-    Args:
-      checkpoint: its path.
-      variables: by their names in the checkpoint.
-
-    Raises:
-      UserError: the checkpoint can't be read, or variables are missing or of another shape;
-        lists them all.
-    """
-    found = open_checkpoint(checkpoint).get_variable_to_shape_map()
-    problems = []
-    for name, variable in sorted(variables.items()):
-        expected = variable.shape.as_list()
-        if name not in found:
-            problems.append(f'{name}: missing, expected {expected}')
-        elif found[name] != expected:
-            problems.append(f'{name}: found {found[name]}, expected {expected}')
-    if problems:
-        raise UserError(f'{checkpoint}: not of this network: ' + '; '.join(problems))
+    for variable, value in values:
+        session.run(variable.initializer, {variable.initializer.inputs[1]: value})
 
 
 class CheckpointFolder:
@@ -209,7 +265,12 @@ class CheckpointFolder:
         self._reported: set[str] = set()
 
     def newest_complete(self) -> str | None:
-        """Path of the newest complete checkpoint; None where there are no checkpoints.
+        """Path of `newest`."""
+        newest = self.newest()
+        return newest.path if newest else None
+
+    def newest(self) -> Checkpoint | None:
+        """The newest complete checkpoint; None where there are no checkpoints.
 
         That is the checkpoint that the state file names, unless it is damaged or missing:
         then that of the highest step. Prints, once, what is wrong with each skipped one.
@@ -223,14 +284,14 @@ class CheckpointFolder:
             named = self._named()
         except DamagedError as error:
             problems.append(str(error))
-        for checkpoint in self._newest_first(named):
+        for path in self._newest_first(named):
             try:
-                open_checkpoint(checkpoint)
+                checkpoint = open_checkpoint(path)
             except DamagedError as error:
                 if named and self._named()[-1:] != named[-1:]:
                     # A trainer has added a checkpoint, and removed this one, in the meantime.
-                    return self.newest_complete()
-                self._damaged.add(checkpoint)
+                    return self.newest()
+                self._damaged.add(path)
                 problems.append(str(error))
                 continue
             for problem in problems:
@@ -245,8 +306,8 @@ class CheckpointFolder:
             )
         return None
 
-    def require_newest(self, flag: str) -> str:
-        """Path of the newest complete checkpoint.
+    def require_newest(self, flag: str) -> Checkpoint:
+        """The newest complete checkpoint.
 
         Args:
           flag: names the folder in the error message.
@@ -254,13 +315,17 @@ class CheckpointFolder:
         Raises:
           UserError: there is no complete checkpoint.
         """
-        newest = self.newest_complete()
+        newest = self.newest()
         if newest is None:
             raise UserError(
                 f'{flag}={self.directory}: found no checkpoint; train first, for example with '
                 'python cifar10_train.py'
             )
         return newest
+
+    def names(self) -> list[str]:
+        """Names of all checkpoints, complete or not, in the order of their steps."""
+        return [os.path.basename(path) for path in reversed(self._newest_first([]))]
 
     def _newest_first(self, named: list[str]) -> list[str]:
         """Paths of the checkpoint named as the newest, then of all that exist."""
@@ -271,7 +336,7 @@ class CheckpointFolder:
             for path in matching(self.directory, f'{PREFIX}-*')
             if re.fullmatch(rf'{PREFIX}-\d+', os.path.basename(path))
         )
-        found.update(path for path in named if tf.train.checkpoint_exists(path))
+        found.update(path for path in named if exists(path))
         return [*named[-1:], *sorted(found - {*named[-1:]}, key=_number, reverse=True)]
 
     def _named(self) -> list[str]:
@@ -281,16 +346,19 @@ class CheckpointFolder:
           DamagedError: the state file can't be read.
         """
         path = os.path.join(self.directory, STATE_FILE)
-        if not os.path.lexists(path):
-            return []
+        state = type(tf.train.generate_checkpoint_state_proto('.', PREFIX))()
         try:
-            state = tf.train.get_checkpoint_state(self.directory)
-        except (ValueError, tf.errors.OpError):  # It is empty, or not UTF-8.
-            state = None
-        if state is None:
+            with open(path, encoding='utf-8') as file:
+                text_format.Parse(file.read(), state)
+        except FileNotFoundError:
+            return []
+        except (OSError, ValueError, text_format.ParseError):
+            state.Clear()
+        newest = state.model_checkpoint_path
+        if not newest:
             raise DamagedError(f'{path}: does not name checkpoints, as it should')
-        older = [p for p in state.all_model_checkpoint_paths if p != state.model_checkpoint_path]
-        return [*older, state.model_checkpoint_path]
+        older = [name for name in state.all_model_checkpoint_paths if name != newest]
+        return [os.path.join(self.directory, name) for name in (*older, newest)]
 
     def save(self, saver: tf.train.Saver, session: tf.Session, step: int) -> str:
         """Adds a checkpoint of the session's variables.
@@ -303,26 +371,33 @@ class CheckpointFolder:
         """
         return self._add(
             f'{PREFIX}-{step}',
-            lambda unfinished: saver.save(session, unfinished, write_state=False),
+            lambda unfinished: saver.save(session, utf8_name(unfinished), write_state=False),
         )
 
-    def add_copy(self, checkpoint: str) -> str:
-        """Adds a copy of a checkpoint of another folder.
+    def add_copy(self, checkpoint: Checkpoint) -> str:
+        """Adds a copy of a checkpoint, whose own files may be gone.
 
         Returns:
           Its path.
 
         Raises:
-          UserError: it can't be written, or the original was removed; earlier checkpoints are
-            complete.
+          UserError: it can't be written; earlier checkpoints are complete.
         """
 
-        def copy(unfinished: str) -> None:
-            for file in _files(checkpoint):
-                shutil.copyfile(file, unfinished + file.removeprefix(checkpoint))
-            open_checkpoint(unfinished)
+        def write(unfinished: str) -> None:
+            with tf.Graph().as_default(), tf.Session() as session:
+                names, values = zip(*checkpoint.values.items(), strict=True)
+                prefix, slices = utf8_name(unfinished), [''] * len(names)
+                session.run(
+                    tf.raw_ops.SaveV2(
+                        prefix=prefix,
+                        tensor_names=list(names),
+                        shape_and_slices=slices,
+                        tensors=list(values),
+                    )
+                )
 
-        return self._add(os.path.basename(checkpoint), copy)
+        return self._add(os.path.basename(checkpoint.path), write)
 
     def _add(self, name: str, write: Callable[[str], object]) -> str:
         folder = os.path.join(self.directory, UNFINISHED)
@@ -355,8 +430,8 @@ class CheckpointFolder:
         checkpoint = os.path.join(self.directory, os.path.basename(unfinished))
         files = _files(unfinished)
         sync(*files)
-        # The index last: it makes the files a checkpoint.
-        for file in sorted(files, key=lambda file: file.endswith('.index')):
+        # The index comes last: it makes the files a checkpoint.
+        for file in files:
             os.replace(file, checkpoint + file.removeprefix(unfinished))
         sync(self.directory)
         return checkpoint
@@ -374,7 +449,7 @@ class CheckpointFolder:
         removed = kept[: -self._max_to_keep] if self._max_to_keep else []
         self._write_state(kept[len(removed) :])
         for path in removed:
-            tf.train.remove_checkpoint(path)
+            _remove(path)
 
     def _write_state(self, checkpoints: list[str]) -> None:
         """Names checkpoints of this folder in the state file, the newest last."""
@@ -398,18 +473,26 @@ class CheckpointFolder:
         return (
             os.path.dirname(os.path.abspath(checkpoint)) == here
             and checkpoint not in self._damaged
-            and tf.train.checkpoint_exists(checkpoint)
+            and exists(checkpoint)
         )
 
 
 def _files(checkpoint: str) -> list[str]:
-    """Paths of the files that make up a checkpoint."""
+    """Paths of the files that make up a checkpoint, its index last."""
     folder, name = os.path.split(checkpoint)
-    return [
-        path
-        for path in matching(folder, f'{name}*')
-        if path == checkpoint or path.startswith(f'{checkpoint}.')
+    endings = [
+        file.removeprefix(name)
+        for file in os.listdir(folder or os.curdir)
+        if file.startswith(name) and _FILE_ENDING.match(file, len(name))
     ]
+    return [checkpoint + ending for ending in sorted(endings, key=lambda end: end == '.index')]
+
+
+def _remove(checkpoint: str) -> None:
+    """Removes a checkpoint's files; the index first, without which they are none."""
+    for file in reversed(_files(checkpoint)):
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(file)
 
 
 def _number(checkpoint: str) -> int:

@@ -19,7 +19,7 @@ from cifar10_lib.data.framing import Framing, parse_framing
 from cifar10_lib.data.record_files import CIFAR10_CLASS_NAMES, CLASS_NAMES_FILE, RECORD_FILES
 from cifar10_lib.nn.presets import MODEL_NAMES, NETWORK_PRESETS, PRESETS
 from cifar10_lib.nn.recipes import TUTORIAL_RECIPE, Recipe
-from cifar10_lib.runs.checkpoints import CheckpointFolder, read_num_classes
+from cifar10_lib.runs.checkpoints import Checkpoint, CheckpointFolder, find_named, open_checkpoint
 
 SETTINGS_FILE = 'settings.json'
 
@@ -68,19 +68,25 @@ class RunFolder:
     seed: int = 0
     framing: Framing = Framing()
     """How pictures became the images of training; the defaults where it is not known."""
+    named: str | None = None
+    """Path of the checkpoint that --checkpoint names; None: the newest is meant."""
 
     @classmethod
-    def open(cls, path: str, model: str | None = None) -> RunFolder:
+    def open(cls, path: str, model: str | None = None, checkpoint: str | None = None) -> RunFolder:
         """Reads the settings of a run; a folder without settings, or without some, is one too.
 
         Args:
           path: of the folder.
           model: --model, the network of a folder without settings; None: the tutorial's.
+          checkpoint: --checkpoint, whose folder is opened in place of `path`; None: the newest
+            one in `path`.
 
         Raises:
           UserError: settings.json can't be read, has a value of another type or an unknown
-            name, or has another network than `model`.
+            name, or has another network than `model`; or the checkpoint is missing.
         """
+        named = find_named(checkpoint, path) if checkpoint else None
+        path = os.path.dirname(named) if named else path
         settings = _read_settings(path)
         known = {name: settings[name] for name in _KNOWN if settings.get(name) is not None}
         for name, value in known.items():
@@ -96,7 +102,8 @@ class RunFolder:
             raise UserError(
                 f'--model={model}: the checkpoints in {path} are of the network {recipe.model}'
             )
-        return cls(path, settings, recipe, **{'preset': NETWORK_PRESETS[recipe.model], **known})
+        known = {'preset': NETWORK_PRESETS[recipe.model], **known, 'named': named}
+        return cls(path, settings, recipe, **known)
 
     @property
     def model(self) -> str:
@@ -107,19 +114,25 @@ class RunFolder:
     def checkpoints(self) -> CheckpointFolder:
         return CheckpointFolder(self.path)
 
-    def newest_checkpoint(self, flag: str = '--checkpoint_dir') -> str:
-        """Path of the newest complete checkpoint: see `CheckpointFolder.require_newest`."""
-        return self.checkpoints.require_newest(flag)
-
     @functools.cached_property
-    def num_classes(self) -> int:
-        """Size of the newest checkpoint's last layer; ten where there is no checkpoint.
+    def checkpoint(self) -> Checkpoint | None:
+        """The named checkpoint, else the newest complete one; None where there is none.
+
+        It is read once, so that all who ask have the same one.
 
         Raises:
-          UserError: there are checkpoints, and none is complete.
+          UserError: the named one can't be read, or there are others, and none is complete.
         """
-        newest = self.checkpoints.newest_complete()
-        return read_num_classes(newest) if newest else NUM_CLASSES
+        return open_checkpoint(self.named) if self.named else self.checkpoints.newest()
+
+    def require_checkpoint(self, flag: str = '--checkpoint_dir') -> Checkpoint:
+        """As `checkpoint`; raises UserError, which names the flag, where there is none."""
+        return self.checkpoint or self.checkpoints.require_newest(flag)
+
+    @property
+    def num_classes(self) -> int:
+        """Size of the checkpoint's last layer; ten where there is no checkpoint."""
+        return self.checkpoint.num_classes if self.checkpoint else NUM_CLASSES
 
     def check_eval_data(self, eval_data: str) -> None:
         """Raises UserError where held-out images are asked for, and there are none."""
@@ -251,4 +264,13 @@ def model_setting() -> Any:
         'The network of the checkpoints; by default the one that the settings beside them name, '
         'else tutorial.',
         choices=MODEL_NAMES,
+    )
+
+
+def checkpoint_setting() -> Any:
+    """The flag --checkpoint of a script that opens checkpoints."""
+    return flags.setting(
+        None,
+        'A checkpoint in place of the newest one: its path, that of one of its files, or its '
+        'name in the folder of the run.',
     )

@@ -9,7 +9,9 @@ import tensorflow.compat.v1 as tf
 from cifar10_input import evaluation_files
 from cifar10_lib.base import watch
 from cifar10_lib.base.errors import UserError
+from cifar10_lib.base.files import utf8_name
 from cifar10_lib.evaluation.evaluator import Evaluator, evaluation_entry, report_precision
+from cifar10_lib.runs.checkpoints import open_checkpoint
 from cifar10_lib.runs.history import History
 from cifar10_lib.training.begin import Run
 from cifar10_lib.training.console import LiveLine, Stopwatch
@@ -81,10 +83,10 @@ class PeriodicEvaluation:
         shown = line.evaluating(evaluator.num_examples) if line else contextlib.nullcontext()
         with self._stopwatch.paused(), shown as show_scored:
             self._watch.check()
-            result = evaluator.evaluate(checkpoint, show_scored)
+            result = evaluator.evaluate(open_checkpoint(checkpoint), show_scored)
         if line:
             line.show_precision(result.precision)
-        writer = tf.summary.FileWriterCache.get(settings.train_dir)
+        writer = tf.summary.FileWriterCache.get(utf8_name(settings.train_dir))
         report_precision(result, settings.dataset, settings.eval_data, num_views=1, writer=writer)
         self._history.add(
             {

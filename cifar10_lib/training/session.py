@@ -15,6 +15,7 @@ import tensorflow.compat.v1 as tf
 from cifar10_lib.base import flags
 from cifar10_lib.base.console import on_terminal, prints_above
 from cifar10_lib.base.errors import UserError, error_message
+from cifar10_lib.base.files import utf8_name
 from cifar10_lib.data.prepare import data_note
 from cifar10_lib.nn.recipes import last_step
 from cifar10_lib.nn.schedules import get_examples_seen, learning_rate
@@ -99,8 +100,6 @@ def training_session(
         print(f'Nothing to do: step {start.step} has reached --max_steps={settings.max_steps}')
         yield _FinishedSession()
         return
-    if start.checkpoint:
-        checkpoints.initialize_from(start.checkpoint)
     tensors = _step_tensors(run, total_loss, train_op)
     with worker.stop_hook() as stop, _files_explained(run), _role(run, tensors) as role:
         console = ConsoleHook(
@@ -152,12 +151,18 @@ def _step_tensors(run: Run, total_loss: tf.Tensor, train_op: tf.Operation) -> St
 def _open_session(
     run: Run, hooks: list[tf.train.SessionRunHook], config: tf.ConfigProto
 ) -> tf.train.MonitoredSession:
+    scaffold = None
+    if run.start.checkpoint:
+        values = checkpoints.first_values(checkpoints.open_checkpoint(run.start.checkpoint))
+        scaffold = tf.train.Scaffold(init_fn=lambda _, session: checkpoints.assign(session, values))
     if run.worker.target:
         # One that doesn't resume what other workers have broken off: it can't.
         return tf.train.SingularMonitoredSession(
-            hooks=hooks, config=config, master=run.worker.target
+            hooks=hooks, scaffold=scaffold, config=config, master=run.worker.target
         )
-    return tf.train.MonitoredTrainingSession(hooks=hooks, config=config, log_step_count_steps=None)
+    return tf.train.MonitoredTrainingSession(
+        hooks=hooks, scaffold=scaffold, config=config, log_step_count_steps=None
+    )
 
 
 # --------------------------------------------------------------------------- roles
@@ -213,7 +218,7 @@ def _live_line(run: Run, history: History) -> Iterator[LiveLine | None]:
 
 def _summary_hooks(run: Run) -> list[tf.train.SessionRunHook]:
     settings, start = run.settings, run.start
-    writer = tf.summary.FileWriterCache.get(settings.train_dir)
+    writer = tf.summary.FileWriterCache.get(utf8_name(settings.train_dir))
     tensorboard.add_graph(writer, tf.get_default_graph())
     tensorboard.add_settings(writer, dataclasses.asdict(settings), settings.train_dir)
     if start.checkpoint:

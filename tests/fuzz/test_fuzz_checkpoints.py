@@ -181,9 +181,9 @@ def check_values(newest: str | None, untouched: list[int], state_is_clean: bool)
     if newest is None:
         assert not untouched and not state_is_clean
         return
-    reader = checkpoints.open_checkpoint(newest)
-    step = reader.get_tensor('global_step')
-    np.testing.assert_array_equal(reader.get_tensor('weights'), np.full(1000, step, np.float32))
+    values = checkpoints.open_checkpoint(newest).values
+    step = values['global_step']
+    np.testing.assert_array_equal(values['weights'], np.full(1000, step, np.float32))
     assert step in STEPS
     if untouched and state_is_clean:
         assert step >= max(untouched)

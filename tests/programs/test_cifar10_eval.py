@@ -12,7 +12,8 @@ import cifar10_eval
 from cifar10_eval import Best, EvalSettings
 from cifar10_lib.base.errors import UserError
 from cifar10_lib.evaluation.evaluator import Result
-from cifar10_lib.runs import checkpoints, history
+from cifar10_lib.runs import history
+from cifar10_lib.runs.checkpoints import open_checkpoint
 from tests.helpers.runs import save
 
 
@@ -39,7 +40,7 @@ def settings_for(trained: Path, **more: object) -> EvalSettings:
 def offer(trained: Path, num_correct: dict[int, int]) -> None:
     best = Best(settings_for(trained))
     for step, correct in num_correct.items():
-        best.offer(str(trained / f'model.ckpt-{step}'), Result(step, correct, 10))
+        best.offer(open_checkpoint(str(trained / f'model.ckpt-{step}')), Result(step, correct, 10))
 
 
 def kept(trained: Path) -> tuple[int, dict]:
@@ -48,7 +49,7 @@ def kept(trained: Path) -> tuple[int, dict]:
     steps = {path.name.split('.')[1] for path in directory.glob('model.ckpt-*')}
     checkpoint = tf.train.latest_checkpoint(str(directory))
     assert steps == {checkpoint.rpartition('.')[2]}
-    return checkpoints.read_step(checkpoint), json.loads((directory / 'best.json').read_text())
+    return open_checkpoint(checkpoint).step, json.loads((directory / 'best.json').read_text())
 
 
 def test_the_best_is_kept_alone(trained: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,6 +19,7 @@ from cifar10_lib.base.errors import UserError
 from cifar10_lib.data.record_files import CIFAR10_CLASS_NAMES
 from cifar10_lib.evaluation import analysis
 from cifar10_lib.evaluation.evaluator import Evaluator
+from cifar10_lib.runs.checkpoints import open_checkpoint
 from tests.helpers.runs import save_network
 from tests.helpers.scripts import Script, script_environment
 
@@ -71,7 +72,9 @@ def exported(trained: ExportSettings, tmp_path_factory: pytest.TempPathFactory) 
 
 def expected_probabilities(trained: ExportSettings, records: Path) -> np.ndarray:
     evaluator = Evaluator(str(records), cifar10.NETWORKS['tutorial'], 25)
-    probabilities, _ = evaluator.probabilities(f'{trained.checkpoint_dir}/model.ckpt-7')
+    probabilities, _ = evaluator.probabilities(
+        open_checkpoint(f'{trained.checkpoint_dir}/model.ckpt-7')
+    )
     return probabilities
 
 

@@ -18,6 +18,7 @@ import cifar10_plot
 from cifar10_lib.base.errors import UserError
 from cifar10_lib.data.record_files import CIFAR10_CLASS_NAMES
 from cifar10_lib.evaluation.evaluator import Evaluator
+from cifar10_lib.runs.checkpoints import open_checkpoint
 from cifar10_plot import PlotSettings
 from tests.helpers.runs import save_network
 
@@ -246,9 +247,9 @@ def test_confusion_and_mistakes_are_those_of_the_evaluation(
     for eval_data, num_images in (('test', 25), ('train_eval', 60)):
         settings = PlotSettings((checkpoint_dir,), data_dir=str(records), eval_data=eval_data)
         evaluator = Evaluator(str(records), cifar10.NETWORKS['tutorial'], num_images, eval_data)
-        probabilities, labels = evaluator.probabilities(checkpoint)
+        probabilities, labels = evaluator.probabilities(open_checkpoint(checkpoint))
         guesses = probabilities.argmax(axis=1)
-        result = evaluator.evaluate(checkpoint)
+        result = evaluator.evaluate(open_checkpoint(checkpoint))
 
         figure = cifar10_plot.confusion(settings)
         cells = np.array([int(text.get_text()) for text in figure.axes[0].texts[:100]])

@@ -23,6 +23,7 @@ from cifar10_lib.data import record_files
 from cifar10_lib.data.framing import Framing
 from cifar10_lib.data.record_files import CIFAR10_CLASS_NAMES
 from cifar10_lib.evaluation.evaluator import Evaluator, Predictor
+from cifar10_lib.runs.checkpoints import open_checkpoint
 from cifar10_lib.runs.run_folder import RunFolder
 from cifar10_predict import PredictSettings
 from tests.helpers.data_sets import DIGITS, digits_csv
@@ -57,13 +58,13 @@ def test_pictures_of_records_are_predicted_as_evaluation_does(
     # So that the 25 pictures are read in three parts.
     monkeypatch.setattr(cifar10_predict, 'BATCH_SIZE', 10)
     evaluator = Evaluator(str(records), NETWORK, 25, num_views=num_views)
-    expected, _ = evaluator.probabilities(checkpoint)
+    expected, _ = evaluator.probabilities(open_checkpoint(checkpoint))
     assert np.ptp(expected, axis=0).max() > 0.1
 
     unreadable: list[str] = []
     paths = save_pictures(tmp_path, records / 'test_batch.bin')
     asked = [*paths[:7], 'missing.png', *paths[7:], paths[0]]
-    predictor = Predictor(checkpoint, NETWORK, num_views)
+    predictor = Predictor(open_checkpoint(checkpoint), NETWORK, num_views)
     pictures = cifar10_predict.read_files(asked, Framing(), unreadable, draws=True)
     found = list(cifar10_predict.predictions(predictor, pictures))
     assert [prediction.picture.name for prediction in found] == [*paths, paths[0]]
@@ -80,8 +81,10 @@ def test_views_are_ten_pictures_averaged(checkpoint: str, records: Path) -> None
     shifts = [(0, 0), (4, 4), (4, -4), (-4, 4), (-4, -4)]
     shifted = [np.roll(image, shift, axis=(0, 1)) for shift in shifts]
     views = np.stack([*shifted, *(view[:, ::-1] for view in shifted)])
-    of_views = Predictor(checkpoint, NETWORK).probabilities(views)
-    averaged = Predictor(checkpoint, NETWORK, num_views=10).probabilities(image[np.newaxis])
+    of_views = Predictor(open_checkpoint(checkpoint), NETWORK).probabilities(views)
+    averaged = Predictor(open_checkpoint(checkpoint), NETWORK, num_views=10).probabilities(
+        image[np.newaxis]
+    )
     assert np.abs(of_views - of_views[0]).max() > 0.01
     np.testing.assert_allclose(averaged[0], of_views.mean(axis=0), atol=1e-6)
 
@@ -98,7 +101,7 @@ def test_eval_averages_views(
         views='10',
     )
     evaluator = Evaluator(str(records), NETWORK, 25, num_views=10)
-    probabilities, labels = evaluator.probabilities(checkpoint)
+    probabilities, labels = evaluator.probabilities(open_checkpoint(checkpoint))
     precision = (probabilities.argmax(axis=1) == labels).mean()
     cifar10_eval.evaluate(settings)
     line = capsys.readouterr().out
@@ -108,12 +111,12 @@ def test_eval_averages_views(
 def test_weights_serve_where_there_are_no_averages(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    Predictor(save_network(tmp_path, averages=False), NETWORK)
+    Predictor(open_checkpoint(save_network(tmp_path, averages=False)), NETWORK)
     assert 'hold no moving averages' in capsys.readouterr().err
 
 
 def test_another_number_of_classes(tmp_path: Path) -> None:
-    predictor = Predictor(save_network(tmp_path, num_classes=2), NETWORK)
+    predictor = Predictor(open_checkpoint(save_network(tmp_path, num_classes=2)), NETWORK)
     assert predictor.probabilities(np.zeros([3, 32, 32, 3], np.uint8)).shape == (3, 2)
 
 
@@ -185,7 +188,7 @@ def test_json_holds_the_same_numbers(
     cifar10_predict.predict(PredictSettings(tuple(paths), folder, format='json'))
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line['file'] for line in lines] == paths
-    expected, _ = Evaluator(str(records), NETWORK, 3).probabilities(checkpoint)
+    expected, _ = Evaluator(str(records), NETWORK, 3).probabilities(open_checkpoint(checkpoint))
     for line, probabilities in zip(lines, expected, strict=True):
         labels = [entry['label'] for entry in line['top']]
         assert labels == np.argsort(-probabilities)[:3].tolist()
@@ -229,7 +232,9 @@ def test_folders_and_patterns_are_pictures(
 def test_a_test_image_is_classified_by_its_number(
     checkpoint: str, records: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    expected, labels = Evaluator(str(records), NETWORK, 25).probabilities(checkpoint)
+    expected, labels = Evaluator(str(records), NETWORK, 25).probabilities(
+        open_checkpoint(checkpoint)
+    )
     predict(
         checkpoint, index=7, data_dir=str(records), output=str(tmp_path / 'x.png'), format='json'
     )
@@ -255,7 +260,7 @@ def test_rows_of_digits_become_a_submission(
     predict(checkpoint, tmp_path / 'test.csv', output=str(tmp_path / 'submission.csv'))
     images, _ = DIGITS['test']
     padded = np.repeat(np.pad(images, ((0, 0), (2, 2), (2, 2)))[..., np.newaxis], 3, axis=3)
-    labels = Predictor(checkpoint, NETWORK).probabilities(padded).argmax(axis=1)
+    labels = Predictor(open_checkpoint(checkpoint), NETWORK).probabilities(padded).argmax(axis=1)
     expected = [f'{number},{label}' for number, label in enumerate(labels, 1)]
     lines = (tmp_path / 'submission.csv').read_text().splitlines()
     assert lines == ['ImageId,Label', *expected] and capsys.readouterr().out == ''

@@ -27,6 +27,7 @@ from cifar10_lib.evaluation import layer_table
 from cifar10_lib.evaluation.evaluator import Predictor
 from cifar10_lib.nn.presets import MODEL_NAMES, NETWORK_PRESETS, PRESETS
 from cifar10_lib.runs import history, run_folder
+from cifar10_lib.runs.checkpoints import open_checkpoint
 from cifar10_lib.runs.run_folder import RunFolder
 from cifar10_lib.training.begin import begin, num_parts
 from cifar10_multi_gpu_train import FIRST, MIRRORED, MultiGpuTrainSettings
@@ -328,7 +329,7 @@ def test_evaluation_prediction_and_export_are_of_the_runs_network(
     assert entry['precision'] == pytest.approx(hits / 60, abs=1.5 / 60)
 
     checkpoint = tf.train.latest_checkpoint(trained.train_dir)
-    predictor = Predictor(checkpoint, NETWORKS[trained.model])
+    predictor = Predictor(open_checkpoint(checkpoint), NETWORKS[trained.model])
     np.testing.assert_allclose(predictor.probabilities(images), expected, atol=1e-5)
 
     output = tmp_path / 'export'
@@ -392,7 +393,7 @@ def test_every_network_becomes_a_lite_model(name: str, tmp_path: Path) -> None:
     cifar10_export.save_model(checkpoint, labels, model, str(tmp_path / 'saved'))
     cifar10_export.convert_to_lite(str(tmp_path / 'saved'), str(tmp_path / 'lite'))
     images = np.random.default_rng(2).integers(0, 256, [3, 32, 32, 3], dtype=np.uint8)
-    expected = Predictor(checkpoint, model).probabilities(images)
+    expected = Predictor(open_checkpoint(checkpoint), model).probabilities(images)
     found = cifar10_export.load_lite(str(tmp_path / 'lite'))(images)
     np.testing.assert_allclose(found, expected, atol=1e-5)
 

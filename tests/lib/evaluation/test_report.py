@@ -24,6 +24,7 @@ from cifar10_lib.base.errors import UserError
 from cifar10_lib.data.prepare import Prepared
 from cifar10_lib.evaluation import report
 from cifar10_lib.evaluation.evaluator import Evaluator, Result, Scored
+from cifar10_lib.runs.checkpoints import open_checkpoint
 from cifar10_lib.runs.run_folder import RunFolder
 from tests.helpers import browser
 from tests.helpers.runs import save_network
@@ -59,7 +60,10 @@ def written(tmp_path_factory: pytest.TempPathFactory, records: Path) -> Written:
         '{"step": 1, "loss": 4.5}\n{"step": 7, "loss": 2.25}\n{"step": 7, "precision": 0.5}\n'
     )
     evaluator = Evaluator(str(data_dir), cifar10.NETWORKS['tutorial'], 25)
-    relabel(data_dir / 'test_batch.bin', evaluator.probabilities(checkpoint)[0].argmax(axis=1))
+    relabel(
+        data_dir / 'test_batch.bin',
+        evaluator.probabilities(open_checkpoint(checkpoint))[0].argmax(axis=1),
+    )
     settings = EvalSettings(
         eval_dir=str(folder / 'eval'),
         checkpoint_dir=str(folder / 'train'),
@@ -70,8 +74,8 @@ def written(tmp_path_factory: pytest.TempPathFactory, records: Path) -> Written:
     )
     cifar10_eval.evaluate(settings)
     page = folder / 'new' / 'report' / 'index.html'
-    probabilities, labels = evaluator.probabilities(checkpoint)
-    result = evaluator.evaluate(checkpoint)
+    probabilities, labels = evaluator.probabilities(open_checkpoint(checkpoint))
+    result = evaluator.evaluate(open_checkpoint(checkpoint))
     predicted = probabilities.argmax(axis=1)
     return Written(page, page.read_text(encoding='utf-8'), settings, result, predicted, labels)
 
@@ -139,7 +143,7 @@ def evaluation(written: Written, **changes: Any) -> report.Evaluation:
     """An evaluation in which every image is classified correctly."""
     probabilities = np.eye(10, dtype=np.float32)[written.labels]
     return report.Evaluation(
-        checkpoint=f'{written.settings.checkpoint_dir}/model.ckpt-7',
+        checkpoint=open_checkpoint(f'{written.settings.checkpoint_dir}/model.ckpt-7'),
         scored=Scored(Result(7, 25, 25), probabilities, written.labels),
         data=Prepared(written.settings.data_dir, 'own', tuple(NAMES)),
         eval_data='test',
@@ -224,7 +228,7 @@ def of_many_classes(written: Written, tmp_path_factory: pytest.TempPathFactory) 
     rng = np.random.default_rng(0)
     about = evaluation(
         written,
-        checkpoint=save_network(folder / 'run'),
+        checkpoint=open_checkpoint(save_network(folder / 'run')),
         run=RunFolder.open(str(folder / 'run')),
         scored=Scored(Result(7, 0, 25), rng.random([25, 60], np.float32), written.labels),
         data=Prepared(

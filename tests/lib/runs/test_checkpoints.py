@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import tensorflow.compat.v1 as tf
 import cifar10
 from cifar10_lib.base.errors import UserError
 from cifar10_lib.runs import checkpoints
-from cifar10_lib.runs.checkpoints import CheckpointFolder, Start
+from cifar10_lib.runs.checkpoints import CheckpointFolder, Start, open_checkpoint
 from tests.helpers.runs import save
 
 # Arrays and NumPy scalars.
@@ -65,9 +66,10 @@ def restored(checkpoint: str, **kwargs: int) -> Values:
     """Values of a training graph's variables that begins from `checkpoint`."""
     with tf.Graph().as_default():
         variables = build_graph(**kwargs)
-        checkpoints.initialize_from(checkpoint)
+        values = checkpoints.first_values(open_checkpoint(checkpoint))
         with tf.Session() as session:
             session.run(tf.global_variables_initializer())
+            checkpoints.assign(session, values)
             return session.run(variables)
 
 
@@ -103,7 +105,7 @@ def test_the_tutorials_checkpoints_open_unchanged(
     checkpoint = write_checkpoint(tmp_path, {**values, **counter}, version=version)
 
     assert find_start(tmp_path) == Start(checkpoint, 1000, 128_000)
-    assert checkpoints.holds_averages(checkpoint)
+    assert open_checkpoint(checkpoint).holds_averages
     state = restored(checkpoint)
     for name, value in values.items():
         if name in state:
@@ -114,7 +116,7 @@ def test_the_tutorials_checkpoints_open_unchanged(
 def test_missing_averages_start_from_the_weights(tmp_path: Path) -> None:
     values = tutorial_values(averages=False)
     checkpoint = write_checkpoint(tmp_path, values)
-    assert not checkpoints.holds_averages(checkpoint)
+    assert not open_checkpoint(checkpoint).holds_averages
     state = restored(checkpoint)
     for name in weight_names(values):
         np.testing.assert_array_equal(state[f'{name}/ExponentialMovingAverage'], values[name])
@@ -139,14 +141,68 @@ def test_another_network_is_an_error_that_lists_all_that_differs(tmp_path: Path)
 
 def test_step_comes_from_the_name_if_need_be(tmp_path: Path) -> None:
     values = {'conv1/biases': np.zeros(64, np.float32)}
-    assert checkpoints.read_step(write_checkpoint(tmp_path, values, step=31)) == 31
+    assert open_checkpoint(write_checkpoint(tmp_path, values, step=31)).step == 31
     with tf.Graph().as_default():
         tf.get_variable('conv1/biases', [64])
         with tf.Session() as session:
             session.run(tf.global_variables_initializer())
             unnumbered = tf.train.Saver().save(session, str(tmp_path / 'final'))
     with pytest.raises(UserError, match='final: holds no global_step'):
-        checkpoints.read_step(unnumbered)
+        _ = open_checkpoint(unnumbered).step
+
+
+# ------------------------------------------------------------------------- a name
+
+# Patterns to TensorFlow, all but the last of which match the folder `star` as well.
+PATTERNS = ('st*r', 'st?r', 's[t]ar', 'st\\ar', 'st[1]r', os.fsdecode(b'st\xffr'), 'a, b ~')
+
+
+@pytest.mark.parametrize('name', PATTERNS)
+def test_a_folder_with_a_pattern_for_a_name_is_that_folder_alone(tmp_path: Path, name: str) -> None:
+    other, own = tmp_path / 'star', tmp_path / name
+    other.mkdir()
+    own.mkdir()
+    save(other, [1, 2, 3])
+    before = names(other)
+    folder = CheckpointFolder(str(own), max_to_keep=1)
+    assert folder.newest() is None
+    for step in (7, 8):
+        save(own, [step], max_to_keep=1)
+    assert names(other) == before and folder.names() == ['model.ckpt-8']
+    newest = folder.newest()
+    assert newest and (newest.path, newest.step) == (str(own / 'model.ckpt-8'), 8)
+    np.testing.assert_array_equal(newest.values['weights'], np.full(1000, 8, np.float32))
+
+
+def test_a_checkpoint_with_a_pattern_for_a_name_is_that_one_alone(tmp_path: Path) -> None:
+    save(tmp_path, [1, 10])
+    for file in tmp_path.glob('model.ckpt-1.*'):
+        file.rename(str(file).replace('ckpt-1.', 'ckpt-1*.'))
+    assert open_checkpoint(str(tmp_path / 'model.ckpt-1*')).values['global_step'] == 1
+    with pytest.raises(UserError, match=r'model\.ckpt-\*: missing'):
+        open_checkpoint(str(tmp_path / 'model.ckpt-*'))
+
+
+def test_an_open_checkpoint_outlives_its_files(tmp_path: Path) -> None:
+    save(tmp_path, [1])
+    checkpoint = open_checkpoint(str(tmp_path / 'model.ckpt-1'))
+    shutil.rmtree(tmp_path)
+    assert checkpoint.step == 1 and checkpoint.values['weights'].sum() == 1000
+
+
+@pytest.mark.parametrize('ending', ['', '.index', '.meta', '.data-00000-of-00001'])
+def test_a_checkpoint_is_named_by_any_of_its_files(tmp_path: Path, ending: str) -> None:
+    save(tmp_path, [1, 2])
+    path = str(tmp_path / 'model.ckpt-1')
+    assert checkpoints.find_named(path + ending, 'elsewhere') == path
+    assert checkpoints.find_named(f'model.ckpt-1{ending}', str(tmp_path)) == path
+
+
+def test_a_missing_checkpoint_is_an_error_that_names_those_there(tmp_path: Path) -> None:
+    save(tmp_path, [2, 10])
+    message = f'--checkpoint=ckpt-1: missing; {tmp_path} holds model.ckpt-2, model.ckpt-10'
+    with pytest.raises(UserError, match=re.escape(message)):
+        checkpoints.find_named('ckpt-1', str(tmp_path))
 
 
 # ------------------------------------------------------------------------- a folder
@@ -167,7 +223,7 @@ def test_a_saved_checkpoint_is_the_newest_for_every_reader(tmp_path: Path) -> No
     newest = str(tmp_path / 'model.ckpt-2')
     assert folder.newest_complete() == newest
     assert tf.train.latest_checkpoint(str(tmp_path)) == newest
-    assert checkpoints.read_step(newest) == 2
+    assert open_checkpoint(newest).step == 2
     # The folder can be moved: its state file names no folder.
     moved = tmp_path.rename(tmp_path.with_name(f'{tmp_path.name}-moved'))
     assert tf.train.latest_checkpoint(str(moved)) == str(moved / 'model.ckpt-2')
@@ -314,7 +370,7 @@ def test_an_interrupted_save_leaves_the_one_before(
         'move data': (os, 'replace', crash),
         'move index': (os, 'replace', crash_at_index),
         'state': (checkpoints, 'replace_text', crash),
-        'drop': (tf.train, 'remove_checkpoint', crash),
+        'drop': (os, 'remove', crash),
     }
     with monkeypatch.context() as patch:
         patch.setattr(*where[moment])
@@ -343,20 +399,18 @@ def test_a_copy_is_as_good_as_the_original(tmp_path: Path) -> None:
     (tmp_path / 'to').mkdir()
     folder = CheckpointFolder(str(tmp_path / 'to'), max_to_keep=1)
     for step in (1, 2):
-        copy = folder.add_copy(str(tmp_path / 'from' / f'model.ckpt-{step}'))
-        assert (
-            checkpoints.read_step(copy)
-            == step
-            == checkpoints.read_step(str(folder.newest_complete()))
-        )
+        copy = folder.add_copy(open_checkpoint(str(tmp_path / 'from' / f'model.ckpt-{step}')))
+        newest = folder.newest()
+        assert newest and (newest.path, newest.step) == (copy, step)
     assert not list((tmp_path / 'to').glob('model.ckpt-1*'))
 
 
-def test_a_damaged_checkpoint_is_not_copied(tmp_path: Path) -> None:
+def test_a_checkpoint_whose_files_are_gone_is_copied(tmp_path: Path) -> None:
     (tmp_path / 'from').mkdir()
     save(tmp_path / 'from', [1])
-    flip(data_file(tmp_path / 'from', 1))
+    checkpoint = open_checkpoint(str(tmp_path / 'from' / 'model.ckpt-1'))
+    shutil.rmtree(tmp_path / 'from')
     (tmp_path / 'to').mkdir()
-    with pytest.raises(UserError, match='not a readable checkpoint'):
-        CheckpointFolder(str(tmp_path / 'to')).add_copy(str(tmp_path / 'from' / 'model.ckpt-1'))
-    assert names(tmp_path / 'to') == []
+    copy = open_checkpoint(CheckpointFolder(str(tmp_path / 'to')).add_copy(checkpoint))
+    assert copy.values.keys() == checkpoint.values.keys()
+    np.testing.assert_array_equal(copy.values['weights'], checkpoint.values['weights'])

@@ -104,9 +104,9 @@ def test_a_network_is_named_where_there_are_no_settings_alone(tmp_path: Path) ->
 def test_checkpoints_tell_the_number_of_classes(tmp_path: Path) -> None:
     checkpoint = save_network(tmp_path / 'run', num_classes=3)
     run = RunFolder.open(str(tmp_path / 'run'))
-    assert (run.newest_checkpoint(), run.num_classes) == (checkpoint, 3)
+    assert (run.require_checkpoint().path, run.num_classes) == (checkpoint, 3)
     with pytest.raises(UserError, match=f'--train_dir={tmp_path}: found no checkpoint; train'):
-        RunFolder(str(tmp_path)).newest_checkpoint('--train_dir')
+        RunFolder(str(tmp_path)).require_checkpoint('--train_dir')
 
 
 def test_another_data_set_or_none_held_out_is_refused(tmp_path: Path) -> None:

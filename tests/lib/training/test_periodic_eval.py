@@ -16,7 +16,7 @@ from cifar10_eval import EvalSettings
 from cifar10_lib.base.errors import UserError
 from cifar10_lib.evaluation.evaluator import Evaluator, Result
 from cifar10_lib.runs import history as history_module
-from cifar10_lib.runs.checkpoints import CheckpointFolder
+from cifar10_lib.runs.checkpoints import Checkpoint, CheckpointFolder
 from cifar10_lib.runs.history import Entry, History
 from cifar10_lib.training import console, periodic_eval
 from cifar10_lib.training.begin import begin
@@ -234,8 +234,8 @@ def test_the_learning_rate_follows_the_evaluations_in_one_go_and_in_pieces(
     # At 5 and 9, where a run ends, it is evaluated too, but no rate follows from that.
     precisions = {2: 30, 4: 20, 5: 60, 6: 40, 8: 40, 9: 0}
 
-    def evaluate(self: Evaluator, checkpoint: str, *_: object) -> Result:
-        step = int(checkpoint.rpartition('-')[2])
+    def evaluate(self: Evaluator, checkpoint: Checkpoint, *_: object) -> Result:
+        step = checkpoint.step
         return Result(step, precisions[step], 100)
 
     monkeypatch.setattr(Evaluator, 'evaluate', evaluate)
