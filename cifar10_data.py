@@ -37,7 +37,7 @@ from collections.abc import Sequence
 
 from cifar10_input import CIFAR10_RECORD, count_examples, test_files, train_files
 from cifar10_lib.base.errors import UserError
-from cifar10_lib.base.flags import LARGEST_SEED, arguments, run_script, setting
+from cifar10_lib.base.flags import LARGEST_SEED, arguments, path_setting, run_script, setting
 from cifar10_lib.data.datasets import DATA_DIR, DATA_URL, DATASET_HELP, DATASETS
 from cifar10_lib.data.framing import FITS, MAX_SIZE, MIN_SIZE, Framing
 from cifar10_lib.data.prepare import prepare, refuse_unused_url
@@ -51,7 +51,7 @@ class DataSettings:
     """What to put where."""
 
     words: tuple[str, ...] = arguments()
-    data_dir: str = setting(DATA_DIR, 'Directory that holds, or gets, the data set.')
+    data_dir: str = path_setting(DATA_DIR, 'Directory that holds, or gets, the data set.')
     dataset: str = setting(None, DATASET_HELP, choices=DATASETS)
     data_url: str = setting(DATA_URL, 'http, https or file URL of the CIFAR-10 archive.')
     num_train: int = setting(
@@ -92,7 +92,7 @@ class DataSettings:
     invert: bool = setting(
         False, 'convert: exchange black and white, as for digits drawn in black on white.'
     )
-    contact_sheet: str = setting(
+    contact_sheet: str = path_setting(
         None, 'convert: PNG of examples to write; by default contact_sheet.png in --data_dir.'
     )
 

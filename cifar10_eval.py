@@ -31,7 +31,7 @@ from cifar10_lib.base import files, watch
 from cifar10_lib.base.console import image_bar, on_terminal, timestamp
 from cifar10_lib.base.errors import UserError, error_message, write_errors_named
 from cifar10_lib.base.files import utf8_name
-from cifar10_lib.base.flags import run_script, setting
+from cifar10_lib.base.flags import path_setting, run_script, setting
 from cifar10_lib.data.datasets import DATASETS
 from cifar10_lib.evaluation import report
 from cifar10_lib.evaluation.evaluator import (
@@ -55,8 +55,8 @@ from cifar10_lib.runs.run_folder import SETTINGS_FILE, RunFolder, checkpoint_set
 class EvalSettings:
     """What an evaluation is asked to do."""
 
-    eval_dir: str = setting('cifar10_eval', 'Folder for the summaries and history.jsonl.')
-    checkpoint_dir: str = setting('cifar10_train', 'Folder of the checkpoints.')
+    eval_dir: str = path_setting('cifar10_eval', 'Folder for the summaries and history.jsonl.')
+    checkpoint_dir: str = path_setting('cifar10_train', 'Folder of the checkpoints.')
     checkpoint: str = checkpoint_setting()
     model: str = model_setting()
     eval_data: str = setting(
@@ -74,13 +74,15 @@ class EvalSettings:
         '--eval_dir.',
     )
     views: str = views_setting()
-    report: str = setting(
+    report: str = path_setting(
         None, 'Folder for a report, an HTML page, of the newest evaluation; replaced by the next.'
     )
     num_examples: int = setting(0, 'How many images to score; 0: all.', at_least=0)
     run_once: bool = setting(False, 'Evaluate the newest checkpoint and exit.')
     progress: bool = setting(True, 'On a terminal, show how many images have been scored.')
-    data_dir: str = setting(None, 'Folder of the data set; by default the one that training used.')
+    data_dir: str = path_setting(
+        None, 'Folder of the data set; by default the one that training used.'
+    )
     dataset: str = setting(
         None,
         'The data set; by default the one that the checkpoints were trained on.',

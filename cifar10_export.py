@@ -38,7 +38,7 @@ from cifar10_input import (
 )
 from cifar10_lib.base.errors import UserError, error_message
 from cifar10_lib.base.files import filled_directory
-from cifar10_lib.base.flags import run_script, setting
+from cifar10_lib.base.flags import path_setting, run_script, setting
 from cifar10_lib.data.framing import Framing
 from cifar10_lib.data.prepare import data_note
 from cifar10_lib.evaluation import analysis
@@ -66,14 +66,14 @@ Exported = Callable[[np.ndarray], np.ndarray]
 class ExportSettings:
     """What to export, and where to."""
 
-    output: str = setting('cifar10_export', 'Folder to make; it must be missing or empty.')
-    checkpoint_dir: str = setting('cifar10_train', 'Folder of the checkpoints.')
+    output: str = path_setting('cifar10_export', 'Folder to make; it must be missing or empty.')
+    checkpoint_dir: str = path_setting('cifar10_train', 'Folder of the checkpoints.')
     checkpoint: str = checkpoint_setting()
     model: str = model_setting()
     eval: bool = setting(
         False, 'Measure the precision on the test images, and compare the models on all of them.'
     )
-    data_dir: str = setting(
+    data_dir: str = path_setting(
         None,
         'Folder of the data set, for the names of its classes and --eval; by default the one that '
         'training used.',

@@ -23,12 +23,11 @@ import os
 
 import numpy as np
 import tensorflow.compat.v1 as tf
-from matplotlib.figure import Figure
 
 import cifar10
 from cifar10_input import EVAL_DATA
 from cifar10_lib.base.errors import UserError
-from cifar10_lib.base.flags import LARGEST_SEED, arguments, run_script, setting
+from cifar10_lib.base.flags import LARGEST_SEED, arguments, path_setting, run_script, setting
 from cifar10_lib.data.prepare import Prepared, data_note
 from cifar10_lib.evaluation import analysis, figures, layer_table
 from cifar10_lib.evaluation.analysis import EVAL_DATA_NAMES
@@ -48,16 +47,16 @@ class PlotSettings:
     """What to draw, and where to."""
 
     runs: tuple[str, ...] = arguments()
-    train_dir: str = setting(
+    train_dir: str = path_setting(
         'cifar10_train', 'Folder that training wrote; it can also be named without the flag.'
     )
-    eval_dir: str = setting(
+    eval_dir: str = path_setting(
         None,
         'Folder that evaluation wrote; for several runs as many, in their order, with commas '
         'between them. By default the folder of the same name as that of training, with eval in '
         'place of train.',
     )
-    output: str = setting(None, 'Picture to write, .png or .svg; by default cifar10_PLOT.png.')
+    output: str = path_setting(None, 'Picture to write, .png or .svg; by default cifar10_PLOT.png.')
     plot: str = setting(
         'curve',
         'What to draw: curve, confusion, mistakes, filters, layers, distortions or classes.',
@@ -75,14 +74,16 @@ class PlotSettings:
     )
     checkpoint: str = checkpoint_setting()
     model: str = model_setting()
-    data_dir: str = setting(None, 'Folder of the data set; by default the one that training used.')
+    data_dir: str = path_setting(
+        None, 'Folder of the data set; by default the one that training used.'
+    )
     seed: int = setting(0, 'Seed of the distortions.', at_least=0, at_most=LARGEST_SEED)
 
 
 # ------------------------------------------------------------------------------ curves
 
 
-def curve(settings: PlotSettings) -> Figure:
+def curve(settings: PlotSettings) -> figures.Figure:
     """Loss and precision of the runs."""
     if settings.checkpoint:
         raise UserError(f'--checkpoint={settings.checkpoint}: --plot=curve draws complete runs')
@@ -182,7 +183,7 @@ def _evaluate(
     return evaluator.probabilities(checkpoint)
 
 
-def confusion(settings: PlotSettings) -> Figure:
+def confusion(settings: PlotSettings) -> figures.Figure:
     """Which classes are taken for which."""
     run = _open_run(settings)
     checkpoint, prepared = (
@@ -199,7 +200,7 @@ def confusion(settings: PlotSettings) -> Figure:
     return figures.draw_confusion(matrix, prepared.class_names, title)
 
 
-def mistakes(settings: PlotSettings) -> Figure:
+def mistakes(settings: PlotSettings) -> figures.Figure:
     """The images with the most probable wrong guesses."""
     run = _open_run(settings)
     checkpoint, prepared = (
@@ -231,7 +232,7 @@ def mistakes(settings: PlotSettings) -> Figure:
     )
 
 
-def filters(settings: PlotSettings) -> Figure:
+def filters(settings: PlotSettings) -> figures.Figure:
     """The first layer's filters."""
     run = _open_run(settings)
     checkpoint = run.require_checkpoint('--train_dir')
@@ -239,7 +240,7 @@ def filters(settings: PlotSettings) -> Figure:
     return figures.draw_filters(analysis.first_filters(checkpoint), title)
 
 
-def layers(settings: PlotSettings) -> Figure:
+def layers(settings: PlotSettings) -> figures.Figure:
     """The table of the network's layers, which is printed as well."""
     run = _open_run(settings)
     network = _network(run, run.framing.size)
@@ -249,7 +250,7 @@ def layers(settings: PlotSettings) -> Figure:
     return figures.draw_text(table)
 
 
-def distortions(settings: PlotSettings) -> Figure:
+def distortions(settings: PlotSettings) -> figures.Figure:
     """The first training images, each with distorted versions."""
     run = _open_run(settings)
     prepared = run.prepare_data(settings.data_dir)
@@ -265,7 +266,7 @@ def distortions(settings: PlotSettings) -> Figure:
     )
 
 
-def classes(settings: PlotSettings) -> Figure:
+def classes(settings: PlotSettings) -> figures.Figure:
     """How many images of each class there are."""
     prepared = _open_run(settings).prepare_data(settings.data_dir)
     names = prepared.class_names

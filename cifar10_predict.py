@@ -31,14 +31,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from matplotlib.figure import Figure
 from PIL import Image
 
 import cifar10
 from cifar10_input import test_files
 from cifar10_lib.base import files
 from cifar10_lib.base.errors import UserError, write_errors_named
-from cifar10_lib.base.flags import arguments, run_script, setting
+from cifar10_lib.base.flags import arguments, path_setting, run_script, setting
 from cifar10_lib.base.names import printable
 from cifar10_lib.data import photos, record_files
 from cifar10_lib.data.framing import FITS, Framing
@@ -64,10 +63,10 @@ class PredictSettings:
     """What to classify, and how to show the result."""
 
     pictures: tuple[str, ...] = arguments()
-    checkpoint_dir: str = setting('cifar10_train', 'Folder of the checkpoints.')
+    checkpoint_dir: str = path_setting('cifar10_train', 'Folder of the checkpoints.')
     checkpoint: str = checkpoint_setting()
     model: str = model_setting()
-    data_dir: str = setting(
+    data_dir: str = path_setting(
         None,
         'Folder of the data set, for the names of its classes and --index; by default the one '
         'that training used.',
@@ -89,7 +88,7 @@ class PredictSettings:
         'Format of each printed line: text, or json, an object.',
         choices=('text', 'json'),
     )
-    output: str = setting(
+    output: str = path_setting(
         None,
         'File to write: .png or .svg, a drawing of each picture and its classes; .csv, a table of '
         'the likeliest class of each.',
@@ -234,7 +233,9 @@ def _title(picture: Picture, names: Sequence[str]) -> str:
     return f'{printable(picture.name)}{truth}'
 
 
-def draw(some: Sequence[Prediction], names: Sequence[str], title: str, seen: float = 1.0) -> Figure:
+def draw(
+    some: Sequence[Prediction], names: Sequence[str], title: str, seen: float = 1.0
+) -> figures.Figure:
     """The pictures with their likeliest classes.
 
     Args:

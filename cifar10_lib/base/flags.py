@@ -10,8 +10,10 @@ example, and its first line, the script's purpose.
 
 from __future__ import annotations
 
+import builtins
 import contextlib
 import dataclasses
+import difflib
 import errno
 import inspect
 import io
@@ -24,9 +26,9 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
-from absl import app, flags
+from absl import flags
 
 from cifar10_lib.base.errors import UserError
 from cifar10_lib.base.names import printable
@@ -52,7 +54,46 @@ _PLAIN_MESSAGES = {
     r'invalid literal for int.*': 'expected a whole number',
     r'could not convert string to float.*': 'expected a number',
     r'\(.Non-boolean argument.*': 'expected true or false',
+    r'\S+ is not an integer in the range \[(.+), (.+)\]': r'expected a whole number from \1 to \2',
+    r'\S+ is not a number in the range \[(.+), (.+)\]': r'expected a number from \1 to \2',
 }
+
+# Flags as other programs call them.
+_SYNONYMS = {
+    'lr': ('learning_rate',),
+    'rate': ('learning_rate',),
+    'epochs': ('max_steps', 'decay_epochs'),
+    'num_epochs': ('max_steps', 'decay_epochs'),
+    'steps': ('max_steps',),
+    'num_steps': ('max_steps',),
+    'train_steps': ('max_steps',),
+    'batch': ('batch_size',),
+    'bs': ('batch_size',),
+    'data': ('data_dir',),
+    'out': ('output', 'train_dir'),
+    'output_dir': ('train_dir', 'output', 'eval_dir'),
+    'model_dir': ('train_dir', 'checkpoint_dir'),
+    'logdir': ('train_dir', 'eval_dir'),
+    'log_dir': ('train_dir', 'eval_dir'),
+    'train_dir': ('checkpoint_dir',),
+    'checkpoint_dir': ('train_dir',),
+    'resume': ('train_dir',),
+    'restart': ('start_over',),
+    'overwrite': ('start_over',),
+    'network': ('model',),
+    'arch': ('model',),
+    'optim': ('optimizer',),
+    'opt': ('optimizer',),
+    'wd': ('weight_decay',),
+    'gpus': ('num_gpus',),
+    'fp16': ('use_fp16',),
+    'amp': ('use_fp16', 'use_bf16'),
+    'bf16': ('use_bf16',),
+    'once': ('run_once',),
+}
+
+# Of a URL: TensorFlow would take some for file systems of its own.
+_SCHEME = r'[A-Za-z][A-Za-z0-9+.-]*://'
 
 S = TypeVar('S')
 
@@ -64,6 +105,7 @@ def setting(
     at_least: float | None = None,
     at_most: float = LARGEST,
     choices: Sequence[str] | None = None,
+    is_path: bool = False,
 ) -> Any:
     """A dataclass field that is also a flag.
 
@@ -72,11 +114,21 @@ def setting(
       help_text: a sentence for --help.
       at_least, at_most: range of an int or a float, which is finite in any case.
       choices: the allowed values of a str.
+      is_path: whether a str is a path of this machine, which begins with no scheme.
     """
-    return dataclasses.field(
-        default=default,
-        metadata={'help': help_text, 'at_least': at_least, 'at_most': at_most, 'choices': choices},
-    )
+    metadata = {
+        'help': help_text,
+        'at_least': at_least,
+        'at_most': at_most,
+        'choices': choices,
+        'is_path': is_path,
+    }
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def path_setting(default: str | None, help_text: str) -> Any:
+    """A `setting` that is a path."""
+    return setting(default, help_text, is_path=True)
 
 
 def arguments() -> Any:
@@ -95,10 +147,8 @@ def _split_fields(
     return [f for f in fields if f.metadata], [f for f in fields if not f.metadata]
 
 
-def define_flags(settings_class: type, flag_values: flags.FlagValues = flags.FLAGS) -> None:
+def define_flags(settings_class: type, flag_values: flags.FlagValues) -> None:
     """Defines one absl flag for each field of a dataclass of `setting`s."""
-    # The flags belong to the script that is run, so that its --helpfull lists them.
-    flags.disclaim_key_flags()
     options, rest = _split_fields(settings_class)
     if rest:
         # Flags may follow arguments, as they may in most commands.
@@ -127,7 +177,10 @@ def _define_flag(field: dataclasses.Field, flag_values: flags.FlagValues) -> Non
             name, math.isfinite, 'expected a finite number', flag_values=flag_values
         )
     elif metadata['choices']:
-        flags.DEFINE_enum(**common, enum_values=metadata['choices'])
+        flags.DEFINE_string(**common)
+        flags.register_validator(
+            name, lambda text: _check_choice(text, metadata['choices']), flag_values=flag_values
+        )
     else:
         flags.DEFINE_string(**common)
         flags.register_validator(
@@ -136,10 +189,26 @@ def _define_flag(field: dataclasses.Field, flag_values: flags.FlagValues) -> Non
             'expected a name or path, found nothing',
             flag_values=flag_values,
         )
+    if metadata['is_path']:
+        flags.register_validator(
+            name,
+            lambda path: not (path and re.match(_SCHEME, path)),
+            'expected a path of this machine, which begins with no scheme',
+            flag_values=flag_values,
+        )
+
+
+def _check_choice(text: str | None, choices: Sequence[str]) -> bool:
+    """Raises flags.ValidationError where a text is none of the choices, with the likeliest."""
+    if text is None or text in choices:
+        return True
+    meant = difflib.get_close_matches(text.lower().replace('-', '_'), choices, 1)
+    hint = f'; did you mean {meant[0]}?' if meant else ''
+    raise flags.ValidationError(f'expected one of {", ".join(choices)}{hint}')
 
 
 def run_script(main: Callable[[S], None], settings_class: type[S]) -> None:
-    """Runs `main` on the settings that the command line gives, and exits.
+    """Runs `main` on the settings that the command line gives.
 
     The exit code is 0 when `main` returns and after --help, 1 for a `UserError`, a wrong
     flag or an output on a full disk, 130 when the user interrupts, and 141 when nobody
@@ -148,45 +217,25 @@ def run_script(main: Callable[[S], None], settings_class: type[S]) -> None:
     folder, script = os.path.split(sys.argv[0])
     if script == '__main__.py':
         script = os.path.basename(folder)
-
-    def parse_flags(argv: list[str]) -> list[str]:
-        text = help_text(script, sys.modules['__main__'].__doc__ or '', settings_class)
-        for name, short_name in (('help', 'h'), ('helpshort', '?')):
-            flags.DEFINE_flag(_HelpFlag(name, short_name, text))
-        try:
-            return flags.FLAGS(argv)
-        except (flags.Error, ValueError) as error:
-            message = ' '.join(str(error).split())
-            for pattern, plain in _PLAIN_MESSAGES.items():
-                message = re.sub(pattern, plain, message)
-            _fail(script, f'{message} (--help lists the flags)')
-
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            # Letters that the console's encoding lacks are escaped, not a traceback.
-            stream.reconfigure(errors='backslashreplace')
-
-    def call_main(argv: list[str]) -> None:
-        try:
-            main(_settings(settings_class, tuple(argv[1:])))
-        except UserError as error:
-            _fail(script, str(error))
-        except KeyboardInterrupt:
-            print(f'\n{script}: interrupted', file=sys.stderr)
-            sys.exit(130)
-
+    open_streams()
     # TensorFlow's Python side logs every save, and its own use of what it has deprecated.
     logging.getLogger('tensorflow').setLevel(logging.ERROR)
-    define_flags(settings_class)
+    code = 0
     try:
         try:
-            app.run(call_main, flags_parser=parse_flags)
+            main(parse(settings_class, script, sys.argv))
+        except UserError as error:
+            print(f'{script}: error: {printable(str(error))}', file=sys.stderr)
+            code = 1
+        except KeyboardInterrupt:
+            print(f'\n{script}: interrupted', file=sys.stderr)
+            code = 130
         finally:
             # A failure to write what is buffered shows here, not at the interpreter's exit.
             print(end='', flush=True)
     except BrokenPipeError:
         _discard_output()
-        sys.exit(BROKEN_PIPE)
+        code = BROKEN_PIPE
     except OSError as error:
         # Of files, only the output has no name.
         if error.filename is not None or error.errno not in _DISK_FULL:
@@ -194,21 +243,78 @@ def run_script(main: Callable[[S], None], settings_class: type[S]) -> None:
         with contextlib.suppress(OSError):
             print(f'{script}: error: output: {error.strerror}', file=sys.stderr)
         _discard_output()
-        sys.exit(1)
+        code = 1
+    # A notebook would show the exit as one more error.
+    if code and not hasattr(builtins, '__IPYTHON__'):
+        sys.exit(code)
 
 
-def _settings(settings_class: type[S], rest: tuple[str, ...]) -> S:
+def open_streams() -> None:
+    """Makes standard streams that can always be printed to.
+
+    Those that are closed lead nowhere, lest the next file that is opened gets what is printed.
+    What a stream's encoding lacks is printed as an escape.
+    """
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
+    for name in ('stdout', 'stderr'):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, 'w', encoding='utf-8'))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors='backslashreplace')
+
+
+def parse(settings_class: type[S], script: str, argv: Sequence[str]) -> S:
+    """The settings that a command line gives. After --help, prints it and exits.
+
+    Args:
+      settings_class: a dataclass of `setting`s.
+      script: name of the program's file.
+      argv: the program and its arguments.
+
+    Raises:
+      UserError: a flag is unknown, or has a wrong value.
+    """
+    values = flags.FlagValues()
+    define_flags(settings_class, values)
+    text = help_text(script, sys.modules['__main__'].__doc__ or '', settings_class)
+    for name, short_name in (('help', 'h'), ('helpshort', '?'), ('helpfull', None)):
+        flags.DEFINE_flag(_HelpFlag(name, short_name, text), values)
+    try:
+        rest = values(argv)[1:]
+    except flags.UnrecognizedFlagError as error:
+        raise UserError(_unknown_flag(error.flagname, settings_class)) from error
+    except (flags.Error, ValueError) as error:
+        message = ' '.join(str(error).split()).removeprefix('flag ')
+        for pattern, plain in _PLAIN_MESSAGES.items():
+            message = re.sub(pattern, plain, message)
+        raise UserError(f'{message} (--help lists the flags)') from error
+    return _settings(settings_class, values, tuple(rest))
+
+
+def _unknown_flag(name: str, settings_class: type) -> str:
+    names = [field.name for field in _split_fields(settings_class)[0]]
+    plain = name.lower().replace('-', '_')
+    meant = [flag for flag in _SYNONYMS.get(plain, ()) if flag in names]
+    meant = meant or difflib.get_close_matches(plain, names, 2)
+    hint = f'did you mean --{" or --".join(meant)}? ' if meant else ''
+    return f'--{name}: no such flag; {hint}(--help lists the flags)'
+
+
+def _settings(settings_class: type[S], parsed: flags.FlagValues, rest: tuple[str, ...]) -> S:
     """The settings that the parsed flags and the `rest` of the command line ask for."""
     options, rest_fields = _split_fields(settings_class)
     if rest and not rest_fields:
         raise UserError(f'unexpected argument {rest[0]!r}: options start with --')
-    values = {field.name: _expand(flags.FLAGS[field.name].value) for field in options}
+    values = {field.name: _expand(parsed[field.name].value) for field in options}
     rest = tuple(map(os.path.expanduser, rest))
     settings = settings_class(**values, **{field.name: rest for field in rest_fields})
     defaults = {
         name: default
         for name, default in _defaults(settings).items()
-        if name in flags.FLAGS and not flags.FLAGS[name].present
+        if name in parsed and not parsed[name].present
     }
     return dataclasses.replace(settings, **defaults)  # type: ignore[type-var]
 
@@ -228,11 +334,6 @@ def _defaults(settings: Any) -> dict[str, Any]:
     return {**defaults, **(settings.defaults() if hasattr(settings, 'defaults') else {})}
 
 
-def _fail(script: str, message: str) -> NoReturn:
-    print(f'{script}: error: {printable(message)}', file=sys.stderr)
-    sys.exit(1)
-
-
 def _discard_output() -> None:
     """Lets the interpreter's exit flush into nothing."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
@@ -246,7 +347,7 @@ def _discard_output() -> None:
 class _HelpFlag(flags.BooleanFlag):
     """Prints `text` and exits where it is parsed, whatever is wrong with later flags."""
 
-    def __init__(self, name: str, short_name: str, text: str) -> None:
+    def __init__(self, name: str, short_name: str | None, text: str) -> None:
         super().__init__(name, False, 'show this help', short_name=short_name, allow_override=True)
         self._text = text
 

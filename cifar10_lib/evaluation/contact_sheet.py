@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from cifar10_input import train_files
 from cifar10_lib.base.errors import os_errors_named
@@ -60,7 +59,7 @@ def examples(directory: str, num_classes: int, count: int) -> list[list[np.ndarr
     return found
 
 
-def draw(shown: Sequence[Sequence[np.ndarray]], names: Sequence[str], title: str) -> Figure:
+def draw(shown: Sequence[Sequence[np.ndarray]], names: Sequence[str], title: str) -> figures.Figure:
     """The contact sheet.
 
     Args:

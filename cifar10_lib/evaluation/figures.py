@@ -5,13 +5,20 @@ The colours are those of Okabe and Ito, which colour-blind readers can tell apar
 the classes in the order of their labels, unless stated otherwise; long ones are cut.
 """
 
+# ruff: noqa: E402 (imports follow a change of the environment)
+
 from __future__ import annotations
 
 import math
+import os
 import textwrap
 import warnings
 from collections.abc import Sequence
 from typing import Any, BinaryIO
+
+# A notebook's commands inherit its backend, which may not be installed here: matplotlib refuses
+# to be imported then. Figures need none.
+_backend = os.environ.pop('MPLBACKEND', None)
 
 import matplotlib
 import numpy as np
@@ -34,6 +41,9 @@ from cifar10_lib.evaluation.analysis import (
     class_scores,
     moving_average,
 )
+
+if _backend is not None:
+    os.environ['MPLBACKEND'] = _backend
 
 BLUE, VERMILION, GREEN = '#0072b2', '#d55e00', '#009e73'
 PALETTE = (BLUE, VERMILION, GREEN, '#cc79a7', '#e69f00', '#56b4e9', '#666666')

@@ -12,10 +12,8 @@ import os
 from typing import Any, NamedTuple
 
 import jinja2
-import matplotlib
 import numpy as np
 import tensorflow.compat.v1 as tf
-from matplotlib.figure import Figure
 from PIL import Image
 
 from cifar10_lib.base import files
@@ -285,7 +283,7 @@ def _range(counts: np.ndarray) -> str:
 # ---------------------------------------------------------------------------- pictures
 
 
-def _drawing(figure: Figure, alt: str, name: str) -> dict[str, Any]:
+def _drawing(figure: figures.Figure, alt: str, name: str) -> dict[str, Any]:
     """A figure as an SVG image.
 
     Args:
@@ -295,7 +293,7 @@ def _drawing(figure: Figure, alt: str, name: str) -> dict[str, Any]:
     """
     buffer = io.BytesIO()
     # The same figure gives the same bytes.
-    with matplotlib.rc_context({'svg.hashsalt': name}):
+    with figures.matplotlib.rc_context({'svg.hashsalt': name}):
         figures.save(figure, buffer, format='svg', metadata={'Date': None})
     width, height = (round(_PIXELS_PER_INCH * inches) for inches in figure.get_size_inches())
     uri = _data_uri('image/svg+xml', buffer)

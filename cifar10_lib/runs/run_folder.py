@@ -269,7 +269,7 @@ def model_setting() -> Any:
 
 def checkpoint_setting() -> Any:
     """The flag --checkpoint of a script that opens checkpoints."""
-    return flags.setting(
+    return flags.path_setting(
         None,
         'A checkpoint in place of the newest one: its path, that of one of its files, or its '
         'name in the folder of the run.',

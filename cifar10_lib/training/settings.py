@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from cifar10_lib.base.flags import LARGEST_SEED, setting
+from cifar10_lib.base.flags import LARGEST_SEED, path_setting, setting
 from cifar10_lib.data.datasets import DATA_DIR, DATA_URL, DATASET_HELP, DATASETS
 from cifar10_lib.nn.presets import MODEL_NAMES, NETWORK_PRESETS, PRESETS
 from cifar10_lib.nn.recipes import TUTORIAL_RECIPE, Recipe
@@ -27,7 +27,7 @@ MAX_THREADS = 4096
 class RunSettings:
     """Settings of a training run besides its recipe."""
 
-    train_dir: str = setting(
+    train_dir: str = path_setting(
         'cifar10_train',
         'Folder of checkpoints, summaries and settings; a run that it holds is resumed.',
     )
@@ -36,7 +36,7 @@ class RunSettings:
         "A recipe by name, by default the network's own; flags beside it change single values.",
         choices=tuple(PRESETS),
     )
-    data_dir: str = setting(DATA_DIR, 'Folder of the data set, filled if it is empty.')
+    data_dir: str = path_setting(DATA_DIR, 'Folder of the data set, filled if it is empty.')
     dataset: str = setting(None, DATASET_HELP, choices=DATASETS)
     data_url: str = setting(DATA_URL, 'http, https or file URL of the CIFAR-10 archive.')
     num_held_out: int = setting(

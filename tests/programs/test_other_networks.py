@@ -62,13 +62,9 @@ def preset_settings(
     return OneDeviceTrainSettings(**values)
 
 
-def parsed(monkeypatch: pytest.MonkeyPatch, options: list[str]) -> OneDeviceTrainSettings:
+def parsed(options: list[str]) -> OneDeviceTrainSettings:
     """What the script makes of its flags."""
-    flag_values = flags.flags.FlagValues()
-    flags.define_flags(OneDeviceTrainSettings, flag_values)
-    flag_values(['train.py', *options])
-    monkeypatch.setattr(flags.flags, 'FLAGS', flag_values)
-    return flags._settings(OneDeviceTrainSettings, ())
+    return flags.parse(OneDeviceTrainSettings, 'train.py', ['train.py', *options])
 
 
 # ---------------------------------------------------------------------- flags, presets
@@ -99,23 +95,23 @@ def test_flags_choose_network_and_recipe(
 ) -> None:
     """And the command that resumes chooses the same, as does the folder alone."""
     monkeypatch.chdir(tmp_path)
-    settings = parsed(monkeypatch, [f'--{name}={value}' for name, value in given.items()])
+    settings = parsed([f'--{name}={value}' for name, value in given.items()])
     expected = {**dataclasses.asdict(PRESETS[recipe].recipe), **given, 'model': model}
     if recipe == 'mnist_deep':
         expected |= {'num_held_out': 6000, 'eval_data': 'held_out', 'eval_every': 540}
     assert {name: getattr(settings, name) for name in expected} == expected
     options = flags.command_line(settings).split()[2:]
     assert len(options) == len(given)
-    assert parsed(monkeypatch, options) == settings
+    assert parsed(options) == settings
 
     os.mkdir(settings.train_dir)
     run_folder.store(settings, settings.train_dir)
-    resumed = parsed(monkeypatch, [])
+    resumed = parsed([])
     assert (resumed.preset, resumed.model) == (settings.preset, settings.model)
     assert resumed.max_rotation == settings.max_rotation
     assert resumed.max_brightness == settings.max_brightness
-    assert parsed(monkeypatch, ['--start_over']).model == 'tutorial'
-    assert parsed(monkeypatch, ['--model=mlp']).batch_size == PRESETS['mlp'].recipe.batch_size
+    assert parsed(['--start_over']).model == 'tutorial'
+    assert parsed(['--model=mlp']).batch_size == PRESETS['mlp'].recipe.batch_size
 
 
 @pytest.mark.parametrize('stored', [{'preset': 'other'}, {'model': ['mlp']}])
@@ -124,7 +120,7 @@ def test_a_folder_of_an_unknown_network_is_one_error(
 ) -> None:
     (tmp_path / 'settings.json').write_text(json.dumps(stored))
     with pytest.raises(UserError, match=r'settings\.json: found the (preset|model) .*; expected'):
-        parsed(monkeypatch, [f'--train_dir={tmp_path}'])
+        parsed([f'--train_dir={tmp_path}'])
     if 'model' in stored:
         with pytest.raises(UserError, match='found the model'):
             RunFolder.open(str(tmp_path))

@@ -16,13 +16,12 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
-from absl import flags
 
 import cifar10
 import cifar10_eval
 import cifar10_multi_gpu_train
 from cifar10_eval import EvalSettings
-from cifar10_lib.base import flags as flags_module
+from cifar10_lib.base import flags
 from cifar10_lib.base.errors import UserError
 from cifar10_lib.evaluation import evaluator as evaluator_module
 from tests.helpers.scripts import REPOSITORY, Script, script_command, script_environment
@@ -269,9 +268,7 @@ class Declared(NamedTuple):
     settings_class: type
 
     def parse(self, *options: str) -> None:
-        values = flags.FlagValues()
-        flags_module.define_flags(self.settings_class, values)
-        values(['script', *options])
+        flags.parse(self.settings_class, 'script', ['script', *options])
 
 
 @pytest.fixture
@@ -281,7 +278,7 @@ def declared(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], Declared]:
     def run(path: Path) -> Declared:
         asked: list[type] = []
         monkeypatch.setattr('sys.argv', [str(path)])
-        monkeypatch.setattr(flags_module, 'run_script', lambda _, given: asked.append(given))
+        monkeypatch.setattr(flags, 'run_script', lambda _, given: asked.append(given))
         docstring = runpy.run_path(str(path), run_name='__main__')['__doc__']
         (settings_class,) = asked
         return Declared(docstring, settings_class)
@@ -292,9 +289,9 @@ def declared(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], Declared]:
 @pytest.mark.parametrize(
     ('script', 'option', 'message'),
     [
-        ('cifar10_eval.py', '--eval_data=all', '--eval_data=all: value should be one of'),
+        ('cifar10_eval.py', '--eval_data=all', '--eval_data=all: expected one of'),
         ('cifar10_train.py', '--use_fp16=perhaps', '--use_fp16=perhaps'),
-        ('cifar10_train.py', '--max_steps=-5', '--max_steps=-5: -5 is not an integer in the range'),
+        ('cifar10_train.py', '--max_steps=-5', '--max_steps=-5: expected a whole number'),
         ('cifar10_train.py', '--seed=9223372036854775808', '--seed=9223372036854775808'),
         ('cifar10_train.py', '--train_dir=', '--train_dir=: expected a name or path'),
         ('cifar10_data.py', '--num_train=1000001', '--num_train=1000001'),
@@ -306,7 +303,7 @@ def test_flags_have_bounds(
     declared: Callable[[Path], Declared], script: str, option: str, message: str
 ) -> None:
     trainer = declared(REPOSITORY / script)
-    with pytest.raises(flags.Error, match=re.escape(message)):
+    with pytest.raises(UserError, match=re.escape(message)):
         trainer.parse(option)
 
 
@@ -318,7 +315,7 @@ def test_help_begins_with_an_example_of_flags_that_exist(
 ) -> None:
     script = declared(path)
     docstring = script.docstring
-    text = flags_module.help_text(path.name, docstring, script.settings_class, width=80)
+    text = flags.help_text(path.name, docstring, script.settings_class, width=80)
     head, example, rest = re.split(r'(?<=^Example:\n)(.*?)\n\n', text, maxsplit=1, flags=re.S)
     assert head == 'Example:\n'
     parts = path.relative_to(REPOSITORY).with_suffix('').parts

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import builtins
 import dataclasses
 import inspect
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from cifar10_eval import EvalSettings
+from cifar10_export import ExportSettings
 from cifar10_lib.base import flags
 from cifar10_lib.base.errors import UserError
 from cifar10_lib.base.flags import arguments, setting
 from cifar10_lib.runs import run_folder
 from cifar10_lib.runs.run_folder import RunFolder
+from cifar10_lib.training.settings import OneDeviceTrainSettings, TrainSettings
+from cifar10_multi_gpu_train import MultiGpuTrainSettings
 from tests.helpers.scripts import REPOSITORY
 
 SCRIPT = """'''Counts. Nothing else is shown.
@@ -27,7 +33,7 @@ More.
 '''
 import dataclasses, sys
 from cifar10_lib.base.errors import UserError
-from cifar10_lib.base.flags import run_script, setting
+from cifar10_lib.base.flags import path_setting, run_script, setting
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
@@ -37,6 +43,7 @@ class Settings:
     folder: str = setting(None, 'A folder.')
     once: bool = setting(False, 'Only once.')
     rate: float = setting(0.5, 'A rate.', at_least=0.25, at_most=1)
+    where: str = path_setting(None, 'A path.')
 
 def main(settings):
     if settings.count == 13:
@@ -59,7 +66,7 @@ class ExampleSettings:
     name: str = setting('x', 'A name.')
 
 
-ENVIRONMENT = {'PYTHONPATH': str(REPOSITORY)}
+ENVIRONMENT = {'PYTHONPATH': str(REPOSITORY), 'HOME': '/home/me'}
 
 
 def example(tmp_path: Path) -> Path:
@@ -81,29 +88,46 @@ def run(tmp_path: Path, *options: str) -> subprocess.CompletedProcess[str]:
 def test_flags_become_settings(tmp_path: Path) -> None:
     default = run(tmp_path)
     assert (
-        "Settings(count=3, name='x', kind='a', folder=None, once=False, rate=0.5)" in default.stdout
+        "Settings(count=3, name='x', kind='a', folder=None, once=False, rate=0.5, where=None)"
+        in default.stdout
     )
-    options = ['--count=5', '--name', 'y', '--kind=b', '--folder=f', '--once', '--rate=1']
+    options = [
+        '--count=5',
+        '--name',
+        'y',
+        '--kind=b',
+        '--folder=f',
+        '--once',
+        '--rate=1',
+        '--where=~',
+    ]
     given = run(tmp_path, *options)
-    assert "Settings(count=5, name='y', kind='b', folder='f', once=True, rate=1.0)" in given.stdout
+    assert (
+        "Settings(count=5, name='y', kind='b', folder='f', once=True, rate=1.0, where='/home/me')"
+        in given.stdout
+    )
     assert 'once=False' in run(tmp_path, '--once', '--noonce').stdout
 
 
 @pytest.mark.parametrize(
     ('option', 'message'),
     [
-        ('--counts=5', "Unknown command line flag 'counts'"),
-        ('--count=many', 'flag --count=many: expected a whole number'),
-        ('--rate=fast', 'flag --rate=fast: expected a number'),
-        ('--count=0', 'flag --count=0: 0 is not an integer in the range [1, 1000000000]'),
-        ('--kind=c', 'flag --kind=c: value should be one of <a|b>'),
-        ('--once=maybe', 'flag --once=maybe: expected true or false'),
+        ('--counts=5', '--counts: no such flag; did you mean --count? (--help'),
+        ('--lr=1', '--lr: no such flag; (--help lists the flags)'),
+        ('--count=many', '--count=many: expected a whole number'),
+        ('--rate=fast', '--rate=fast: expected a number'),
+        ('--count=0', '--count=0: expected a whole number from 1 to 1000000000'),
+        ('--kind=c', '--kind=c: expected one of a, b'),
+        ('--kind=A', '--kind=A: expected one of a, b; did you mean a?'),
+        ('--once=maybe', '--once=maybe: expected true or false'),
         ('--noonce=1', '--noonce=1 does not take an argument'),
-        ('--name=', 'flag --name=: expected a name or path, found nothing'),
-        ('--rate=0.2', 'flag --rate=0.2: 0.2 is not a number in the range [0.25, 1]'),
-        ('--rate=1.5', 'flag --rate=1.5: 1.5 is not a number in the range [0.25, 1]'),
-        ('--rate=inf', 'flag --rate=inf: '),
-        ('--rate=nan', 'flag --rate=nan: expected a finite number'),
+        ('--name=', '--name=: expected a name or path, found nothing'),
+        ('--rate=0.2', '--rate=0.2: expected a number from 0.25 to 1'),
+        ('--rate=1.5', '--rate=1.5: expected a number from 0.25 to 1'),
+        ('--rate=inf', '--rate=inf: '),
+        ('--rate=nan', '--rate=nan: expected a finite number'),
+        ('--where=gs://a', '--where=gs://a: expected a path of this machine'),
+        ('--where=file:///a', 'which begins with no scheme'),
         ('stray', "unexpected argument 'stray'"),
         ('--count=13', 'example.py: error: --count=13: found 13, expected a lucky number'),
     ],
@@ -129,21 +153,39 @@ Flags:
   --folder=<name>   A folder.
   --[no]once        Only once.
   --rate=0.5        A rate. At least 0.25, at most 1.
+  --where=<name>    A path.
 """
 
 
 @pytest.mark.parametrize(
-    'options', [['--help'], ['-help'], ['-h'], ['--helpshort'], ['-?'], ['--counts=5', '--help']]
+    'options',
+    [
+        ['--help'],
+        ['-help'],
+        ['-h'],
+        ['--helpshort'],
+        ['-?'],
+        ['--helpfull'],
+        ['--counts=5', '--help'],
+    ],
 )
 def test_help_is_short_and_begins_with_an_example(tmp_path: Path, options: list[str]) -> None:
     result = run(tmp_path, *options)
     assert (result.returncode, result.stdout, result.stderr) == (0, HELP, '')
 
 
-def test_a_wrong_flag_names_the_help_and_the_full_help_has_absls_flags(tmp_path: Path) -> None:
-    assert '--help lists the flags' in run(tmp_path, '--counts=5').stderr
-    text = run(tmp_path, '--helpfull').stdout
-    assert '--count: A count.' in text and '--[no]only_check_args' in text
+def test_a_flag_of_another_name_is_known() -> None:
+    message = '--lr: no such flag; did you mean --learning_rate? (--help lists the flags)'
+    with pytest.raises(UserError, match=re.escape(message)):
+        flags.parse(TrainSettings, 'train.py', ['train.py', '--lr=0.1'])
+    with pytest.raises(UserError, match='did you mean small_cnn'):
+        flags.parse(TrainSettings, 'train.py', ['train.py', '--model=small-cnn'])
+
+
+def test_every_synonym_means_a_flag_of_some_script() -> None:
+    scripts = (OneDeviceTrainSettings, MultiGpuTrainSettings, EvalSettings, ExportSettings)
+    names = {field.name for script in scripts for field in dataclasses.fields(script)}
+    assert {name for meant in flags._SYNONYMS.values() for name in meant} <= names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -174,6 +216,51 @@ def test_help_wraps_and_says_only_what_does_not_go_without_saying() -> None:
           --[no]seen       Whether it shows. On
                            by default.
     """)
+
+
+def test_closed_streams_lead_nowhere(tmp_path: Path) -> None:
+    """Not into the file that is opened next."""
+    script = tmp_path / 'example.py'
+    script.write_text(
+        SCRIPT.replace('    print(settings)', "    open('written', 'w').write(str(settings))")
+    )
+    command = '"$0" "$1" --count=2 <&- >&- 2>&-; echo $?'
+    result = subprocess.run(
+        ['bash', '-c', command, sys.executable, str(script)],
+        env=ENVIRONMENT,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert result.stdout == '0\n' and result.stderr == ''
+    assert (tmp_path / 'written').read_text().startswith('Settings(count=2')
+    assert 'xxx' not in (tmp_path / 'written').read_text()
+
+
+def test_what_an_encoding_lacks_is_printed_as_an_escape(tmp_path: Path) -> None:
+    for encoding in ('ascii', 'latin-1', 'utf-8'):
+        result = subprocess.run(
+            [sys.executable, str(example(tmp_path)), os.fsdecode('--name=→'.encode() + b'\xff')],
+            env={**ENVIRONMENT, 'PYTHONIOENCODING': encoding, 'LC_ALL': 'C.UTF-8'},
+            capture_output=True,
+            timeout=60,
+        )
+        assert result.returncode == 0, result.stderr
+        arrow = '→' if encoding == 'utf-8' else r'\u2192'
+        assert arrow.encode() + rb'\udcff' in result.stdout
+
+
+def test_a_notebook_runs_a_script_again_with_other_flags(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(builtins, '__IPYTHON__', True, raising=False)
+    asked: list[ExampleSettings] = []
+    for options in (['--count=5'], ['--name=y'], ['--counts=5'], []):
+        monkeypatch.setattr(sys, 'argv', ['example.py', *options])
+        flags.run_script(asked.append, ExampleSettings)
+    assert asked == [ExampleSettings(count=5), ExampleSettings(name='y'), ExampleSettings()]
+    assert capsys.readouterr().err.startswith('example.py: error: --counts: no such flag')
 
 
 @pytest.mark.parametrize('option', ['--count=1', '--count=10000', '--count=14', '--help'])

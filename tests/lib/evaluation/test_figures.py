@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ from matplotlib.text import Text
 
 from cifar10_lib.evaluation import figures
 from cifar10_lib.evaluation.analysis import Curves, Series
+from tests.helpers.scripts import REPOSITORY, script_environment
 
 
 def texts(figure: Figure) -> list[str]:
@@ -172,3 +175,21 @@ def test_bars_are_the_counts_and_take_little_space(num_classes: int) -> None:
 def test_long_names_are_cut() -> None:
     assert figures.shorten('automobile') == 'automobile'
     assert figures.shorten('a' * 40) == 'a' * 17 + '…'
+
+
+def test_a_backend_that_is_not_installed_is_not_needed() -> None:
+    program = (
+        'import os\n'
+        'from cifar10_lib.evaluation.figures import Figure, save\n'
+        'save(Figure(), os.devnull, format="png")\n'
+        'print(os.environ["MPLBACKEND"])'
+    )
+    result = subprocess.run(
+        [sys.executable, '-c', program],
+        cwd=REPOSITORY,
+        env={**script_environment(), 'MPLBACKEND': 'module://not_installed'},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert result.stdout == 'module://not_installed\n', result.stderr
