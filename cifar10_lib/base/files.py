@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import errno
 import functools
 import glob
 import hashlib
@@ -15,12 +16,15 @@ import tempfile
 from collections.abc import Iterable, Iterator
 
 from cifar10_lib.base import locks
-from cifar10_lib.base.errors import UserError, os_errors_named
+from cifar10_lib.base.errors import UserError, os_errors_named, write_errors_named
 
 _CHUNK_BYTES = 1 << 20
 
 # There, a folder can't be opened, nor a file be synced that is only read.
 _ON_WINDOWS = os.name == 'nt'
+
+# Of network file systems, shared folders and FUSE, where a folder can't be synced.
+_NO_SYNC_OF_FOLDERS = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF)
 
 
 def sync(*paths: str) -> None:
@@ -30,32 +34,68 @@ def sync(*paths: str) -> None:
       OSError: one is missing or cannot be written.
     """
     for path in paths:
-        if _ON_WINDOWS and os.path.isdir(path):
+        is_folder = os.path.isdir(path)
+        if _ON_WINDOWS and is_folder:
             continue
         descriptor = os.open(path, os.O_RDWR if _ON_WINDOWS else os.O_RDONLY)
         try:
             os.fsync(descriptor)
+        except OSError as error:
+            if not is_folder or error.errno not in _NO_SYNC_OF_FOLDERS:
+                raise
         finally:
             os.close(descriptor)
 
 
-def replace_text(path: str, text: str) -> None:
-    """Writes a file at once: a crash at any moment leaves the old one or the new one, complete.
+@contextlib.contextmanager
+def replaced(path: str) -> Iterator[str]:
+    """The name of a new file that takes the place of `path` at the end of `with`.
+
+    So a failure or crash at any moment leaves the old file or the new one, complete. Of a link,
+    the file that it names is replaced.
 
     Raises:
       OSError: it cannot be written.
     """
-    temporary = f'{path}.{os.getpid()}.tmp'
+    path = os.path.realpath(path)
+    # Of its own for each process, and with the ending that tells the format of a picture.
+    folder, name = os.path.split(path)
+    temporary = os.path.join(folder, f'.{os.getpid()}.{name}')
     try:
-        with open(temporary, 'w', encoding='utf-8') as file:
-            file.write(text)
+        yield temporary
         sync(temporary)
         os.replace(temporary, path)
-        sync(os.path.dirname(path) or '.')
-    except OSError:
+        sync(folder)
+    finally:
         with contextlib.suppress(OSError):
             os.remove(temporary)
-        raise
+
+
+def replace_text(path: str, text: str) -> None:
+    """Writes a file at once: see `replaced`.
+
+    Raises:
+      OSError: it cannot be written.
+    """
+    with replaced(path) as temporary, open(temporary, 'w', encoding='utf-8') as file:
+        file.write(text)
+
+
+def make_folder(folder: str, flag: str) -> None:
+    """Makes a folder, and those above it, unless it is there.
+
+    Raises:
+      UserError: that can't be done; names the flag.
+    """
+    refuse_dangling_link(folder, flag)
+    with write_errors_named(f'{flag}={folder}'):
+        os.makedirs(folder, exist_ok=True)
+
+
+def refuse_dangling_link(path: str, flag: str) -> None:
+    """Raises UserError for a link to nowhere; what it names may be on a disk that isn't mounted."""
+    if os.path.islink(path) and not os.path.exists(path):
+        raise UserError(f'{flag}={path}: a link to {os.readlink(path)}, which is missing')
 
 
 def matching(folder: str, pattern: str) -> list[str]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from cifar10_input import train_files
 from cifar10_lib.base.errors import os_errors_named
+from cifar10_lib.base.files import replaced
 from cifar10_lib.data.framing import read_framing
 from cifar10_lib.evaluation import figures
 
@@ -33,8 +34,8 @@ def write(path: str, directory: str, names: Sequence[str], title: str) -> None:
       UserError: it can't be written.
     """
     figure = draw(examples(directory, len(names), _num_examples(len(names))), names, title)
-    with os_errors_named(path):
-        figures.save(figure, path, _DPI, format='png')
+    with os_errors_named(path), replaced(path) as temporary:
+        figures.save(figure, temporary, _DPI, format='png')
 
 
 def _num_examples(num_classes: int) -> int:

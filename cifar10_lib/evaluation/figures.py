@@ -33,6 +33,7 @@ from matplotlib.ticker import PercentFormatter
 
 from cifar10_input import TUTORIAL_VIEW, View
 from cifar10_lib.base.errors import UserError, write_errors_named
+from cifar10_lib.base.files import refuse_dangling_link, replaced
 from cifar10_lib.evaluation import fonts
 from cifar10_lib.evaluation.analysis import (
     Curves,
@@ -97,12 +98,20 @@ def percent(share: float) -> str:
 
 
 def check_output(output: str, endings: tuple[str, ...] = ('.png', '.svg')) -> None:
-    """Raises UserError for an output's name without the ending of a format."""
+    """Raises UserError where an output could not be written, before long work.
+
+    Its name must end as that of a format, and lie in a folder.
+    """
     if not output.endswith(endings):
         raise UserError(
             f'--output={output}: expected a name that ends in {", ".join(endings[:-1])} or '
             f'{endings[-1]}'
         )
+    refuse_dangling_link(output, '--output')
+    if not os.path.isdir(os.path.dirname(output) or os.curdir):
+        raise UserError(f'--output={output}: its folder is missing')
+    if os.path.isdir(output):
+        raise UserError(f'--output={output}: is a folder; expected the name of a file')
 
 
 def write(figure: Figure, output: str) -> None:
@@ -111,8 +120,8 @@ def write(figure: Figure, output: str) -> None:
     Raises:
       UserError: it can't be written.
     """
-    with write_errors_named(f'--output={output}'):
-        save(figure, output)
+    with write_errors_named(f'--output={output}'), replaced(output) as temporary:
+        save(figure, temporary)
 
 
 def save(figure: Figure, file: str | BinaryIO, dpi: float = 150, **options: object) -> None:

@@ -91,6 +91,7 @@ def check_folder(folder: str) -> str:
       UserError: the path is not that of a folder, or the folder holds a page that is no report.
     """
     path = os.path.join(folder, REPORT_FILE)
+    files.refuse_dangling_link(folder, '--report')
     if os.path.lexists(folder) and not os.path.isdir(folder):
         raise UserError(f'--report={folder}: not a folder; expected one, or a name for one')
     if os.path.lexists(path):

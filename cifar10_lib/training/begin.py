@@ -260,8 +260,7 @@ def _describe(settings: TrainSettings, data: TrainingData) -> str:
 @contextlib.contextmanager
 def _hold_train_dir(settings: TrainSettings) -> Iterator[Callable[[], None]]:
     """Makes the folder, holds it, and empties it if asked to."""
-    with write_errors_named(f'--train_dir={settings.train_dir}'):
-        os.makedirs(settings.train_dir, exist_ok=True)
+    files.make_folder(settings.train_dir, '--train_dir')
     with locks.hold(settings.train_dir, '--train_dir') as check_folder:
         if settings.start_over:
             with write_errors_named(f'--train_dir={settings.train_dir}'):

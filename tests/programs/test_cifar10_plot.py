@@ -163,7 +163,7 @@ def test_mistakes_of_asking_are_named(run: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r'--train_dir=other: found .*a_train as well'):
         cifar10_plot.plot(PlotSettings((run,), train_dir='other'))
     beyond = str(tmp_path / 'none' / 'none' / 'c.png')
-    with pytest.raises(UserError, match=r'c\.png: cannot be written'):
+    with pytest.raises(UserError, match=r'c\.png: its folder is missing'):
         cifar10_plot.plot(PlotSettings((run,), output=beyond))
 
 

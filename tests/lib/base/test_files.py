@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import re
+import stat
 from pathlib import Path
 
 import pytest
@@ -33,6 +35,42 @@ def test_a_failed_replacement_leaves_the_old_text(
         files.replace_text(str(tmp_path / 'file'), 'new')
     assert (tmp_path / 'file').read_text() == 'old'
     assert os.listdir(tmp_path) == ['file']
+
+
+def test_a_folder_that_cannot_be_synced_is_passed_over_and_a_file_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on SMB and FUSE."""
+    failing: list[bool] = []
+
+    def fail(descriptor: int) -> None:
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode) in failing:
+            raise OSError(errno.EINVAL, 'Invalid argument')
+
+    monkeypatch.setattr(os, 'fsync', fail)
+    failing = [True]
+    files.replace_text(str(tmp_path / 'file'), 'new')
+    assert (tmp_path / 'file').read_text() == 'new'
+    failing = [False]
+    with pytest.raises(OSError, match='Invalid argument'):
+        files.replace_text(str(tmp_path / 'file'), 'newer')
+    assert (tmp_path / 'file').read_text() == 'new'
+
+
+def test_of_a_link_the_file_that_it_names_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / 'file').write_text('old')
+    (tmp_path / 'link').symlink_to('file')
+    files.replace_text(str(tmp_path / 'link'), 'new')
+    assert (tmp_path / 'link').is_symlink() and (tmp_path / 'file').read_text() == 'new'
+
+
+def test_a_link_to_nowhere_is_called_one(tmp_path: Path) -> None:
+    link = tmp_path / 'link'
+    link.symlink_to(tmp_path / 'unmounted' / 'run')
+    message = re.escape(f'--output={link}: a link to {tmp_path}/unmounted/run, which is missing')
+    with pytest.raises(UserError, match=message):
+        files.make_folder(str(link), '--output')
+    assert not (tmp_path / 'unmounted').exists()
 
 
 def test_matching_takes_the_folder_as_it_is_written(tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
+from cifar10_lib.base.errors import UserError
 from cifar10_lib.evaluation import figures
 from cifar10_lib.evaluation.analysis import Curves, Series
 from tests.helpers.scripts import REPOSITORY, script_environment
@@ -193,3 +196,37 @@ def test_a_backend_that_is_not_installed_is_not_needed() -> None:
         timeout=60,
     )
     assert result.stdout == 'module://not_installed\n', result.stderr
+
+
+def test_a_picture_that_cannot_be_written_leaves_the_one_before(tmp_path: Path) -> None:
+    """A limit on the size of files acts as a disk that is full in the middle of one."""
+    output = str(tmp_path / 'picture.png')
+    figures.write(Figure(), output)
+    before = Path(output).read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(UserError, match=r'picture\.png: cannot be written: File too'):
+            figures.write(figures.draw_text('more' * 99), output)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert Path(output).read_bytes() == before and os.listdir(tmp_path) == ['picture.png']
+
+
+@pytest.mark.parametrize(
+    ('output', 'message'),
+    [
+        ('picture.jpg', 'ends in .png or .svg'),
+        ('missing/a.png', 'its folder is missing'),
+        ('folder.png', 'is a folder'),
+        ('link.png', 'a link to nowhere.png, which is missing'),
+    ],
+)
+def test_a_picture_that_could_not_be_written_is_refused_before_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, output: str, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'folder.png').mkdir()
+    (tmp_path / 'link.png').symlink_to('nowhere.png')
+    with pytest.raises(UserError, match=f'--output={output}: .*{message}'):
+        figures.check_output(output)
