@@ -22,6 +22,7 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Mapping
 
 import tensorflow.compat.v1 as tf
 
@@ -48,14 +49,22 @@ from cifar10_lib.runs.checkpoints import (
     find_named,
     open_checkpoint,
 )
-from cifar10_lib.runs.run_folder import SETTINGS_FILE, RunFolder, checkpoint_setting, model_setting
+from cifar10_lib.runs.run_folder import (
+    EVAL_DIRECTORY,
+    SETTINGS_FILE,
+    RunFolder,
+    checkpoint_setting,
+    model_setting,
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class EvalSettings:
     """What an evaluation is asked to do."""
 
-    eval_dir: str = path_setting('cifar10_eval', 'Folder for the summaries and history.jsonl.')
+    eval_dir: str = path_setting(
+        None, 'Folder for the summaries and history.jsonl; by default eval in --checkpoint_dir.'
+    )
     checkpoint_dir: str = path_setting('cifar10_train', 'Folder of the checkpoints.')
     checkpoint: str = checkpoint_setting()
     model: str = model_setting()
@@ -108,13 +117,13 @@ def _check_eval_dir(settings: EvalSettings) -> None:
         )
 
 
-def _add_to_history(result: Result, settings: EvalSettings) -> None:
+def _add_to_history(result: Result, settings: EvalSettings, labels: Mapping[str, str]) -> None:
     """Adds a result to the history, in place of an earlier one of the same evaluation.
 
     Raises:
       UserError: the history can't be written.
     """
-    entry = evaluation_entry(result, settings.eval_data, int(settings.views))
+    entry = {**evaluation_entry(result, settings.eval_data, int(settings.views)), **labels}
     history.replace(
         settings.eval_dir,
         entry,
@@ -125,8 +134,12 @@ def _add_to_history(result: Result, settings: EvalSettings) -> None:
 class Best:
     """A copy of the checkpoint of the best precision so far, with the reason for the choice."""
 
-    def __init__(self, settings: EvalSettings) -> None:
+    def __init__(self, settings: EvalSettings, run: str | None = None) -> None:
         """
+        Args:
+          settings: of the evaluation; `num_examples` is not 0.
+          run: name of the run.
+
         Raises:
           UserError: the present copy was chosen on other images, or can't be read.
         """
@@ -134,7 +147,7 @@ class Best:
         self._directory = os.path.join(settings.eval_dir, 'best')
         self._file = os.path.join(self._directory, 'best.json')
         names = ('eval_data', 'num_examples', 'views')
-        self._chosen_on = {name: getattr(settings, name) for name in names}
+        self._chosen_on = {**{name: getattr(settings, name) for name in names}, 'run': run}
         self._precision = -1.0
         try:
             with open(self._file, encoding='utf-8') as file:
@@ -142,7 +155,7 @@ class Best:
             # Earlier versions averaged ten views, or none.
             kept.setdefault('views', '10' if kept.get('average_views') else '1')
             self._precision = float(kept['precision'])
-            kept_on = {name: kept[name] for name in names}
+            kept_on = {**{name: kept[name] for name in names}, 'run': kept.get('run')}
         except FileNotFoundError:
             return
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
@@ -181,10 +194,16 @@ class _Evaluation:
         _check_eval_dir(settings)
         if settings.report:
             report.check_folder(settings.report)
-        run = RunFolder.open(settings.checkpoint_dir, settings.model)
+        files.make_folder(settings.eval_dir, '--eval_dir')
+        self.run = run = RunFolder.open(settings.checkpoint_dir, settings.model)
         self._network = cifar10.NETWORKS[run.model].trained_by(run.recipe).of_size(run.framing.size)
         self._settings = settings
         self._data = run.prepare_data(settings.data_dir, settings.dataset)
+        scored_files = evaluation_files(settings.eval_data, self._data.directory)
+        self._watch = watch.Watch(scored_files)
+        if not settings.data_dir:
+            kind = 'test' if settings.eval_data == 'test' else 'training'
+            run.check_files(scored_files, self._watch.digest(), kind)
         run.check_eval_data(settings.eval_data)
         self._evaluator = Evaluator(
             self._data.directory,
@@ -195,9 +214,8 @@ class _Evaluation:
             self._data.num_classes,
             run.find_held_out(self._data),
         )
-        self._watch = watch.Watch(evaluation_files(settings.eval_data, self._data.directory))
         scored = dataclasses.replace(settings, num_examples=self._evaluator.num_examples)
-        self._best = Best(scored) if settings.keep_best else None
+        self._best = Best(scored, run.run) if settings.keep_best else None
         try:
             with self._evaluator.graph.as_default():
                 self._writer = tf.summary.FileWriter(
@@ -219,7 +237,7 @@ class _Evaluation:
         report_precision(
             scored.result, data.dataset, settings.eval_data, int(settings.views), self._writer
         )
-        _add_to_history(scored.result, settings)
+        _add_to_history(scored.result, settings, self.run.labels)
         if self._best:
             self._best.offer(checkpoint, scored.result)
         if settings.report:
@@ -262,11 +280,21 @@ def evaluate(settings: EvalSettings) -> None:
         settings = dataclasses.replace(
             settings, checkpoint=named, checkpoint_dir=os.path.dirname(named), run_once=True
         )
+    if not settings.eval_dir:
+        eval_dir = os.path.join(settings.checkpoint_dir, EVAL_DIRECTORY)
+        settings = dataclasses.replace(settings, eval_dir=eval_dir)
     folder = CheckpointFolder(settings.checkpoint_dir)
     evaluation = None
     scored: list[tuple[str, int]] = []
     while not (settings.run_once and scored):
+        run = RunFolder.open(settings.checkpoint_dir, settings.model).run
         checkpoint = _next(folder, settings)
+        if checkpoint and RunFolder.open(settings.checkpoint_dir, settings.model).run != run:
+            # A run was started over as its last checkpoint was read.
+            continue
+        if checkpoint and evaluation and evaluation.run.run != run:
+            print(f'{settings.checkpoint_dir} holds a new run: {run or "one without a name"}')
+            evaluation = None
         # Checkpoints of one name differ where a run was started over.
         if checkpoint and (identity := (checkpoint.path, checkpoint.modified)) not in scored:
             # Not earlier: training writes its settings before its first checkpoint.

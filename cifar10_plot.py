@@ -19,6 +19,7 @@ those in --eval_dir.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 
 import numpy as np
@@ -36,7 +37,7 @@ from cifar10_lib.nn import schedules
 from cifar10_lib.nn.layers import Network
 from cifar10_lib.runs.checkpoints import Checkpoint
 from cifar10_lib.runs.history import HISTORY_FILE
-from cifar10_lib.runs.run_folder import RunFolder, checkpoint_setting, model_setting
+from cifar10_lib.runs.run_folder import EVAL_DIRECTORY, RunFolder, checkpoint_setting, model_setting
 
 # Number of images that --plot=mistakes draws.
 NUM_MISTAKES = 24
@@ -53,8 +54,7 @@ class PlotSettings:
     eval_dir: str = path_setting(
         None,
         'Folder that evaluation wrote; for several runs as many, in their order, with commas '
-        'between them. By default the folder of the same name as that of training, with eval in '
-        'place of train.',
+        'between them. By default the folder eval in that of training.',
     )
     output: str = path_setting(None, 'Picture to write, .png or .svg; by default cifar10_PLOT.png.')
     plot: str = setting(
@@ -93,8 +93,9 @@ def curve(settings: PlotSettings) -> figures.Figure:
     names = last_parts if 1 < len(folders) == len(set(last_parts)) else folders
     runs = []
     for name, folder, eval_dir in zip(names, folders, _eval_dirs(settings), strict=True):
-        note = data_note(RunFolder.open(folder).dataset)
-        runs.append(analysis.read_curves(name + note, folder, eval_dir, settings.x))
+        run = RunFolder.open(folder)
+        title = name + data_note(run.dataset)
+        runs.append(analysis.read_curves(title, run, eval_dir, settings.x))
         if not runs[-1].panels():
             raise UserError(
                 f'{folder}: found no {HISTORY_FILE} with a loss or a precision; train first, for '
@@ -132,23 +133,26 @@ def _eval_dirs(settings: PlotSettings) -> list[str | None]:
     runs = _runs(settings)
     if settings.eval_dir is None:
         return [_default_eval_dir(run) for run in runs]
-    folders = settings.eval_dir.split(',') if len(runs) > 1 else [settings.eval_dir]
-    if len(folders) != len(runs):
-        raise UserError(
-            f'--eval_dir={settings.eval_dir}: found {len(folders)} folders for {len(runs)} runs; '
-            'expected as many, with commas between them'
-        )
-    for folder in folders:
-        if not os.path.isdir(folder):
-            raise UserError(f'--eval_dir={settings.eval_dir}: found no folder {folder!r}')
-    return list(folders)
+    parts = settings.eval_dir.split(',')
+    # A comma may also be part of a name.
+    for ends in itertools.combinations(range(1, len(parts)), len(runs) - 1):
+        bounds = itertools.pairwise((0, *ends, len(parts)))
+        folders = [','.join(parts[begin:end]) for begin, end in bounds]
+        if all(os.path.isdir(folder) for folder in folders):
+            return list(folders)
+    raise UserError(
+        f'--eval_dir={settings.eval_dir}: expected {len(runs)} folders that are there, as many as '
+        'runs, with commas between them'
+    )
 
 
 def _default_eval_dir(train_dir: str) -> str | None:
-    """The folder of the same name with eval in place of train, if there is one."""
+    """The folder of evaluations within that of the run; in earlier versions it was beside it."""
     parent, name = os.path.split(os.path.normpath(train_dir))
-    folder = os.path.join(parent, name.replace('train', 'eval'))
-    return folder if 'train' in name and os.path.isdir(folder) else None
+    places = [os.path.join(train_dir, EVAL_DIRECTORY)]
+    if 'train' in name:
+        places.append(os.path.join(parent, name.replace('train', 'eval')))
+    return next((place for place in places if os.path.isdir(place)), None)
 
 
 # -------------------------------------------------------------------------- one run

@@ -62,8 +62,7 @@ _PLAIN_MESSAGES = {
 _SYNONYMS = {
     'lr': ('learning_rate',),
     'rate': ('learning_rate',),
-    'epochs': ('max_steps', 'decay_epochs'),
-    'num_epochs': ('max_steps', 'decay_epochs'),
+    'num_epochs': ('epochs',),
     'steps': ('max_steps',),
     'num_steps': ('max_steps',),
     'train_steps': ('max_steps',),

@@ -57,8 +57,13 @@ def hold(folder: str, flag: str) -> Iterator[Callable[[], None]]:
 
 
 @contextlib.contextmanager
-def wait_for(folder: str) -> Iterator[None]:
-    """Waits until no other process is in `with` for the folder, and keeps others waiting."""
+def turn(folder: str, waiting: str = '') -> Iterator[None]:
+    """Waits until no other process is in `with` for the folder, and keeps others waiting.
+
+    Args:
+      folder: an existing folder.
+      waiting: is printed where there is something to wait for.
+    """
     if fcntl is None:
         yield
         return
@@ -67,7 +72,7 @@ def wait_for(folder: str) -> Iterator[None]:
     try:
         with contextlib.suppress(OSError):
             if not _lock(descriptor):
-                print(f'Waiting for another process that is preparing {folder}')
+                print(waiting, end='\n' if waiting else '')
                 fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:

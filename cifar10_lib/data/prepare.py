@@ -10,7 +10,7 @@ from typing import NamedTuple
 from cifar10_input import CIFAR10_RECORD, NUM_CLASSES, TEST_FILES
 from cifar10_lib.base.errors import UserError, os_errors_named
 from cifar10_lib.base.files import filled_directory
-from cifar10_lib.base.locks import wait_for
+from cifar10_lib.base.locks import turn
 from cifar10_lib.data import download, record_files
 from cifar10_lib.data.archive import FETCH_ANEW, unpack
 from cifar10_lib.data.datasets import CIFAR10_DIRECTORY, DATA_URL, DATASETS, IDX_DIRECTORIES
@@ -57,6 +57,7 @@ def prepare(
     dataset: str | None = None,
     data_url: str = DATA_URL,
     synthetic: SyntheticSet | None = None,
+    may_make: bool = True,
 ) -> Prepared:
     """Makes sure that a data set is there and sound.
 
@@ -77,6 +78,7 @@ def prepare(
         the URL's file name is taken in place of a download, by the same rule.
       synthetic: what a synthetic set must hold; None takes the one that is there,
         and generates the default where there is none.
+      may_make: whether a set that isn't there is downloaded or generated.
 
     Returns:
       The directory that directly holds the six record files, and what they are.
@@ -87,10 +89,15 @@ def prepare(
     if dataset not in (None, *DATASETS):
         raise UserError(f'--dataset must be one of {", ".join(DATASETS)}, found {dataset!r}')
     found = _find(data_dir, dataset)
+    if found is None and not may_make:
+        raise UserError(
+            f'--data_dir={data_dir}: holds no data set; expected the one of training, which '
+            f'python cifar10_data.py --data_dir={data_dir} gets if it is CIFAR-10'
+        )
     if found is None:
         with os_errors_named(data_dir):
             os.makedirs(data_dir, exist_ok=True)
-        with wait_for(data_dir):
+        with turn(data_dir, f'Waiting for another process that is preparing {data_dir}'):
             # Another process may have put the files there in the meantime.
             found = _find(data_dir, dataset) or _obtain(data_dir, dataset, data_url, synthetic)
     if found.is_synthetic:

@@ -17,6 +17,7 @@ from cifar10_lib.data import record_files
 from cifar10_lib.runs import history
 from cifar10_lib.runs.checkpoints import AVERAGE_SUFFIX, Checkpoint
 from cifar10_lib.runs.history import HISTORY_FILE, Entry
+from cifar10_lib.runs.run_folder import RunFolder
 
 # Axes of the curves, and the name of each in the history.
 AXES = {'step': 'step', 'examples': 'examples', 'time': 'seconds'}
@@ -65,12 +66,14 @@ class Curves(NamedTuple):
         return ['loss'] * bool(len(self.loss.x)) + ['precision'] * bool(self.precision)
 
 
-def read_curves(name: str, train_dir: str, eval_dir: str | None, axis: str = 'step') -> Curves:
+def read_curves(name: str, run: RunFolder, eval_dir: str | None, axis: str = 'step') -> Curves:
     """The curves of a run, from its history and that of its evaluation.
+
+    Lines of other runs are left out, with a warning.
 
     Args:
       name: of the run.
-      train_dir: the run's folder.
+      run: its folder.
       eval_dir: the folder of its evaluations; None where there is none.
       axis: a key of `AXES`. Examples or seconds that an evaluation lacks are interpolated
         between the lines of training.
@@ -78,8 +81,9 @@ def read_curves(name: str, train_dir: str, eval_dir: str | None, axis: str = 'st
     Raises:
       UserError: a history can't be read, or has no number where one should be.
     """
-    key = AXES[axis]
-    training = [entry for entry in history.read(train_dir) if 'loss' in entry]
+    key, train_dir = AXES[axis], run.path
+    trained = history.read(train_dir)
+    training = [entry for entry in trained if 'loss' in entry]
     known = {e['step']: _number(train_dir, e, key) for e in training if key in e}
     steps, values = np.array(sorted(known.items()), np.float64).reshape(-1, 2).T
 
@@ -98,8 +102,9 @@ def read_curves(name: str, train_dir: str, eval_dir: str | None, axis: str = 'st
     loss = _series('', (point(train_dir, entry, 'loss') for entry in training))
     # By images, views and number of images, within which precisions can be compared.
     kinds: dict[tuple[str, ...], dict[int, tuple[float, float]]] = {}
-    for folder in (train_dir, eval_dir or train_dir):
-        for entry in history.read(folder):
+    evaluated = [(eval_dir, run.own_entries(eval_dir))] if eval_dir else []
+    for folder, entries in ((train_dir, trained), *evaluated):
+        for entry in entries:
             if 'precision' in entry:
                 defaults = {'eval_data': 'test', 'views': 1, 'num_examples': ''}
                 kind = tuple(str(entry.get(name, value)) for name, value in defaults.items())

@@ -151,7 +151,7 @@ def _cell(value: str | int | float) -> str:
 
 def _curves(evaluation: Evaluation) -> list[dict[str, Any]]:
     """Drawings of loss and precision, as far as the histories have them."""
-    curves = analysis.read_curves('', evaluation.run.path, evaluation.eval_dir)
+    curves = analysis.read_curves('', evaluation.run, evaluation.eval_dir)
     precisions = '; '.join(f'of {line.label}, {_ends(line)}' for line in curves.precision)
     drawings = []
     for panel in curves.panels():

@@ -316,6 +316,7 @@ def in_steps(recipe: RecipeT, num_examples_per_epoch: int, batch_size: int) -> R
     ends = recipe.schedule in _ENDING_SCHEDULES
     return dataclasses.replace(
         recipe,
+        epochs=0.0,
         max_steps=max(math.ceil(recipe.epochs * num_examples_per_epoch / batch_size), 1),
         decay_epochs=recipe.epochs if ends else recipe.decay_epochs,
     )

@@ -13,7 +13,8 @@ evaluations; --eval_every adds
 Everything up to a checkpoint's step is on the disk before that checkpoint is complete, and a
 run that resumes from it removes later entries: so the history has each step once, whatever
 interrupted a run. `cifar10_eval.py` writes its results to a history in --eval_dir, without
-examples and seconds.
+examples and seconds. Each line also names the run and its network, as "run" and "model", unless an
+earlier version began the run.
 """
 
 from __future__ import annotations
@@ -21,10 +22,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from cifar10_lib.base import files
+from cifar10_lib.base import files, locks
 from cifar10_lib.base.errors import UserError, error_message, os_errors_named
 
 HISTORY_FILE = 'history.jsonl'
@@ -44,17 +45,21 @@ class History:
     replaced, nothing is written into the new one.
     """
 
-    def __init__(self, folder: str, last_step: int) -> None:
+    def __init__(
+        self, folder: str, last_step: int, labels: Mapping[str, str] | None = None
+    ) -> None:
         """Opens the history of a folder, and removes entries beyond the start of this run.
 
         Args:
           folder: of the checkpoints.
           last_step: later entries, of an interrupted run, are removed.
+          labels: are added to each new entry.
 
         Raises:
           UserError: the file can't be read or written, or is no history.
         """
         self._path = os.path.join(folder, HISTORY_FILE)
+        self._labels = labels or {}
         self.entries = [entry for entry in read(folder) if entry['step'] <= last_step]
         with os_errors_named(self._path):
             files.replace_text(self._path, _as_text(self.entries))
@@ -74,6 +79,7 @@ class History:
 
     def add(self, entry: Entry) -> None:
         """Raises UnwritableError if the entry can't be written."""
+        entry = {**entry, **self._labels}
         with self._errors_named():
             self._file.write(_as_text([entry]))
             self._file.flush()
@@ -97,6 +103,8 @@ class History:
 def replace(folder: str, entry: Entry, is_same: Callable[[Entry], bool]) -> None:
     """Adds an entry, and removes earlier ones of the same thing.
 
+    Processes that do so at the same time take turns.
+
     Args:
       folder: of the history.
       entry: the new one.
@@ -106,9 +114,10 @@ def replace(folder: str, entry: Entry, is_same: Callable[[Entry], bool]) -> None
       UserError: the file can't be read or written, or is no history.
     """
     path = os.path.join(folder, HISTORY_FILE)
-    entries = [old for old in read(folder) if not is_same(old)]
-    with os_errors_named(path):
-        files.replace_text(path, _as_text([*entries, entry]))
+    with locks.turn(folder):
+        entries = [old for old in read(folder) if not is_same(old)]
+        with os_errors_named(path):
+            files.replace_text(path, _as_text([*entries, entry]))
 
 
 def read(folder: str) -> list[Entry]:

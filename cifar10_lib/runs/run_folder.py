@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import functools
 import json
 import os
+import secrets
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cifar10_input import NUM_CLASSES
@@ -19,9 +21,13 @@ from cifar10_lib.data.framing import Framing, parse_framing
 from cifar10_lib.data.record_files import CIFAR10_CLASS_NAMES, CLASS_NAMES_FILE, RECORD_FILES
 from cifar10_lib.nn.presets import MODEL_NAMES, NETWORK_PRESETS, PRESETS
 from cifar10_lib.nn.recipes import TUTORIAL_RECIPE, Recipe
+from cifar10_lib.runs import history
 from cifar10_lib.runs.checkpoints import Checkpoint, CheckpointFolder, find_named, open_checkpoint
 
 SETTINGS_FILE = 'settings.json'
+
+# Inside the folder of a run, by default: its evaluations.
+EVAL_DIRECTORY = 'eval'
 
 # What is read of settings.json, by name: the type, and the choices of a text. Numbers are 0 or
 # more.
@@ -32,6 +38,8 @@ _KNOWN: dict[str, tuple[type, Any]] = {
     'preset': (str, tuple(PRESETS)),
     'dataset': (str, DATASETS),
     'data_dir': (str, None),
+    'data_dir_from_run': (str, None),
+    'run': (str, None),
     'num_held_out': (int, None),
     'held_out_seed': (int, None),
     'use_fp16': (bool, None),
@@ -58,7 +66,12 @@ class RunFolder:
     dataset: str | None = None
     """'cifar10', 'synthetic' or 'own'; None where it is not known."""
     data_dir: str | None = None
-    """The --data_dir of training; None where it is not known."""
+    """The --data_dir of training, an absolute path; None where it is not known."""
+    data_dir_from_run: str | None = None
+    """The same, from this folder on: both may have been moved together."""
+    run: str | None = None
+    """Name of the run, of its own and other than that of any run before it in the folder; None
+    where an earlier version began it."""
     num_held_out: int = 0
     """How many training images were held out of training."""
     held_out_seed: int | None = None
@@ -85,6 +98,11 @@ class RunFolder:
           UserError: settings.json can't be read, has a value of another type or an unknown
             name, or has another network than `model`; or the checkpoint is missing.
         """
+        if exists(path) and not os.path.isdir(path):
+            raise UserError(
+                f'{path}: is a checkpoint; expected the folder of a run, here '
+                f'{os.path.dirname(path) or os.curdir}'
+            )
         named = find_named(checkpoint, path) if checkpoint else None
         path = os.path.dirname(named) if named else path
         settings = _read_settings(path)
@@ -148,10 +166,68 @@ class RunFolder:
         return held_out.find(prepared.directory, record, self.num_held_out, self.held_out_seed)
 
     def find_data_dir(self, data_dir: str | None) -> str:
-        """The folder of the data set: `data_dir`, else that of training if it still exists."""
-        if data_dir:
-            return data_dir
-        return self.data_dir if self.data_dir and os.path.isdir(self.data_dir) else DATA_DIR
+        """The folder of the data set: `data_dir`, else that of training.
+
+        Raises:
+          UserError: that of training is gone.
+        """
+        if data_dir or self.data_dir is None:
+            return data_dir or DATA_DIR
+        found = self.places_of_data()[0]
+        if not os.path.isdir(found):
+            raise UserError(
+                f'{self.data_dir}: missing; the run in {self.path} was trained on its images; '
+                '--data_dir names where they are now'
+            )
+        return found
+
+    def places_of_data(self) -> list[str]:
+        """Where training's data set may be: folders that are there before others."""
+        places = [self.data_dir] if self.data_dir else []
+        if self.data_dir_from_run:
+            places.append(os.path.normpath(os.path.join(self.path, self.data_dir_from_run)))
+        return sorted(places, key=os.path.isdir, reverse=True)
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """What each line of a history says of the run that it is of."""
+        return {'run': self.run, 'model': self.model} if self.run else {}
+
+    def own_entries(self, folder: str) -> list[history.Entry]:
+        """The lines of this run in the history of evaluations in a folder.
+
+        Warns of those of other runs, which are left out.
+        """
+        entries = history.read(folder)
+        own = [entry for entry in entries if entry.get('run') == self.run]
+        others = [e.get('run') or 'one without a name' for e in entries if e.get('run') != self.run]
+        if others:
+            print(
+                f'Warning: {os.path.join(folder, history.HISTORY_FILE)}: {len(others)} lines are '
+                f'of another run than the one in {self.path}, and left out: of '
+                f'{", ".join(sorted(set(others)))}',
+                file=sys.stderr,
+            )
+        return own
+
+    def check_files(self, paths: Sequence[str], digest: str, kind: str) -> None:
+        """Checks that files are those of the data set of training, as far as that is known.
+
+        Args:
+          paths: of the training or test files.
+          digest: of their contents.
+          kind: 'training' or 'test'.
+
+        Raises:
+          UserError: they are others.
+        """
+        expected = self.settings.get(f'{kind}_files_sha256')
+        if expected not in (None, digest):
+            raise UserError(
+                f'{os.path.dirname(paths[0])}: these are not the {kind} files of the data set that '
+                f'the run in {self.path} was trained on (SHA-256 {digest[:12]}, expected '
+                f'{str(expected)[:12]}); name its folder by --data_dir'
+            )
 
     def prepare_data(self, data_dir: str | None, dataset: str | None = None) -> prepare.Prepared:
         """The data set that the run was trained on.
@@ -168,7 +244,9 @@ class RunFolder:
                 f'--dataset={dataset}: the checkpoints in {self.path} were trained on '
                 f'{self.dataset}'
             )
-        prepared = prepare.prepare(self.find_data_dir(data_dir), dataset or self.dataset)
+        prepared = prepare.prepare(
+            self.find_data_dir(data_dir), dataset or self.dataset, may_make=False
+        )
         if self.settings and prepared.framing.size != self.framing.size:
             raise UserError(
                 f'{prepared.directory}: holds images of {prepared.framing.size} pixels; the run '
@@ -191,8 +269,10 @@ class RunFolder:
             'synthetic': prepare.SYNTHETIC_DIRECTORY,
             **IDX_DIRECTORIES,
         }
-        dataset, folder = self.dataset or 'cifar10', data_dir or self.data_dir
-        directories = [os.path.join(folder, below.get(dataset, '')), folder] if folder else []
+        dataset = self.dataset or 'cifar10'
+        folders = [data_dir] if data_dir else self.places_of_data()
+        parts = (below.get(dataset, ''), '')
+        directories = [os.path.join(folder, part) for folder in folders for part in parts]
         for directory in directories:
             path = os.path.join(directory, CLASS_NAMES_FILE)
             if os.path.lexists(path):
@@ -245,15 +325,25 @@ def _check(path: str, name: str, value: Any) -> None:
         raise UserError(f'{path}: found the {name} {repr(value)[:60]}; expected {expected}')
 
 
+def new_run() -> str:
+    """A name for a run that begins now."""
+    return f'{datetime.datetime.now():%Y-%m-%d %H:%M:%S} {secrets.token_hex(2)}'
+
+
 def store(settings: Any, folder: str, **more: Any) -> None:
     """Writes a dataclass of settings, and `more`, to settings.json in `folder`.
 
-    A crash leaves the old file complete.
+    The path of the data set is stored so that it is found again from any working directory. A
+    crash leaves the old file complete.
 
     Raises:
       OSError: the file can't be written.
     """
     values = {**dataclasses.asdict(settings), **more}
+    if 'data_dir' in values:
+        values['data_dir'] = os.path.abspath(values['data_dir'])
+        relative = os.path.relpath(os.path.realpath(values['data_dir']), os.path.realpath(folder))
+        values['data_dir_from_run'] = relative
     files.replace_text(os.path.join(folder, SETTINGS_FILE), json.dumps(values, indent=2) + '\n')
 
 

@@ -14,7 +14,14 @@ from typing import Any, NamedTuple
 import tensorflow
 import tensorflow.compat.v1 as tf
 
-from cifar10_input import NUM_CLASSES, count_examples, distorted_inputs, inputs, train_files
+from cifar10_input import (
+    NUM_CLASSES,
+    count_examples,
+    distorted_inputs,
+    inputs,
+    test_files,
+    train_files,
+)
 from cifar10_lib.base import files, flags, locks
 from cifar10_lib.base.errors import UserError, write_errors_named
 from cifar10_lib.base.watch import Watch
@@ -43,6 +50,9 @@ _RUN_FILES = (
     'events.out.tfevents.*',
     run_folder.SETTINGS_FILE,
     history.HISTORY_FILE,
+    # Of its evaluations, but for the checkpoint that --keep_best keeps.
+    os.path.join(run_folder.EVAL_DIRECTORY, 'events.out.tfevents.*'),
+    os.path.join(run_folder.EVAL_DIRECTORY, history.HISTORY_FILE),
 )
 
 # What a resumed run must keep: names of flags, and of `RunFolder`'s attributes. Held-out images
@@ -74,6 +84,8 @@ class Run(NamedTuple):
     """Checkpoint and counters that it resumes from."""
     watch: Watch
     """Sees when the training files change."""
+    labels: dict[str, str]
+    """What each line of its history says of it."""
     check_folder: Callable[[], None]
     """Raises UserError if the train_dir isn't there any more."""
     worker: Worker
@@ -104,10 +116,18 @@ def begin(
     mixed_precision.check(settings.use_fp16, settings.use_bf16)
     worker = worker or Worker()
     resumes = worker.is_chief and not settings.start_over
+    if checkpoints.exists(settings.train_dir):
+        raise UserError(
+            f'--train_dir={settings.train_dir}: is a checkpoint; expected the folder of a run, here '
+            f'--train_dir={os.path.dirname(settings.train_dir) or os.curdir}'
+        )
     earlier = RunFolder.open(settings.train_dir) if resumes else RunFolder(settings.train_dir)
     prepared = _prepare_data(settings, earlier)
     settings = dataclasses.replace(
-        settings, dataset=prepared.dataset, num_held_out=_num_held_out(settings, prepared)
+        settings,
+        dataset=prepared.dataset,
+        num_held_out=_num_held_out(settings, prepared),
+        held_out=0.0,
     )
     _check_kept('num_held_out', settings.num_held_out, earlier)
     _check_plateau(settings, worker)
@@ -121,13 +141,13 @@ def begin(
     _warn_of_unseen_colours(settings, network)
     watch = Watch(train_files(prepared.directory))
     with contextlib.ExitStack() as held:
-        folder, found, check_folder = None, None, lambda: None
+        folder, found, check_folder, labels = None, None, lambda: None, earlier.labels
         if worker.is_chief:
             check_folder = held.enter_context(_hold_train_dir(settings))
             folder = CheckpointFolder(settings.train_dir, settings.max_to_keep)
             found = checkpoints.find_start(folder)
             if found.step < settings.max_steps:
-                _store_settings(settings, earlier, watch, data, prepared.framing)
+                labels = _store_settings(settings, earlier, watch, data, prepared.framing, found)
         facts = {
             'training images': data.num_examples,
             'training files': watch.digest(),
@@ -142,7 +162,16 @@ def begin(
             # What tf.data asks for before it is deterministic; no operation here draws from it.
             tf.set_random_seed(settings.seed)
             yield Run(
-                settings, network, data, batch_size, folder, start, watch, check_folder, worker
+                settings,
+                network,
+                data,
+                batch_size,
+                folder,
+                start,
+                watch,
+                labels,
+                check_folder,
+                worker,
             )
 
 
@@ -274,14 +303,23 @@ def _store_settings(
     watch: Watch,
     data: TrainingData,
     framing: Framing,
-) -> None:
-    """Writes the settings beside the checkpoints, and prints what has changed since `earlier`."""
+    start: checkpoints.Start,
+) -> dict[str, str]:
+    """Writes the settings beside the checkpoints, and prints what has changed since `earlier`.
+
+    Returns:
+      The labels of the run's history.
+    """
     digest, stored = watch.digest(), earlier.settings
+    # A run that an earlier version began stays without a name, as its results have none.
+    run = earlier.run if stored or start.checkpoint else run_folder.new_run()
     with write_errors_named(f'--train_dir={settings.train_dir}'):
         run_folder.store(
             settings,
             settings.train_dir,
+            run=run,
             training_files_sha256=digest,
+            test_files_sha256=Watch(test_files(data.directory)).digest(),
             framing=dataclasses.asdict(framing),
             held_out_seed=data.held_out_seed,
         )
@@ -290,6 +328,7 @@ def _store_settings(
             print(f'Changed since the last run: --{name} was {stored[name]}, is now {value}')
     if stored.get('training_files_sha256', digest) != digest:
         print('Warning: the training files are not those of the last run', file=sys.stderr)
+    return dataclasses.replace(earlier, recipe=settings, run=run).labels
 
 
 def _remove_run(train_dir: str) -> None:

@@ -51,9 +51,11 @@ class Stopwatch:
     def paused(self) -> Iterator[None]:
         """Stands still inside `with`."""
         was_running, self._seconds, self._began = self._began is not None, self.seconds, None
-        yield
-        if was_running:
-            self.start()
+        try:
+            yield
+        finally:
+            if was_running:
+                self.start()
 
 
 class _FetchHook(tf.train.SessionRunHook):

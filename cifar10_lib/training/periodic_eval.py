@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 
 import tensorflow.compat.v1 as tf
 
@@ -17,6 +18,10 @@ from cifar10_lib.training.begin import Run
 from cifar10_lib.training.console import LiveLine, Stopwatch
 
 
+class _BrokenOffError(Exception):
+    """A signal to stop has come in the midst of an evaluation."""
+
+
 class PeriodicEvaluation:
     """Scores checkpoints during training, in a graph and a session of its own.
 
@@ -24,7 +29,12 @@ class PeriodicEvaluation:
     """
 
     def __init__(
-        self, run: Run, history: History, stopwatch: Stopwatch, line: LiveLine | None
+        self,
+        run: Run,
+        history: History,
+        stopwatch: Stopwatch,
+        line: LiveLine | None,
+        is_stopping: Callable[[], bool] = lambda: False,
     ) -> None:
         """Prepares the graph, so that missing images are an error before training starts.
 
@@ -33,6 +43,8 @@ class PeriodicEvaluation:
           history: keeps the results.
           stopwatch: of training; paused meanwhile.
           line: shows the progress of an evaluation; None: nothing does.
+          is_stopping: whether the run is to end, so that an evaluation is broken off; the
+            next run makes up for it.
 
         Raises:
           UserError: the images can't be read, or there are none.
@@ -47,6 +59,7 @@ class PeriodicEvaluation:
         self._history = history
         self._stopwatch = stopwatch
         self._line = line
+        self._is_stopping = is_stopping
         self._evaluator = Evaluator(
             data.directory,
             eval_data=settings.eval_data,
@@ -81,9 +94,19 @@ class PeriodicEvaluation:
         settings, line = self._settings, self._line
         evaluator = self._evaluator
         shown = line.evaluating(evaluator.num_examples) if line else contextlib.nullcontext()
-        with self._stopwatch.paused(), shown as show_scored:
-            self._watch.check()
-            result = evaluator.evaluate(open_checkpoint(checkpoint), show_scored)
+
+        def show_unless_stopping(num_scored: int) -> None:
+            if self._is_stopping():
+                raise _BrokenOffError
+            if show_scored:
+                show_scored(num_scored)
+
+        try:
+            with self._stopwatch.paused(), shown as show_scored:
+                self._watch.check()
+                result = evaluator.evaluate(open_checkpoint(checkpoint), show_unless_stopping)
+        except _BrokenOffError:
+            return
         if line:
             line.show_precision(result.precision)
         writer = tf.summary.FileWriterCache.get(utf8_name(settings.train_dir))

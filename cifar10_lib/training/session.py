@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -101,7 +101,11 @@ def training_session(
         yield _FinishedSession()
         return
     tensors = _step_tensors(run, total_loss, train_op)
-    with worker.stop_hook() as stop, _files_explained(run), _role(run, tensors) as role:
+    with (
+        worker.stop_hook() as stop,
+        _files_explained(run),
+        _role(run, tensors, lambda: stop.received is not None) as role,
+    ):
         console = ConsoleHook(
             tensors.step,
             tensors.loss,
@@ -114,8 +118,9 @@ def training_session(
         hooks = [
             tf.train.StopAtStepHook(last_step=settings.max_steps),
             console,
-            stop,
             *worker.hooks(role.hooks),
+            # After those that take time, in which a signal may come.
+            stop,
         ]
         with _open_session(run, hooks, config) as session:
             try:
@@ -179,20 +184,26 @@ class _Role(NamedTuple):
 
 
 @contextlib.contextmanager
-def _role(run: Run, tensors: StepTensors) -> Iterator[_Role]:
-    """The chief's role, or that of the others, until the end of `with`."""
+def _role(run: Run, tensors: StepTensors, is_stopping: Callable[[], bool]) -> Iterator[_Role]:
+    """The chief's role, or that of the others, until the end of `with`.
+
+    Args:
+      run: the run.
+      tensors: of a step.
+      is_stopping: whether a signal has come, which breaks evaluations off.
+    """
     settings = run.settings
     if run.folder is None:
         yield _Role([WatchDataHook(run.watch)], Stopwatch())
         return
     with (
-        History(settings.train_dir, run.start.step) as history,
+        History(settings.train_dir, run.start.step, run.labels) as history,
         _live_line(run, history) as line,
     ):
         stopwatch = Stopwatch(history.last('seconds') or 0.0)
         evaluation = None
         if settings.eval_every:
-            evaluation = PeriodicEvaluation(run, history, stopwatch, line)
+            evaluation = PeriodicEvaluation(run, history, stopwatch, line, is_stopping)
         saver = CheckpointHook(run, run.folder, tensors, history, evaluation)
         hooks = [
             HistoryHook(tensors, history, stopwatch, settings.log_frequency),
@@ -244,7 +255,7 @@ def _evaluate_if_missing(run: Run) -> None:
     settings, start = run.settings, run.start
     if not (run.folder and start.checkpoint and settings.eval_every):
         return
-    with History(settings.train_dir, start.step) as history:
+    with History(settings.train_dir, start.step, run.labels) as history:
         stopwatch = Stopwatch(history.last('seconds') or 0.0)
         evaluation = PeriodicEvaluation(run, history, stopwatch, None)
         if evaluation.is_missing(start.step):
@@ -319,8 +330,7 @@ def _print_end(run: Run, step: int, received: signal.Signals | None) -> None:
         return
     print(f'{end}, saved in {settings.train_dir}{data_note(settings.dataset)}')
     print(f'To watch: {tensorboard.command_line(settings.train_dir)}')
-    # The data set that the run began with is taken by itself.
-    settings = dataclasses.replace(settings, start_over=False, dataset=TrainSettings.dataset)
+    settings = dataclasses.replace(settings, start_over=False)
     last = last_step(settings, run.data.num_examples, run.batch_size)
     if last is not None and step >= last:
         print(

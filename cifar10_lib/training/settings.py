@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,6 +14,7 @@ from cifar10_lib.nn.recipes import TUTORIAL_RECIPE, Recipe
 
 if TYPE_CHECKING:
     from cifar10_input import RecordFormat
+    from cifar10_lib.runs.run_folder import RunFolder
 
 # Steps between histogram summaries, by default. On 2 CPU cores one set of them costs
 # 156 ms, as much as four steps, and the scalars less than can be measured: this keeps
@@ -21,6 +23,17 @@ _HISTOGRAM_STEPS = 500
 
 # More than any machine has cores; many more can't be started.
 MAX_THREADS = 4096
+
+
+# Settings that a resumed run doesn't take from the run's folder.
+_NOT_RESUMED = ('train_dir', 'start_over', 'progress', 'log_device_placement')
+
+
+def _fits(value: Any, default: Any) -> bool:
+    """Whether a stored value is of a flag's type; that of one without a default is text."""
+    if isinstance(default, float):
+        return type(value) in (int, float)
+    return type(value) is (str if default is None else type(default))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,22 +123,37 @@ class TrainSettings(Recipe, RunSettings):
     model: str = setting('tutorial', 'The network.', choices=MODEL_NAMES)
 
     def defaults(self) -> dict[str, Any]:
-        """Values of the flags that aren't given: those of the preset.
+        """Values of the flags that aren't given: those of the run in --train_dir.
 
-        Where neither preset nor network is given, both are those of the run in --train_dir.
+        Where it holds none, those of the preset.
 
         Raises:
-          UserError: its settings can't be read.
+          UserError: the run's settings can't be read.
         """
-        more = {} if self.preset else {'model': TUTORIAL_RECIPE.model}
-        name = self.preset or self.model
-        if name == TUTORIAL_RECIPE.model and not self.preset and not self.start_over:
+        if not self.start_over and os.path.isdir(self.train_dir):
             from cifar10_lib.runs.run_folder import RunFolder  # It loads TensorFlow.
 
-            stored = RunFolder.open(self.train_dir).settings
-            more = {key: stored[key] for key in ('preset', 'model') if stored.get(key)}
-            name = more.get('preset') or more.get('model', name)
+            run = RunFolder.open(self.train_dir)
+            if run.settings:
+                return self._stored(run)
+        more = {} if self.preset else {'model': TUTORIAL_RECIPE.model}
+        name = self.preset or self.model
         return {**PRESETS[NETWORK_PRESETS.get(name, name)].flags, **more}
+
+    def _stored(self, run: RunFolder) -> dict[str, Any]:
+        """What a run was begun with, but for its folder; of flags that it doesn't know, nothing."""
+        values = {}
+        for field in dataclasses.fields(self):
+            value = run.settings.get(field.name)
+            if field.name not in _NOT_RESUMED and _fits(value, field.default):
+                values[field.name] = value
+        if self.held_out:
+            values.pop('num_held_out', None)
+        # The network of a run that stored none is the tutorial's.
+        values.update(model=run.model, preset=values.get('preset'))
+        if run.data_dir:
+            values['data_dir'] = run.places_of_data()[0]
+        return values
 
 
 @dataclasses.dataclass(frozen=True)

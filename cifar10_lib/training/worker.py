@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
+import threading
 from typing import Any
 
 import tensorflow.compat.v1 as tf
@@ -11,13 +13,22 @@ import tensorflow.compat.v1 as tf
 from cifar10_lib.runs.checkpoints import Start
 from cifar10_lib.training.settings import TrainSettings
 
+# Ctrl-C; what a system sends before it kills a process; a terminal that is closed; and what
+# schedulers send some time before a job's end. Windows knows the first two.
+_STOP_SIGNALS = [
+    getattr(signal, name)
+    for name in ('SIGINT', 'SIGTERM', 'SIGHUP', 'SIGUSR1', 'SIGUSR2')
+    if hasattr(signal, name)
+]
+
 
 class StopSignalHook(tf.train.SessionRunHook):
-    """Ends training after the step in which Ctrl-C or SIGTERM came.
+    """Ends training after the step in which Ctrl-C or another signal to stop came.
 
-    The handlers, in force inside `with`, only set a flag; the session then ends as it
+    The handlers, in force inside `with`, set a flag and say so; the session then ends as it
     does after the last step, with a checkpoint. A second signal of the kind ends the
-    process at once.
+    process at once. Signals that the process was started to ignore, as by nohup, stay
+    ignored; and outside of the main thread Python handles none.
     """
 
     def __init__(self) -> None:
@@ -27,10 +38,17 @@ class StopSignalHook(tf.train.SessionRunHook):
     def _handle(self, number: int, frame: Any) -> None:
         self.received = signal.Signals(number)
         signal.signal(number, signal.SIG_DFL)
+        again = 'Ctrl-C' if number == signal.SIGINT else self.received.name
+        note = f'\nStopping after this step, then saving; {again} again to stop now\n'
+        # Not print, which may be what the signal has interrupted.
+        with contextlib.suppress(OSError):
+            os.write(2, note.encode())
 
     def __enter__(self) -> StopSignalHook:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            self._previous[number] = signal.signal(number, self._handle)
+        if threading.current_thread() is threading.main_thread():
+            for number in _STOP_SIGNALS:
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    self._previous[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(self, *exception: object) -> None:

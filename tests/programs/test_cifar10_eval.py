@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -11,10 +12,12 @@ import tensorflow.compat.v1 as tf
 import cifar10_eval
 from cifar10_eval import Best, EvalSettings
 from cifar10_lib.base.errors import UserError
+from cifar10_lib.evaluation import analysis
 from cifar10_lib.evaluation.evaluator import Result
 from cifar10_lib.runs import history
 from cifar10_lib.runs.checkpoints import open_checkpoint
-from tests.helpers.runs import save
+from cifar10_lib.runs.run_folder import RunFolder
+from tests.helpers.runs import save, train
 
 
 @pytest.fixture
@@ -57,7 +60,7 @@ def test_the_best_is_kept_alone(trained: Path, capsys: pytest.CaptureFixture[str
     step, why = kept(trained)
     assert step == 2
     chosen_on = {'eval_data': 'test', 'num_examples': 10, 'views': '1'}
-    assert why == {**chosen_on, 'precision': 0.7, 'step': 2}
+    assert why == {**chosen_on, 'run': None, 'precision': 0.7, 'step': 2}
     best = trained.with_name('eval') / 'best'
     assert f'Best so far: kept as {best}/model.ckpt-2' in capsys.readouterr().out
     assert (best / 'settings.json').read_text() == '{"dataset": "synthetic"}'
@@ -75,6 +78,8 @@ def test_a_best_that_was_chosen_on_other_images_is_refused(trained: Path) -> Non
     offer(trained, {2: 7})
     with pytest.raises(UserError, match="was chosen by .*'test'.*, not by .*'train_eval'"):
         Best(settings_for(trained, eval_data='train_eval'))
+    with pytest.raises(UserError, match="was chosen by .*None.*, not by .*'another'"):
+        Best(settings_for(trained), 'another')
     assert kept(trained)[0] == 2
 
 
@@ -99,7 +104,7 @@ def test_the_same_evaluation_is_noted_once(trained: Path) -> None:
         (6, 10, {}),
     ):
         settings = settings_for(trained, num_examples=num_examples, **more)
-        cifar10_eval._add_to_history(Result(3, correct, num_examples), settings)
+        cifar10_eval._add_to_history(Result(3, correct, num_examples), settings, {})
     names = ['step', 'precision', 'eval_data', 'num_examples', 'views']
     assert history.read(str(trained.with_name('eval'))) == [
         dict(zip(names, values, strict=True))
@@ -131,3 +136,25 @@ def test_a_damaged_history_is_an_error_before_an_image_is_scored(trained: Path) 
     (directory / 'history.jsonl').write_text('{"step": 1}\nnothing\n')
     with pytest.raises(UserError, match=r"history\.jsonl: line 2: found 'nothing'"):
         cifar10_eval.evaluate(settings_for(trained, run_once=True))
+
+
+def test_a_run_that_is_started_over_has_its_own_results_alone(
+    synthetic_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In the folder within that of the run, and in one that keeps those of the deleted run."""
+    run_dir, other_dir = str(tmp_path / 'run'), str(tmp_path / 'evaluations')
+    inside = EvalSettings(checkpoint_dir=run_dir, run_once=True, num_examples=20)
+    outside = dataclasses.replace(inside, eval_dir=other_dir)
+    names = []
+    for seed in (1, 2):
+        train(synthetic_data, Path(run_dir), max_steps=seed, seed=seed, start_over=True)
+        for settings in (inside, outside):
+            cifar10_eval.evaluate(settings)
+        names.append(RunFolder.open(run_dir).run)
+    assert len(set(names)) == 2
+    assert [e['run'] for e in history.read(str(tmp_path / 'run' / 'eval'))] == names[1:]
+    assert [e['run'] for e in history.read(other_dir)] == names
+    capsys.readouterr()
+    curves = analysis.read_curves('', RunFolder.open(run_dir), other_dir)
+    assert curves.precision[0].x.tolist() == [2]
+    assert f'1 lines are of another run than the one in {run_dir}' in capsys.readouterr().err

@@ -166,5 +166,6 @@ def test_data_is_looked_for_where_the_run_found_it(
     assert run.find_data_dir(None) == settings.data_dir
     assert run.find_data_dir('given') == 'given'
     (tmp_path / 'settings.json').write_text('{"data_dir": "gone"}')
-    assert RunFolder.open(str(tmp_path)).find_data_dir(None) == 'cifar10_data'
+    with pytest.raises(UserError, match='^gone: missing; the run in .* --data_dir names where'):
+        RunFolder.open(str(tmp_path)).find_data_dir(None)
     assert RunFolder.open('no run').find_data_dir(None) == 'cifar10_data'

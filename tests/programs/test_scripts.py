@@ -73,7 +73,7 @@ def test_train_multi_gpu_and_eval_share_checkpoints(
     assert result.returncode == 0, result.stderr
     line = re.fullmatch(PRECISION_LINE, result.stdout.strip())
     assert line and line[2] == '9' and line[3] == '60'
-    (events,) = (tmp_path / 'cifar10_eval').glob('events.out.tfevents.*')
+    (events,) = (tmp_path / 'cifar10_train' / 'eval').glob('events.out.tfevents.*')
     written = {
         (event.step, value.tag): value.simple_value
         for event in tf.train.summary_iterator(str(events))
@@ -231,7 +231,11 @@ def test_eval_restores_averages_or_warns(
     ('script', 'options', 'message'),
     [
         ('cifar10_eval.py', ['--run_once'], '--checkpoint_dir=cifar10_train: found no checkpoint'),
-        ('cifar10_train.py', ['--max_step=3'], "Unknown command line flag 'max_step'"),
+        (
+            'cifar10_train.py',
+            ['--max_step=3'],
+            '--max_step: no such flag; did you mean --max_steps',
+        ),
         (
             'cifar10_train.py',
             ['--dataset=synthetic', '--data_url=file:///a.tar.gz'],

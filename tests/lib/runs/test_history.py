@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from functools import partial
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 from cifar10_lib.base.errors import UserError
 from cifar10_lib.runs import history
-from cifar10_lib.runs.history import Entry, History, UnwritableError
+from cifar10_lib.runs.history import Entry, History, UnwritableError, replace
 from tests.helpers.samples import ODD, full_disk, make_odd, unix
 
 
@@ -109,3 +110,19 @@ def test_an_entry_takes_the_place_of_those_that_it_repeats(tmp_path: Path) -> No
     for step, x in ((1, 1), (2, 1), (1, 2)):
         history.replace(str(tmp_path), {'step': step, 'x': x}, partial(is_of_step, step))
     assert history.read(str(tmp_path)) == [{'step': 2, 'x': 1}, {'step': 1, 'x': 2}]
+
+
+def test_writers_take_turns(tmp_path: Path) -> None:
+    """As two evaluators of one folder do: each of their lines is there."""
+
+    def write_all(first: int) -> None:
+        for step in range(first, first + 20):
+            replace(str(tmp_path), {'step': step}, partial(is_of_step, step))
+
+    threads = [threading.Thread(target=write_all, args=[first]) for first in (0, 20, 40, 60)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(steps(tmp_path)) == list(range(80))
+    assert [path.name for path in tmp_path.iterdir()] == ['history.jsonl']

@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
+from cifar10_lib.base import flags
 from cifar10_lib.base.errors import UserError
 from cifar10_lib.nn.presets import PRESETS
 from cifar10_lib.nn.recipes import TUTORIAL_RECIPE
 from cifar10_lib.runs import run_folder
 from cifar10_lib.runs.run_folder import RunFolder
-from cifar10_lib.training.settings import TrainSettings
+from cifar10_lib.training.settings import OneDeviceTrainSettings, TrainSettings
 from tests.helpers.runs import save_network
 
 
@@ -31,7 +32,7 @@ def test_what_training_stores_comes_back(tmp_path: Path) -> None:
         train_dir=str(tmp_path),
         preset='deep_cnn_augmented',
         dataset='own',
-        data_dir='mine',
+        data_dir=str(tmp_path / 'mine'),
         num_held_out=7,
         use_bf16=True,
         seed=3,
@@ -116,3 +117,107 @@ def test_another_data_set_or_none_held_out_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match='--eval_data=held_out: the run in .* held no training'):
         run.check_eval_data('held_out')
     RunFolder(str(tmp_path), num_held_out=1).check_eval_data('held_out')
+
+
+# ------------------------------------------------------------------------- its data
+
+
+def trained_on(train_dir: Path, data_dir: str, **more: str) -> RunFolder:
+    """A run that stored where its data set is."""
+    train_dir.mkdir(parents=True)
+    run_folder.store(TrainSettings(data_dir=data_dir), str(train_dir), **more)
+    return RunFolder.open(str(train_dir))
+
+
+def test_a_data_set_is_found_from_any_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / 'data').mkdir()
+    monkeypatch.chdir(tmp_path)
+    trained_on(Path('run'), 'data')
+    (tmp_path / 'elsewhere').mkdir()
+    monkeypatch.chdir(tmp_path / 'elsewhere')
+    run = RunFolder.open('../run')
+    assert run.find_data_dir(None) == str(tmp_path / 'data')
+    assert run.find_data_dir('given') == 'given'
+
+
+def test_a_data_set_that_was_moved_with_its_run_is_found(tmp_path: Path) -> None:
+    (tmp_path / 'project' / 'data').mkdir(parents=True)
+    trained_on(tmp_path / 'project' / 'runs' / 'run', str(tmp_path / 'project' / 'data'))
+    (tmp_path / 'project').rename(tmp_path / 'moved')
+    run = RunFolder.open(str(tmp_path / 'moved' / 'runs' / 'run'))
+    assert run.find_data_dir(None) == str(tmp_path / 'moved' / 'data')
+
+
+def test_a_data_set_that_is_gone_is_named_and_none_is_made(tmp_path: Path) -> None:
+    run = trained_on(tmp_path / 'run', str(tmp_path / 'data'))
+    with pytest.raises(UserError, match=f'{tmp_path}/data: missing; the run in .*--data_dir names'):
+        run.prepare_data(None)
+    with pytest.raises(UserError, match=f'--data_dir={tmp_path}/data: holds no data set'):
+        run.prepare_data(str(tmp_path / 'data'), 'synthetic')
+    assert not (tmp_path / 'data').exists()
+
+
+def test_other_images_than_those_of_training_are_refused(tmp_path: Path) -> None:
+    (tmp_path / 'data').mkdir()
+    run = trained_on(tmp_path / 'run', str(tmp_path / 'data'), test_files_sha256='a' * 64)
+    paths = [str(tmp_path / 'data' / 'test_batch.bin')]
+    run.check_files(paths, 'a' * 64, 'test')
+    # Of a run of an earlier version nothing is known.
+    run.check_files(paths, 'b' * 64, 'training')
+    with pytest.raises(UserError, match='data: these are not the test files of .*bbbb, expected a'):
+        run.check_files(paths, 'b' * 64, 'test')
+
+
+# ------------------------------------------------------------------ its results, resuming
+
+
+def test_lines_of_another_run_are_left_out_and_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = trained_on(tmp_path / 'run', 'data', run='mine')
+    lines = [{'step': 1, 'run': 'mine'}, {'step': 2, 'run': 'deleted'}, {'step': 3}]
+    (tmp_path / 'history.jsonl').write_text(''.join(f'{json.dumps(line)}\n' for line in lines))
+    assert run.own_entries(str(tmp_path)) == lines[:1]
+    assert (
+        f'{tmp_path}/history.jsonl: 2 lines are of another run than the one in {tmp_path}/run, and '
+        'left out: of deleted, one without a name\n'
+    ) in capsys.readouterr().err
+    # A folder of an earlier version has no names at all.
+    assert RunFolder('old').own_entries(str(tmp_path)) == lines[2:]
+
+
+def parse(*options: str) -> OneDeviceTrainSettings:
+    return flags.parse(OneDeviceTrainSettings, 'train.py', ['train.py', *options])
+
+
+def test_a_run_is_resumed_with_all_that_it_was_begun_with(tmp_path: Path) -> None:
+    begun = OneDeviceTrainSettings(
+        train_dir=str(tmp_path / 'run'),
+        data_dir=str(tmp_path / 'data'),
+        dataset='own',
+        optimizer='adam',
+        learning_rate=0.001,
+        batch_size=32,
+        flip=False,
+        use_bf16=True,
+        num_held_out=50,
+        max_steps=77,
+        seed=5,
+    )
+    (tmp_path / 'run').mkdir()
+    (tmp_path / 'data').mkdir()
+    run_folder.store(begun, begun.train_dir)
+    folder = f'--train_dir={begun.train_dir}'
+    assert parse(folder) == begun
+    changed = parse(folder, '--learning_rate=0.01', '--flip')
+    assert changed == dataclasses.replace(begun, learning_rate=0.01, flip=True)
+    over = parse(folder, '--start_over')
+    assert over == OneDeviceTrainSettings(train_dir=begun.train_dir, start_over=True)
+
+
+def test_a_stored_value_of_another_type_is_not_taken(tmp_path: Path) -> None:
+    write(tmp_path, model='mlp', log_frequency='often', max_to_keep=True, later=[1])
+    settings = parse(f'--train_dir={tmp_path}')
+    assert (settings.model, settings.log_frequency, settings.max_to_keep) == ('mlp', 10, 5)

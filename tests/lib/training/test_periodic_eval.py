@@ -18,6 +18,7 @@ from cifar10_lib.evaluation.evaluator import Evaluator, Result
 from cifar10_lib.runs import history as history_module
 from cifar10_lib.runs.checkpoints import Checkpoint, CheckpointFolder
 from cifar10_lib.runs.history import Entry, History
+from cifar10_lib.runs.run_folder import RunFolder
 from cifar10_lib.training import console, periodic_eval
 from cifar10_lib.training.begin import begin
 from cifar10_lib.training.worker import Worker
@@ -147,6 +148,8 @@ def test_evaluation_in_between_tells_what_the_script_does(
         'eval_data': 'test',
         'num_examples': 60,
         'views': 1,
+        'run': RunFolder.open(str(tmp_path / 'run')).run,
+        'model': 'tutorial',
     }
     assert in_between[-1]['examples'] == 40
 

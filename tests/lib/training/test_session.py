@@ -71,7 +71,9 @@ def test_a_resumed_run_ends_where_an_unbroken_one_does(
 
     histories = [history.read(str(tmp_path / name)) for name in ('whole', 'pieces')]
     for i, (one, other) in enumerate(zip(*histories, strict=True), 1):
-        assert list(one) == list(other) == ['step', 'examples', 'seconds', 'loss', 'learning_rate']
+        names = ['step', 'examples', 'seconds', 'loss', 'learning_rate', 'run', 'model']
+        assert list(one) == list(other) == names
+        assert one['run'] == histories[0][0]['run'] != other['run'] == histories[1][0]['run']
         assert (
             (one['step'], one['examples']) == (other['step'], other['examples']) == (2 * i, 16 * i)
         )
@@ -133,8 +135,9 @@ def test_a_signal_ends_the_run_with_a_checkpoint(
     assert signal.getsignal(number) is before
     lines = capsys.readouterr().out.splitlines()
     assert lines[-3].startswith(f'Stopped by {number.name} at step 3, saved in {tmp_path}')
-    assert lines[-1].startswith('To resume: ') and '--max_steps=1000' in lines[-1]
-    assert '--dataset' not in lines[-1]
+    # All else is taken from the folder.
+    assert lines[-1].startswith('To resume: ')
+    assert [w for w in lines[-1].split() if w.startswith('--')] == [f'--train_dir={tmp_path}']
 
 
 def test_a_schedule_at_its_end_is_not_resumed(
