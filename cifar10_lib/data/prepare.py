@@ -32,6 +32,19 @@ from cifar10_lib.data.synthetic import (
 SYNTHETIC_DIRECTORY = 'synthetic-batches-bin'
 
 
+class OtherDataError(UserError):
+    """A folder holds another data set than the one that was asked for."""
+
+    def __init__(self, found: str, kind: str) -> None:
+        """
+        Args:
+          found: which one it holds.
+          kind: the --dataset of that one.
+        """
+        super().__init__(f'{found}; choose --dataset={kind} or another --data_dir')
+        self.found = found
+
+
 class Prepared(NamedTuple):
     """A directory that directly holds sound record files.
 
@@ -110,9 +123,10 @@ def prepare(
     record_files.check_directory(found.directory, framing.record, len(names))
     kind = _kind(found.directory, names, dataset)
     if dataset not in (None, 'auto', kind):
-        raise UserError(
+        raise OtherDataError(
             f'--dataset={dataset}: {found.directory} holds images of {len(names)} classes, '
-            f'{_some(names)}; choose --dataset={kind} or another --data_dir'
+            f'{_some(names)}',
+            kind,
         )
     return Prepared(found.directory, kind, names, framing)
 
@@ -165,9 +179,10 @@ def _find(data_dir: str, dataset: str | None) -> _Found | None:
     for directory in directories:
         is_synthetic = os.path.lexists(os.path.join(directory, SYNTHETIC_MARKER))
         if is_synthetic and dataset not in ('synthetic', 'auto'):
-            raise UserError(
+            raise OtherDataError(
                 f'{directory} holds the synthetic set, as its {SYNTHETIC_MARKER} says: expected '
-                'CIFAR-10; choose --dataset=synthetic or another --data_dir'
+                'CIFAR-10',
+                'synthetic',
             )
         if _holds_files(directory) and (is_synthetic or dataset != 'synthetic'):
             return _Found(directory, is_synthetic)

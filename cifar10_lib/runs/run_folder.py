@@ -21,7 +21,7 @@ from cifar10_lib.data.framing import Framing, parse_framing
 from cifar10_lib.data.record_files import CIFAR10_CLASS_NAMES, CLASS_NAMES_FILE, RECORD_FILES
 from cifar10_lib.nn.presets import MODEL_NAMES, NETWORK_PRESETS, PRESETS
 from cifar10_lib.nn.recipes import TUTORIAL_RECIPE, Recipe
-from cifar10_lib.runs import history
+from cifar10_lib.runs import checkpoints, history
 from cifar10_lib.runs.checkpoints import Checkpoint, CheckpointFolder, find_named, open_checkpoint
 
 SETTINGS_FILE = 'settings.json'
@@ -98,11 +98,7 @@ class RunFolder:
           UserError: settings.json can't be read, has a value of another type or an unknown
             name, or has another network than `model`; or the checkpoint is missing.
         """
-        if exists(path) and not os.path.isdir(path):
-            raise UserError(
-                f'{path}: is a checkpoint; expected the folder of a run, here '
-                f'{os.path.dirname(path) or os.curdir}'
-            )
+        refuse_checkpoint(path)
         named = find_named(checkpoint, path) if checkpoint else None
         path = os.path.dirname(named) if named else path
         settings = _read_settings(path)
@@ -323,6 +319,15 @@ def _check(path: str, name: str, value: Any) -> None:
     if not sound or (choices and value not in choices) or (kind in (int, float) and not value >= 0):
         expected = f'one of {", ".join(choices)}' if choices else _EXPECTED[kind]
         raise UserError(f'{path}: found the {name} {repr(value)[:60]}; expected {expected}')
+
+
+def refuse_checkpoint(path: str) -> None:
+    """Raises UserError where the path of a folder is that of a checkpoint."""
+    if checkpoints.exists(path):
+        raise UserError(
+            f'{path}: is a checkpoint, or a file of one; expected the folder of a run, here '
+            f'{os.path.dirname(path) or os.curdir}'
+        )
 
 
 def new_run() -> str:

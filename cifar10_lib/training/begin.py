@@ -8,9 +8,10 @@ import functools
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow
 import tensorflow.compat.v1 as tf
 
@@ -116,16 +117,13 @@ def begin(
     mixed_precision.check(settings.use_fp16, settings.use_bf16)
     worker = worker or Worker()
     resumes = worker.is_chief and not settings.start_over
-    if checkpoints.exists(settings.train_dir):
-        raise UserError(
-            f'--train_dir={settings.train_dir}: is a checkpoint; expected the folder of a run, here '
-            f'--train_dir={os.path.dirname(settings.train_dir) or os.curdir}'
-        )
+    run_folder.refuse_checkpoint(settings.train_dir)
     earlier = RunFolder.open(settings.train_dir) if resumes else RunFolder(settings.train_dir)
     prepared = _prepare_data(settings, earlier)
     settings = dataclasses.replace(
         settings,
         dataset=prepared.dataset,
+        data_dir=os.path.abspath(settings.data_dir),
         num_held_out=_num_held_out(settings, prepared),
         held_out=0.0,
     )
@@ -186,8 +184,21 @@ def _prepare_data(settings: TrainSettings, earlier: RunFolder) -> prepare.Prepar
     _check_kept('dataset', dataset, earlier)
     _check_kept('model', settings.model, earlier)
     _check_kept('preset', settings.preset or NETWORK_PRESETS[settings.model], earlier)
-    dataset = earlier.dataset or settings.dataset
-    return prepare.prepare(settings.data_dir, dataset, settings.data_url)
+    try:
+        return prepare.prepare(
+            settings.data_dir,
+            earlier.dataset or settings.dataset,
+            settings.data_url,
+            # A run that is resumed would take a new set for its own.
+            may_make=earlier.dataset is None,
+        )
+    except prepare.OtherDataError as error:
+        if not earlier.dataset:
+            raise
+        raise UserError(
+            f'{error.found}; the run in {earlier.path} was trained on {earlier.dataset}, in '
+            f'{earlier.data_dir}: leave --data_dir out, or name another --train_dir'
+        ) from error
 
 
 def _check_kept(name: str, found: Any, earlier: RunFolder) -> None:
@@ -272,9 +283,24 @@ def _training_data(
     # A run keeps the images that it held out, by whatever rule.
     seed = earlier.held_out_seed if earlier.settings else settings.seed
     places = held_out.find(prepared.directory, record, count, seed)
+    if places:
+        _warn_of_classes_not_held_out(prepared, places)
     return TrainingData(
         prepared.directory, num_examples, prepared.num_classes, record, places, seed
     )
+
+
+def _warn_of_classes_not_held_out(prepared: prepare.Prepared, places: Sequence[int]) -> None:
+    """Precision on images of one class alone is 1 for a network that always names that class."""
+    record = prepared.framing.record
+    labels = [record_files.read_labels(f, record) for f in train_files(prepared.directory)]
+    num_classes = len(np.unique(np.concatenate(labels)[places]))
+    if num_classes < prepared.num_classes:
+        print(
+            f'Warning: the {len(places)} held-out images have {num_classes} of '
+            f'{prepared.num_classes} classes, so that precision on them says little of the network',
+            file=sys.stderr,
+        )
 
 
 def _describe(settings: TrainSettings, data: TrainingData) -> str:

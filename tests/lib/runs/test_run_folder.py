@@ -119,6 +119,14 @@ def test_another_data_set_or_none_held_out_is_refused(tmp_path: Path) -> None:
     RunFolder(str(tmp_path), num_held_out=1).check_eval_data('held_out')
 
 
+def test_a_checkpoint_is_no_folder_of_a_run(tmp_path: Path) -> None:
+    checkpoint = save_network(tmp_path)
+    for path in (checkpoint, f'{checkpoint}.index'):
+        message = f'{path}: is a checkpoint, or a file of one; expected the folder of a run, here '
+        with pytest.raises(UserError, match=re.escape(message + str(tmp_path))):
+            RunFolder.open(path)
+
+
 # ------------------------------------------------------------------------- its data
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import os
 import re
+import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tensorflow.compat.v1 as tf
@@ -152,6 +155,33 @@ def test_evaluation_in_between_tells_what_the_script_does(
         'model': 'tutorial',
     }
     assert in_between[-1]['examples'] == 40
+
+
+def test_a_signal_breaks_an_evaluation_off(
+    synthetic_data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    score, num_batches = Evaluator._score_all, []
+
+    def send_signal(self: Evaluator, session: tf.Session, show: Callable[[int], object]) -> Any:
+        def show_and_send(num_scored: int) -> None:
+            num_batches.append(num_scored)
+            os.kill(os.getpid(), signal.SIGUSR1)
+            show(num_scored)
+
+        return score(self, session, show_and_send)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Evaluator, '_score_all', send_signal)
+        train(synthetic_data, tmp_path, max_steps=9, eval_every=2)
+    output = capfd.readouterr()
+    assert 'Stopped by SIGUSR1 at step 2' in output.out
+    assert 'Stopping after this step, then saving; SIGUSR1 again to stop now' in output.err
+    assert len(num_batches) == 1 and not [e for e in history(tmp_path) if 'precision' in e]
+    train(synthetic_data, tmp_path, max_steps=2, eval_every=2)
+    assert [e['step'] for e in history(tmp_path) if 'precision' in e] == [2]
 
 
 def test_an_evaluation_that_was_broken_off_is_made_up_for(

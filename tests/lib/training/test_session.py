@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from cifar10_lib.data.synthetic import generate_synthetic
 from cifar10_lib.runs import history
 from cifar10_lib.runs.run_folder import RunFolder
 from cifar10_lib.training import console, hooks
+from cifar10_lib.training.worker import StopSignalHook
 from tests.helpers.runs import checkpoint_values, train
 
 pytestmark = pytest.mark.slow
@@ -112,7 +114,7 @@ def test_starting_over_removes_the_run_and_nothing_else(
     assert (tmp_path / 'notes.txt').read_text() == 'mine'
 
 
-@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_ends_the_run_with_a_checkpoint(
     synthetic_data: Path,
     tmp_path: Path,
@@ -138,6 +140,31 @@ def test_a_signal_ends_the_run_with_a_checkpoint(
     # All else is taken from the folder.
     assert lines[-1].startswith('To resume: ')
     assert [w for w in lines[-1].split() if w.startswith('--')] == [f'--train_dir={tmp_path}']
+
+
+def test_a_run_in_a_thread_trains_and_leaves_signals_alone(
+    synthetic_data: Path, tmp_path: Path
+) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    thread = threading.Thread(target=train, args=[synthetic_data, tmp_path])
+    thread.start()
+    thread.join()
+    assert checkpoint_values(tmp_path)['global_step'] == 2
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_an_ignored_signal_stays_ignored() -> None:
+    """As by nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopSignalHook() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert stop.received is None
+            os.kill(os.getpid(), signal.SIGUSR2)
+            assert stop.received == signal.SIGUSR2
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_schedule_at_its_end_is_not_resumed(
@@ -283,14 +310,16 @@ def test_auto_resumes_with_the_data_that_the_run_began_with(
     asked = []
     prepare = prepare_module.prepare
 
-    def remember(data_dir: str, dataset: str, data_url: str) -> prepare_module.Prepared:
-        asked.append(dataset)
-        return prepare(data_dir, dataset, data_url)
+    def remember(
+        data_dir: str, dataset: str, data_url: str, may_make: bool
+    ) -> prepare_module.Prepared:
+        asked.append((dataset, may_make))
+        return prepare(data_dir, dataset, data_url, may_make=may_make)
 
     monkeypatch.setattr(prepare_module, 'prepare', remember)
     train(synthetic_data, tmp_path)
     train(synthetic_data, tmp_path, dataset='auto', max_steps=3)
-    assert asked == ['synthetic', 'synthetic']
+    assert asked == [('synthetic', True), ('synthetic', False)]
     assert checkpoint_values(tmp_path)['global_step'] == 3
 
 
@@ -304,3 +333,30 @@ def test_a_train_dir_that_cannot_be_made_is_refused(synthetic_data: Path, tmp_pa
     (tmp_path / 'file').write_text('')
     with pytest.raises(UserError, match='--train_dir=.*file/run: cannot be written'):
         train(synthetic_data, tmp_path / 'file' / 'run')
+
+
+def test_held_out_images_of_few_classes_are_pointed_out(
+    records: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One image is of one of ten classes."""
+    train(records, tmp_path / 'few', dataset='cifar10', num_held_out=1)
+    warning = 'Warning: the 1 held-out images have 1 of 10 classes, so that precision on them'
+    assert warning in capsys.readouterr().err
+
+
+def test_a_run_is_not_resumed_with_another_data_set_and_told_which(
+    records: Path, synthetic_data: Path, tmp_path: Path
+) -> None:
+    """Not sent back and forth between two flags."""
+    train(synthetic_data, tmp_path)
+    with pytest.raises(UserError, match=f'--data_dir={records}: holds no data set; expected the'):
+        train(records, tmp_path, dataset=None, max_steps=4)
+    assert not (records / 'synthetic-batches-bin').exists()
+    train(records, tmp_path / 'cifar10', dataset='cifar10')
+    with pytest.raises(UserError) as error:
+        train(synthetic_data / 'synthetic-batches-bin', tmp_path / 'cifar10', dataset=None)
+    assert str(error.value) == (
+        f'{synthetic_data}/synthetic-batches-bin holds the synthetic set, as its synthetic.json '
+        f'says: expected CIFAR-10; the run in {tmp_path}/cifar10 was trained on cifar10, in '
+        f'{records}: leave --data_dir out, or name another --train_dir'
+    )
