@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import os
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 from tqdm import tqdm
+
+from cifar10_lib.base.errors import error_message
 
 # Shortest time between two refreshes of a progress bar.
 SECONDS_BETWEEN_REFRESHES = 0.2
@@ -20,8 +23,62 @@ def timestamp() -> str:
 
 
 def on_terminal() -> bool:
-    """Whether standard output is a terminal."""
-    return sys.stdout.isatty()
+    """Whether standard output is a terminal that has a width: some, as in containers, have none."""
+    if not sys.stdout.isatty():
+        return False
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).columns > 0
+    except OSError:
+        return True
+
+
+class SteadyOutput:
+    """Standard streams that are printed to for as long as they can be, without an error after."""
+
+    def __init__(self) -> None:
+        self.problem: str | None = None
+        """Why a stream can't be printed to any more; None while it can."""
+
+    def lose(self, stream: TextIO, error: OSError) -> None:
+        """Leads a stream nowhere from now on, with what it has still buffered."""
+        self.problem = self.problem or error_message(error)
+        with contextlib.suppress(OSError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
+
+
+class _Steady:
+    """One stream of a `SteadyOutput`."""
+
+    def __init__(self, stream: TextIO, output: SteadyOutput) -> None:
+        self._stream = stream
+        self._output = output
+
+    def write(self, text: str) -> int:
+        try:
+            return self._stream.write(text)
+        except OSError as error:
+            self._output.lose(self._stream, error)
+            return len(text)
+
+    def flush(self) -> None:
+        try:
+            self._stream.flush()
+        except OSError as error:
+            self._output.lose(self._stream, error)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@contextlib.contextmanager
+def steady_output() -> Iterator[SteadyOutput]:
+    """Inside `with`, no print fails where the terminal or the reader of a pipe has gone."""
+    output = SteadyOutput()
+    out, err = (cast(TextIO, _Steady(stream, output)) for stream in (sys.stdout, sys.stderr))
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        yield output
 
 
 class _AboveBar:

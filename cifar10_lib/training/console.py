@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import tensorflow.compat.v1 as tf
 from tqdm import tqdm
 
-from cifar10_lib.base.console import SECONDS_BETWEEN_REFRESHES, timestamp
+from cifar10_lib.base.console import SECONDS_BETWEEN_REFRESHES, SteadyOutput, timestamp
 from cifar10_lib.runs.history import History
 
 
@@ -129,7 +129,12 @@ class HistoryHook(_FetchHook):
     """Adds every `log_frequency`-th step to the history."""
 
     def __init__(
-        self, tensors: StepTensors, history: History, stopwatch: Stopwatch, log_frequency: int
+        self,
+        tensors: StepTensors,
+        history: History,
+        stopwatch: Stopwatch,
+        log_frequency: int,
+        output: SteadyOutput | None = None,
     ) -> None:
         """
         Args:
@@ -137,9 +142,12 @@ class HistoryHook(_FetchHook):
           history: to which the entries are added.
           stopwatch: is started with the first step.
           log_frequency: steps between entries.
+          output: what the run prints to; the history says when it is lost.
         """
         super().__init__(tensors)
         self._history = history
+        self._output = output
+        self._has_told = False
         self._stopwatch = stopwatch
         self._log_frequency = log_frequency
 
@@ -151,6 +159,9 @@ class HistoryHook(_FetchHook):
         self, run_context: tf.train.SessionRunContext, run_values: tf.train.SessionRunValues
     ) -> None:
         values: StepTensors = run_values.results
+        if self._output and self._output.problem and not self._has_told:
+            self._has_told = True
+            self._history.add({'step': int(values.step), 'console': self._output.problem})
         if values.step % self._log_frequency == 0:
             self._history.add(
                 {

@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 from cifar10_lib.base import flags
-from cifar10_lib.base.console import on_terminal, prints_above
+from cifar10_lib.base.console import SteadyOutput, on_terminal, prints_above, steady_output
 from cifar10_lib.base.errors import UserError, error_message
 from cifar10_lib.base.files import utf8_name
 from cifar10_lib.data.prepare import data_note
@@ -102,9 +102,10 @@ def training_session(
         return
     tensors = _step_tensors(run, total_loss, train_op)
     with (
+        steady_output() as output,
         worker.stop_hook() as stop,
         _files_explained(run),
-        _role(run, tensors, lambda: stop.received is not None) as role,
+        _role(run, tensors, output, lambda: stop.received is not None) as role,
     ):
         console = ConsoleHook(
             tensors.step,
@@ -184,12 +185,15 @@ class _Role(NamedTuple):
 
 
 @contextlib.contextmanager
-def _role(run: Run, tensors: StepTensors, is_stopping: Callable[[], bool]) -> Iterator[_Role]:
+def _role(
+    run: Run, tensors: StepTensors, output: SteadyOutput, is_stopping: Callable[[], bool]
+) -> Iterator[_Role]:
     """The chief's role, or that of the others, until the end of `with`.
 
     Args:
       run: the run.
       tensors: of a step.
+      output: what the run prints to.
       is_stopping: whether a signal has come, which breaks evaluations off.
     """
     settings = run.settings
@@ -206,7 +210,7 @@ def _role(run: Run, tensors: StepTensors, is_stopping: Callable[[], bool]) -> It
             evaluation = PeriodicEvaluation(run, history, stopwatch, line, is_stopping)
         saver = CheckpointHook(run, run.folder, tensors, history, evaluation)
         hooks = [
-            HistoryHook(tensors, history, stopwatch, settings.log_frequency),
+            HistoryHook(tensors, history, stopwatch, settings.log_frequency, output),
             *([LiveHook(tensors, line)] if line else []),
             saver,
             *([PlateauHook(settings, history)] if settings.plateau_evaluations else []),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import pty
 import random
 import re
+import select
 import shutil
 import signal
 import subprocess
@@ -115,6 +117,35 @@ def test_in_bfloat16_too_a_run_in_pieces_ends_bit_identical(
         options = ['--use_bf16', f'--max_steps={max_steps}']
         finish(train_command(synthetic_data, tmp_path / folder, *ONE_DEVICE, *options))
     faults.assert_bit_identical(tmp_path / 'pieces', tmp_path / 'whole')
+
+
+@pytest.mark.parametrize('kind', ['terminal', 'pipe'])
+def test_a_console_that_goes_away_does_not_end_training(
+    synthetic_data: Path, tmp_path: Path, kind: str
+) -> None:
+    """A terminal that is closed, under nohup, and a pipe that nobody reads any more."""
+    command = train_command(synthetic_data, tmp_path / 'run', *ONE_DEVICE, '--max_steps=300')
+    ours, theirs = pty.openpty() if kind == 'terminal' else os.pipe()
+    process = subprocess.Popen(
+        command,
+        stdout=theirs,
+        stderr=theirs,
+        env=script_environment(),
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN),
+    )
+    os.close(theirs)
+    with process:
+        while newest_step(tmp_path / 'run') < 7:
+            if select.select([ours], [], [], 0.01)[0]:
+                os.read(ours, 1000)
+        os.close(ours)
+    assert process.returncode == 0
+    assert newest_step(tmp_path / 'run') == 300
+    (lost,) = [e for e in history.read(str(tmp_path / 'run')) if 'console' in e]
+    assert lost['step'] >= 7
+    reason = 'Input/output error' if kind == 'terminal' else 'Broken pipe'
+    assert lost['console'] == reason
 
 
 def test_a_second_ctrl_c_ends_at_once(synthetic_data: Path, tmp_path: Path) -> None:
