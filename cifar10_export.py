@@ -4,13 +4,18 @@ r"""Exports the newest checkpoint as models that work without this code.
 
 writes, with the moving averages as the weights,
 
-    cifar10_export/saved_model      for tf.saved_model.load
-    cifar10_export/model.tflite     for TensorFlow Lite, with built-in operations alone
-    cifar10_export/metadata.json    step, classes, preprocessing and versions
+    cifar10_export/saved_model/1            for TensorFlow, its servers, and Keras's TFSMLayer
+    cifar10_export/model.tflite             for TensorFlow Lite and LiteRT
+    cifar10_export/model_float16.tflite     the same in half the bytes, without class names
+    cifar10_export/labels.txt               the class names, one a line
+    cifar10_export/metadata.json            step, classes, preprocessing, sizes and precision
+    cifar10_export/example.py, example_lite.py
 
-Both models take uint8 images [batch, 32, 32, 3], or of the data set's own size, of any batch
-size, named `images`, and give `logits`, `probabilities` and `class_names`. Both are read back and
-compared with the checkpoint; --eval does so on all test images, and measures the precision.
+and with --int8 model_int8.tflite, a quarter of the size, for one image at a time. All take uint8
+images [batch, 32, 32, 3], or of the data set's own size, named `images`, and give `logits` and
+`probabilities`; those with names `class_names` as well. The SavedModel's other signature,
+`serving_bytes`, takes encoded pictures of any size. Each model is read back and compared with the
+checkpoint; --eval does so on all test images, and measures the precision.
 """
 
 from __future__ import annotations
@@ -18,156 +23,102 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import warnings
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
 
 import numpy as np
-import tensorflow
 import tensorflow.compat.v1 as tf
 from absl import logging
-from tensorflow.core.protobuf import saved_model_pb2
 
 import cifar10
-from cifar10_input import (
-    CHANNEL_MEANS,
-    CHANNEL_STDDEVS,
-    CIFAR10_RECORD,
-    evaluation_crop,
-    test_files,
-)
+from cifar10_input import CIFAR10_RECORD, count_examples, test_files, train_files
 from cifar10_lib.base.errors import UserError, error_message
 from cifar10_lib.base.files import filled_directory
 from cifar10_lib.base.flags import path_setting, run_script, setting
-from cifar10_lib.data.framing import Framing
 from cifar10_lib.data.prepare import data_note
 from cifar10_lib.evaluation import analysis
-from cifar10_lib.evaluation.evaluator import Evaluator, Predictor, Restorer, picture_placeholder
+from cifar10_lib.evaluation.evaluator import Evaluator, Predictor
+from cifar10_lib.export import description, lite, saved_model
+from cifar10_lib.export.description import Measured, ModelMeasured
+from cifar10_lib.export.saved_model import Exported, ServedNetwork
 from cifar10_lib.nn.layers import Network
 from cifar10_lib.runs.checkpoints import Checkpoint
 from cifar10_lib.runs.run_folder import RunFolder, checkpoint_setting, model_setting
 
-SAVED_MODEL, LITE_MODEL, METADATA = 'saved_model', 'model.tflite', 'metadata.json'
+SAVED_MODEL = 'saved_model'
 
-# Largest difference of a probability between an exported model and the checkpoint. Rounding
-# alone stays below a hundredth of it on a CPU; a GPU may multiply with fewer bits.
+# What an export holds, and --force replaces.
+CONTENT = (
+    SAVED_MODEL,
+    lite.FLOAT32,
+    lite.FLOAT16,
+    lite.INT8,
+    description.METADATA,
+    description.LABELS,
+    description.EXAMPLE,
+    description.LITE_EXAMPLE,
+)
+
+# Largest difference of a probability between an exported model in float32 and the checkpoint.
+# Rounding alone stays below a hundredth of it on a CPU; a GPU may multiply with fewer bits.
 TOLERANCE = 1e-2
+
+# Largest mean difference of a probability of one with fewer bits: int8 has 2e-3 on CIFAR-10.
+MEAN_TOLERANCE = 1e-2
 
 # Images of noise on which the models are compared without --eval.
 _NUM_NOISE = 20
 
 _BATCH_SIZE = 250
 
-# Probabilities float32 [batch, classes] of images uint8 [batch, size, size, 3].
-Exported = Callable[[np.ndarray], np.ndarray]
-
 
 @dataclasses.dataclass(frozen=True)
 class ExportSettings:
     """What to export, and where to."""
 
-    output: str = path_setting('cifar10_export', 'Folder to make; it must be missing or empty.')
+    output: str = path_setting(
+        'cifar10_export', 'Folder to make; without --force it must be missing or empty.'
+    )
     checkpoint_dir: str = path_setting('cifar10_train', 'Folder of the checkpoints.')
     checkpoint: str = checkpoint_setting()
     model: str = model_setting()
     eval: bool = setting(
         False, 'Measure the precision on the test images, and compare the models on all of them.'
     )
+    int8: bool = setting(
+        False,
+        'Also write a TensorFlow Lite file in int8, calibrated on training images. The models are '
+        'then compared as by --eval.',
+    )
+    force: bool = setting(
+        False, 'Replace an export that --output holds, once the new one is complete.'
+    )
     data_dir: str = path_setting(
         None,
-        'Folder of the data set, for the names of its classes and --eval; by default the one that '
-        'training used.',
+        'Folder of the data set, for the names of its classes, --eval and --int8; by default the '
+        'one that training used.',
     )
 
 
-class Measured(NamedTuple):
-    """The comparison of the models with the checkpoint."""
-
-    differences: dict[str, float]
-    """Largest difference of a probability from the checkpoint's, by model."""
-    precision: float | None
-    """Fraction of the test images whose most likely class is the true one; None on noise."""
-    num_images: int
-
-
-def save_model(
-    checkpoint: Checkpoint, names: Sequence[str], network: Network, directory: str
-) -> None:
-    """Writes the checkpoint's network as a SavedModel.
-
-    Args:
-      checkpoint: of the network.
-      names: of the classes.
-      network: as its settings have it.
-      directory: is made.
-
-    Raises:
-      UserError: the checkpoint is of another network.
-      tf.errors.OpError: the model can't be written.
-    """
-    with tf.Graph().as_default(), tf.Session() as session:
-        images = picture_placeholder(network.size)
-        crops = evaluation_crop(images, network.view)
-        logits = network.evaluate(crops, len(names))
-        outputs = {
-            'logits': logits,
-            'probabilities': tf.nn.softmax(logits),
-            'class_names': tf.constant(list(names)),
-        }
-        Restorer().restore(session, checkpoint)
-        tf.saved_model.simple_save(session, directory, {'images': images}, outputs)
-    _remove_custom_gradients(os.path.join(directory, 'saved_model.pb'))
-
-
-def _remove_custom_gradients(path: str) -> None:
-    """Gives the operations of a SavedModel TensorFlow's own gradients.
-
-    Only the process that built the graph knows the gradients of `tf.custom_gradient`: elsewhere,
-    training the model further would find none.
-    """
-    model = saved_model_pb2.SavedModel()
-    with open(path, 'rb') as file:
-        model.ParseFromString(file.read())
-    for meta_graph in model.meta_graphs:
-        for node in meta_graph.graph_def.node:
-            node.attr.pop('_gradient_op_type', None)
-    with open(path, 'wb') as file:
-        file.write(model.SerializeToString())
-
-
-def convert_to_lite(saved_model: str, path: str) -> None:
-    """Writes a SavedModel as a TensorFlow Lite file, which computes in float32 too."""
-    model = tensorflow.lite.TFLiteConverter.from_saved_model(saved_model).convert()
-    with open(path, 'wb') as file:
-        file.write(model)
-
-
-def load_saved_model(directory: str) -> Exported:
-    """The SavedModel, opened without this code."""
-    signature = tensorflow.saved_model.load(directory).signatures['serving_default']
-    return lambda images: signature(images=tensorflow.constant(images))['probabilities'].numpy()
-
-
-def load_lite(path: str) -> Exported:
-    """The TensorFlow Lite file, in TensorFlow's own interpreter."""
-    with warnings.catch_warnings():
-        # The interpreter moves to a package of its own.
-        warnings.simplefilter('ignore', UserWarning)
-        runner = tensorflow.lite.Interpreter(path).get_signature_runner()
-    return lambda images: runner(images=images)['probabilities']
-
-
-def largest_difference(model: Exported, images: np.ndarray, expected: np.ndarray) -> float:
-    """Largest difference between the model's probabilities and the expected ones.
+def compare(
+    model: Exported,
+    images: np.ndarray,
+    expected: np.ndarray,
+    labels: np.ndarray | None,
+    num_bytes: int,
+) -> ModelMeasured:
+    """A model beside the checkpoint.
 
     Args:
       model: an exported one.
       images: uint8 [images, size, size, 3].
-      expected: float32 [images, classes].
+      expected: the checkpoint's probabilities, float32 [images, classes].
+      labels: of the images, or None where they have none.
+      num_bytes: of the model.
     """
     starts = range(0, len(images), _BATCH_SIZE)
     found = np.concatenate([model(images[start : start + _BATCH_SIZE]) for start in starts])
-    return float(np.abs(found - expected).max())
+    differences = np.abs(found - expected)
+    precision = None if labels is None else float((found.argmax(axis=1) == labels).mean())
+    return ModelMeasured(num_bytes, precision, float(differences.mean()), float(differences.max()))
 
 
 def measure(
@@ -175,15 +126,15 @@ def measure(
     run: RunFolder,
     network: Network,
     checkpoint: Checkpoint,
-    models: dict[str, Exported],
+    directory: str,
 ) -> Measured:
-    """Compares the models with the checkpoint: on the test images by --eval, else on noise.
+    """Compares the exported models with the checkpoint: on the test images, or on noise.
 
     Raises:
       UserError: a model gives other probabilities; or the test images can't be had.
     """
-    precision = None
-    if settings.eval:
+    labels = precision = None
+    if settings.eval or settings.int8:
         prepared = run.prepare_data(settings.data_dir)
         evaluator = Evaluator(prepared.directory, network, num_classes=prepared.num_classes)
         places = np.arange(evaluator.num_examples)
@@ -195,99 +146,108 @@ def measure(
         shape = (_NUM_NOISE, network.size, network.size, CIFAR10_RECORD.depth)
         images = rng.integers(0, 256, shape, dtype=np.uint8)
         expected = Predictor(checkpoint, network).probabilities(images)
-    differences = {
-        name: largest_difference(model, images, expected) for name, model in models.items()
-    }
-    for name, difference in differences.items():
-        # Not >: a difference that is NaN is an error too.
-        if not difference <= TOLERANCE:
-            raise UserError(
-                f'{name}: gives a probability that differs by {difference:.2g} from that of '
-                f'{checkpoint}; expected at most {TOLERANCE}'
-            )
-    return Measured(differences, precision, len(images))
+    models = {}
+    for name in (SAVED_MODEL, lite.FLOAT32, lite.FLOAT16, lite.INT8):
+        path = os.path.join(directory, name)
+        if os.path.exists(path):
+            model = load_model(path)
+            models[name] = compare(model, images, expected, labels, count_bytes(path))
+            check(name, models[name], checkpoint)
+    return Measured(models, precision, len(images))
 
 
-def metadata(
-    run: RunFolder,
-    checkpoint: Checkpoint,
-    names: Sequence[str],
-    network: Network,
-    measured: Measured,
-) -> dict[str, Any]:
-    """What a user of the models needs to know, as JSON.
+def check(name: str, model: ModelMeasured, checkpoint: Checkpoint) -> None:
+    """Raises UserError where a model's probabilities are not the checkpoint's."""
+    is_exact = name in (SAVED_MODEL, lite.FLOAT32)
+    difference = model.largest if is_exact else model.mean
+    expected = TOLERANCE if is_exact else MEAN_TOLERANCE
+    # Not >: a difference that is NaN is an error too.
+    if not difference <= expected:
+        kind = 'gives a probability that differs' if is_exact else 'gives probabilities that differ'
+        mean = '' if is_exact else ' in the mean'
+        raise UserError(
+            f'{name}: {kind} by {difference:.2g}{mean} from that of {checkpoint}; expected at '
+            f'most {expected}'
+        )
 
-    Args:
-      run: whose checkpoint it is.
-      checkpoint: that was exported.
-      names: of the classes.
-      network: of the checkpoint.
-      measured: by `measure`.
-    """
-    view, size = network.view, network.size
-    margin = (size - view.size) // 2
-    averages = checkpoint.holds_averages
-    evaluated = measured.precision is not None
-    channels = {1: ' of the first channel', CIFAR10_RECORD.depth: ''}.get(
-        view.depth, f' of the first {view.depth} channels'
+
+def load_model(path: str) -> Exported:
+    """An exported model, opened without this code."""
+    if os.path.isdir(path):
+        return saved_model.load(os.path.join(path, saved_model.VERSION))
+    return lite.load(path)
+
+
+def count_bytes(path: str) -> int:
+    """Size of a file, or of all files in a folder."""
+    if os.path.isfile(path):
+        return os.path.getsize(path)
+    folders = os.walk(path)
+    return sum(
+        os.path.getsize(os.path.join(at, name)) for at, _, names in folders for name in names
     )
-    scaling = {
-        'standardized': (
-            ', minus their mean, divided by the larger of their standard deviation and '
-            '1 / sqrt(number of values).'
-        ),
-        'unit': ', divided by 255.',
-        'channels': (
-            f', divided by 255, minus {CHANNEL_MEANS} and divided by {CHANNEL_STDDEVS}, channel by '
-            'channel.'
-        ),
-    }[view.scaling]
-    return {
-        'checkpoint': os.path.basename(checkpoint.path),
-        'step': checkpoint.step,
-        'model': run.model,
-        'weights': 'moving averages' if averages else 'as trained',
-        'dataset': run.dataset or 'cifar10',
-        'class_names': list(names),
-        'precision_at_1': measured.precision,
-        'num_test_images': measured.num_images if evaluated else 0,
-        'largest_difference_of_a_probability': {
-            **measured.differences,
-            'measured_on': 'the test images' if evaluated else 'images of noise',
-        },
-        'input': {'name': 'images', 'type': 'uint8', 'shape': ['batch', size, size, 3]},
-        'outputs': {
-            'logits': ['batch', len(names)],
-            'probabilities': ['batch', len(names)],
-            'class_names': [len(names)],
-        },
-        'preprocessing': {
-            'outside_the_model': _describe_framing(run.framing),
-            'framing': dataclasses.asdict(run.framing),
-            'inside_the_model': (
-                f'The central {view.size} x {view.size} pixels{channels}{scaling}'
-            ),
-            'crop': {'top': margin, 'left': margin, 'height': view.size, 'width': view.size},
-        },
-        'tensorflow': tf.__version__,
+
+
+def write_models(
+    settings: ExportSettings,
+    run: RunFolder,
+    network: Network,
+    checkpoint: Checkpoint,
+    names: list[str],
+    directory: str,
+) -> None:
+    """Writes the models, without looking at them.
+
+    Raises:
+      UserError: the checkpoint is of another network, or there are no training images.
+      tf.errors.OpError: a model can't be written.
+    """
+    served = ServedNetwork(checkpoint, names, network, run.framing)
+    version = os.path.join(directory, SAVED_MODEL, saved_model.VERSION)
+    served.save(version)
+    converted = {
+        lite.FLOAT32: lite.convert(version),
+        lite.FLOAT16: lite.convert_to_float16(served),
     }
+    if settings.int8:
+        converted[lite.INT8] = lite.convert_to_int8(served, _read_calibration(settings, run))
+    for name, content in converted.items():
+        with open(os.path.join(directory, name), 'wb') as file:
+            file.write(content)
 
 
-def _describe_framing(framing: Framing) -> str:
-    """How a picture becomes the input of the models, in words."""
-    inner = framing.inner or framing.size
-    fit = {
-        'crop': f'Cut the central square of the picture, scale it with antialiasing to {inner} x '
-        f'{inner}',
-        'pad': f'Scale the picture with antialiasing so that its longer side has {inner} pixels, '
-        'put it into the middle of a black square',
-        'stretch': f'Scale the picture with antialiasing to {inner} x {inner}',
-    }[framing.fit]
-    invert = ', exchange black and white' if framing.invert else ''
-    black = ''
-    if inner != framing.size:
-        black = f', put it into the middle of {framing.size} x {framing.size} black pixels'
-    return f'{fit}{invert}{black}, as red, green and blue of 0 to 255.'
+def _read_calibration(settings: ExportSettings, run: RunFolder) -> np.ndarray:
+    """Training images from everywhere in the files, uint8 [images, size, size, 3]."""
+    prepared = run.prepare_data(settings.data_dir)
+    files, record = train_files(prepared.directory), run.framing.record
+    count = count_examples(files, record)
+    places = np.linspace(0, count - 1, min(count, lite.NUM_CALIBRATION)).astype(np.int64)
+    return analysis.read_images(files, places, record)
+
+
+def write_descriptions(
+    run: RunFolder,
+    network: Network,
+    checkpoint: Checkpoint,
+    names: list[str],
+    measured: Measured,
+    directory: str,
+) -> None:
+    """Writes labels, metadata and examples.
+
+    Raises:
+      OSError: one can't be written.
+    """
+    metadata = description.metadata(run, checkpoint, names, network, measured)
+    texts = {
+        description.METADATA: json.dumps(metadata, indent=2) + '\n',
+        description.LABELS: ''.join(f'{name}\n' for name in names),
+        description.EXAMPLE: description.example(),
+        description.LITE_EXAMPLE: description.lite_example(run.framing),
+    }
+    for name, text in texts.items():
+        with open(os.path.join(directory, name), 'w', encoding='utf-8', newline='\n') as file:
+            file.write(text)
 
 
 def export(settings: ExportSettings) -> None:
@@ -304,31 +264,39 @@ def export(settings: ExportSettings) -> None:
     checkpoint = run.require_checkpoint()
     names = run.class_names(settings.data_dir)
     try:
-        with filled_directory(settings.output) as directory:
-            saved_model, lite_model, json_file = (
-                os.path.join(directory, name) for name in (SAVED_MODEL, LITE_MODEL, METADATA)
-            )
-            save_model(checkpoint, names, network, saved_model)
-            convert_to_lite(saved_model, lite_model)
-            models = {SAVED_MODEL: load_saved_model(saved_model), LITE_MODEL: load_lite(lite_model)}
-            measured = measure(settings, run, network, checkpoint, models)
-            content = metadata(run, checkpoint, names, network, measured)
-            with open(json_file, 'w', encoding='utf-8') as file:
-                file.write(json.dumps(content, indent=2) + '\n')
+        with filled_directory(settings.output, CONTENT if settings.force else ()) as directory:
+            write_models(settings, run, network, checkpoint, names, directory)
+            measured = measure(settings, run, network, checkpoint, directory)
+            write_descriptions(run, network, checkpoint, names, measured, directory)
     except tf.errors.OpError as error:
         raise UserError(
             f'--output={settings.output}: cannot be exported: {error_message(error)}'
         ) from error
     print(f'Exported {checkpoint} to {settings.output}{data_note(run.dataset)}')
-    images = 'images of noise'
     if measured.precision is not None:
         print(f'precision @ 1 = {measured.precision:.3f} ({measured.num_images} images)')
-        images = 'test images'
-    for name, difference in measured.differences.items():
-        print(
-            f'{name}: probabilities within {difference:.1e} of evaluation on '
-            f'{measured.num_images} {images}'
+    print(table(measured))
+    print(f'\n{os.path.join(settings.output, description.EXAMPLE)} PICTURE classifies one:\n')
+    print(description.example(), end='')
+
+
+def table(measured: Measured) -> str:
+    """Size and precision of each model, and how far it is from the checkpoint."""
+    images = 'images of noise' if measured.precision is None else 'test images'
+    heading = ('model', 'bytes', 'precision', 'mean difference', 'largest')
+    rows = [heading] + [
+        (
+            name,
+            f'{model.num_bytes:,}',
+            '-' if model.precision is None else f'{model.precision:.4f}',
+            f'{model.mean:.1e}',
+            f'{model.largest:.1e}',
         )
+        for name, model in measured.models.items()
+    ]
+    lines = [f'{row[0]:20}' + ''.join(f'{cell:>17}' for cell in row[1:]) for row in rows]
+    title = f"Probabilities of {measured.num_images} {images}, beside the checkpoint's:"
+    return '\n'.join([title, *lines])
 
 
 if __name__ == '__main__':

@@ -48,6 +48,7 @@ BELOW: dict[str, set[str]] = {
     'nn': {'base'},
     'runs': {'base', 'data', 'nn'},
     'evaluation': {'base', 'data', 'nn', 'runs'},
+    'export': {'base', 'data', 'nn', 'runs', 'evaluation'},
     'training': {'base', 'data', 'nn', 'runs', 'evaluation'},
 }
 

@@ -13,7 +13,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 
 from cifar10_lib.base import locks
 from cifar10_lib.base.errors import UserError, os_errors_named, write_errors_named
@@ -194,7 +194,7 @@ def refuse_among(output: str, inputs: Iterable[str], flag: str) -> None:
 
 
 @contextlib.contextmanager
-def filled_directory(directory: str) -> Iterator[str]:
+def filled_directory(directory: str, replaceable: Container[str] = ()) -> Iterator[str]:
     """A temporary directory that becomes `directory` by one rename at the end of `with`.
 
     So `directory` is complete or not there. The temporary directory has a name that no other
@@ -203,6 +203,11 @@ def filled_directory(directory: str) -> Iterator[str]:
     is removed the next time. Where `directory` is filled meanwhile in another way, what was
     made is kept beside it, and the error names it.
 
+    Args:
+      directory: is made; one that is there must be empty.
+      replaceable: names of what the directory may hold even so; it is removed, after the
+        temporary directory has taken its place.
+
     Raises:
       UserError: the directory is in the way, is a mount point, is being filled by another
         process, or can't be written.
@@ -210,7 +215,7 @@ def filled_directory(directory: str) -> Iterator[str]:
     # A rename would replace a link, not the folder that it leads to.
     target = os.path.realpath(directory)
     with os_errors_named(directory), contextlib.ExitStack() as stack:
-        _check_replaceable(directory, target)
+        _check_replaceable(directory, target, replaceable)
         parent, name = os.path.split(target)
         os.makedirs(parent, exist_ok=True)
         prefix = f'.{name}.unfinished'
@@ -223,7 +228,7 @@ def filled_directory(directory: str) -> Iterator[str]:
         stack.enter_context(locks.try_hold(temporary))
         yield temporary
         try:
-            os.rename(temporary, target)
+            _replace(temporary, target, replaceable)
         except OSError as error:
             kept = tempfile.mkdtemp(prefix=f'{name}-', dir=parent)
             os.rename(temporary, kept)
@@ -232,15 +237,40 @@ def filled_directory(directory: str) -> Iterator[str]:
             ) from error
 
 
-def _check_replaceable(directory: str, target: str) -> None:
-    """Raises UserError where the last rename would fail."""
-    if os.path.lexists(target) and (not os.path.isdir(target) or os.listdir(target)):
+def _check_replaceable(directory: str, target: str, replaceable: Container[str]) -> None:
+    """Raises UserError where `_replace` would fail."""
+    is_folder = os.path.isdir(target)
+    if os.path.lexists(target) and not (is_folder and _holds_only(target, replaceable)):
         raise UserError(f'{directory}: is in the way, and is not overwritten: move it away')
     if os.path.ismount(target):
         raise UserError(
             f'{directory}: is a mount point, which can only be filled bit by bit; name a folder '
             f'in it, as {os.path.join(directory, "data")}'
         )
+
+
+def _replace(temporary: str, target: str, replaceable: Container[str]) -> None:
+    """Renames a folder; one that is there is removed after that.
+
+    Raises:
+      OSError: what is there has other names than the replaceable, and stays.
+    """
+    if not os.path.isdir(target) or not os.listdir(target) or not _holds_only(target, replaceable):
+        os.rename(temporary, target)
+        return
+    parent, name = os.path.split(target)
+    old = tempfile.mkdtemp(prefix=f'.{name}.replaced-', dir=parent)
+    os.rename(target, old)
+    try:
+        os.rename(temporary, target)
+    except OSError:
+        os.rename(old, target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _holds_only(folder: str, names: Container[str]) -> bool:
+    return all(name in names for name in os.listdir(folder))
 
 
 def _remove_unfinished(path: str, directory: str) -> None:

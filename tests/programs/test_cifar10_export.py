@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow
 import tensorflow.compat.v1 as tf
+from PIL import Image
 
 import cifar10
 import cifar10_export
 from cifar10_export import ExportSettings
+from cifar10_input import evaluation_crop
 from cifar10_lib.base.errors import UserError
 from cifar10_lib.data.record_files import CIFAR10_CLASS_NAMES
 from cifar10_lib.evaluation import analysis
 from cifar10_lib.evaluation.evaluator import Evaluator
+from cifar10_lib.export import lite
+from cifar10_lib.export.saved_model import Exported
 from cifar10_lib.runs.checkpoints import open_checkpoint
 from tests.helpers.runs import save_network
 from tests.helpers.scripts import Script, script_environment
@@ -31,7 +38,7 @@ import tensorflow as tf
 
 exported = sys.argv[1]
 images = np.load(sys.argv[2])
-model = tf.saved_model.load(f'{exported}/saved_model')
+model = tf.saved_model.load(f'{exported}/saved_model/1')
 serve = model.signatures['serving_default']
 lite = tf.lite.Interpreter(f'{exported}/model.tflite').get_signature_runner()
 one, all_of_them = serve(images=tf.constant(images[:1])), serve(images=tf.constant(images))
@@ -40,15 +47,16 @@ np.testing.assert_allclose(one['probabilities'], all_of_them['probabilities'][:1
 np.testing.assert_allclose(lite_one['probabilities'], lite_all['probabilities'][:1], atol=1e-5)
 
 with tf.GradientTape() as tape:
-    total = tf.reduce_sum(serve(images=tf.constant(images))['logits'] ** 2)
-gradients = tape.gradient(total, model.variables)
+    total = tf.reduce_sum(model(images)['logits'] ** 2)
+gradients = tape.gradient(total, model.trainable_variables)
 
 print(json.dumps({
     'saved_model': all_of_them['probabilities'].numpy().tolist(),
     'of_logits': tf.nn.softmax(all_of_them['logits']).numpy().tolist(),
     'lite': lite_all['probabilities'].tolist(),
-    'names': [name.decode() for name in serve(images=tf.constant(images))['class_names'].numpy()],
-    'lite_names': [name.decode() for name in lite_all['class_names']],
+    'called': model(images)['probabilities'].numpy().tolist(),
+    'names': [name.decode() for name in all_of_them['class_names'][24].numpy()],
+    'lite_names': [name.decode() for name in lite_all['class_names'][24]],
     'gradients': [float(tf.norm(gradient)) for gradient in gradients],
     'modules': [name for name in sys.modules if name.startswith('cifar10')],
 }))
@@ -66,7 +74,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, records: Path) -> ExportSe
 @pytest.fixture(scope='module')
 def exported(trained: ExportSettings, tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp('exported') / 'new'
-    cifar10_export.export(dataclasses.replace(trained, output=str(directory), eval=True))
+    cifar10_export.export(dataclasses.replace(trained, output=str(directory), int8=True))
     return directory
 
 
@@ -98,19 +106,92 @@ def test_plain_tensorflow_opens_both_models(
     found = json.loads(result.stdout)
     expected = expected_probabilities(trained, records)
     assert np.ptp(expected, axis=0).max() > 0.1
-    for name in ('saved_model', 'of_logits', 'lite'):
+    for name in ('saved_model', 'of_logits', 'called', 'lite'):
         np.testing.assert_allclose(found[name], expected, atol=1e-5, err_msg=name)
     assert found['names'] == found['lite_names'] == list(CIFAR10_CLASS_NAMES)
     assert len(found['gradients']) == 10 and min(found['gradients']) > 0
     assert found['modules'] == []
 
 
+def lite_files(exported: Path) -> list[str]:
+    return [path.name for path in exported.glob('*.tflite')]
+
+
 @pytest.mark.filterwarnings('ignore:.*tf.lite.Interpreter is deprecated')
-def test_the_lite_model_needs_no_other_operations(exported: Path) -> None:
-    interpreter = tf.lite.Interpreter(str(exported / 'model.tflite'))
-    names = {details['op_name'] for details in interpreter._get_ops_details()}
-    assert 'CONV_2D' in names
-    assert not any(name.startswith(('Flex', 'CUSTOM')) for name in names), names
+def test_the_lite_models_need_no_other_operations(exported: Path) -> None:
+    for name in lite_files(exported):
+        interpreter = tf.lite.Interpreter(str(exported / name))
+        operations = {details['op_name'] for details in interpreter._get_ops_details()}
+        assert 'CONV_2D' in operations
+        assert not any(each.startswith(('Flex', 'CUSTOM')) for each in operations), operations
+        types = {details['dtype'] for details in interpreter.get_output_details()}
+        assert (np.bytes_ in types) == (name == 'model.tflite')
+    # That in int8 is for one image.
+    shape = tf.lite.Interpreter(str(exported / 'model_int8.tflite')).get_input_details()[0]
+    assert shape['shape_signature'].tolist() == [1, 32, 32, 3]
+
+
+@pytest.mark.parametrize('count', [1, 3])
+def test_servers_find_the_batch_in_each_tensor(
+    trained: ExportSettings, exported: Path, records: Path, count: int
+) -> None:
+    """As row requests and batching need it: of the inputs, and of all outputs."""
+    loaded = tensorflow.saved_model.load(str(exported / 'saved_model' / '1'))
+    images = analysis.read_images([str(records / 'test_batch.bin')], np.arange(count))
+    encoded = [tf.io.encode_png(image).numpy() for image in images]
+    inputs: dict[str, dict[str, Any]] = {
+        'serving_default': {'images': images},
+        'serving_bytes': {'image_bytes': encoded},
+    }
+    assert set(loaded.signatures) == set(inputs)
+    expected = expected_probabilities(trained, records)[:count]
+    for name, values in inputs.items():
+        signature = loaded.signatures[name]
+        specs = [*signature.structured_input_signature[1].values()]
+        specs += signature.structured_outputs.values()
+        assert {spec.shape.as_list()[0] for spec in specs} == {None}
+        found = signature(**{key: tf.constant(value) for key, value in values.items()})
+        assert {key: value.shape[0] for key, value in found.items()} == {
+            'logits': count,
+            'probabilities': count,
+            'class_names': count,
+        }
+        # A PNG of the records' size is decoded to the same pixels.
+        np.testing.assert_allclose(found['probabilities'], expected, atol=1e-5)
+
+
+def test_keras_takes_the_saved_model_as_a_layer(
+    trained: ExportSettings, exported: Path, records: Path
+) -> None:
+    layer = tensorflow.keras.layers.TFSMLayer(
+        str(exported / 'saved_model' / '1'), call_endpoint='serving_default'
+    )
+    images = analysis.read_images([str(records / 'test_batch.bin')], np.arange(25))
+    np.testing.assert_allclose(
+        layer(images)['probabilities'], expected_probabilities(trained, records), atol=1e-5
+    )
+
+
+def test_the_example_is_printed_and_classifies_a_picture(
+    trained: ExportSettings, exported: Path, records: Path, tmp_path: Path
+) -> None:
+    images = analysis.read_images([str(records / 'test_batch.bin')], np.arange(1))
+    Image.fromarray(images[0]).save(tmp_path / 'picture.png')
+    examples = ['example.py']
+    if importlib.util.find_spec('ai_edge_litert'):
+        examples.append('example_lite.py')
+    for example in examples:
+        result = subprocess.run(
+            [sys.executable, '-I', str(exported / example), 'picture.png'],
+            cwd=tmp_path,
+            env=script_environment(),
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert result.returncode == 0, result.stderr
+        label = expected_probabilities(trained, records)[0].argmax()
+        assert result.stdout.strip() == CIFAR10_CLASS_NAMES[label]
 
 
 def test_metadata_says_what_the_models_are(
@@ -126,9 +207,17 @@ def test_metadata_says_what_the_models_are(
     assert found['class_names'] == list(CIFAR10_CLASS_NAMES)
     assert found['preprocessing']['crop'] == {'top': 4, 'left': 4, 'height': 24, 'width': 24}
     assert found['tensorflow'] == tf.__version__
-    differences = found['largest_difference_of_a_probability']
-    assert differences['measured_on'] == 'the test images'
-    assert 0 <= differences['saved_model'] < 1e-5 and 0 <= differences['model.tflite'] < 1e-5
+    assert found['compared_on'] == 'the test images'
+    models = found['models']
+    assert list(models) == ['saved_model', *sorted(lite_files(exported))]
+    for name in ('saved_model', 'model.tflite'):
+        assert 0 <= models[name]['largest_difference_of_a_probability'] < 1e-5
+        assert models[name]['precision_at_1'] == pytest.approx(hits.mean())
+    bytes_of = {name: (exported / name).stat().st_size for name in lite_files(exported)}
+    assert {name: models[name]['bytes'] for name in bytes_of} == bytes_of
+    assert bytes_of['model_float16.tflite'] < 0.51 * bytes_of['model.tflite']
+    assert bytes_of['model_int8.tflite'] < 0.27 * bytes_of['model.tflite']
+    assert (exported / 'labels.txt').read_text().splitlines() == list(CIFAR10_CLASS_NAMES)
 
 
 def test_the_preprocessing_is_what_metadata_says(records: Path) -> None:
@@ -142,7 +231,7 @@ def test_the_preprocessing_is_what_metadata_says(records: Path) -> None:
     deviation = crops.std(axis=(1, 2, 3), keepdims=True)
     by_hand = (crops - mean) / np.maximum(deviation, 1 / np.sqrt(24 * 24 * 3))
     with tf.Graph().as_default(), tf.Session() as session:
-        found = session.run(cifar10_export.evaluation_crop(tf.constant(images)))
+        found = session.run(evaluation_crop(tf.constant(images)))
     np.testing.assert_allclose(found, by_hand, atol=1e-4)
 
 
@@ -159,19 +248,34 @@ def test_the_script_exports_without_data(run_script: Script, tmp_path: Path) -> 
     assert again.returncode == 1 and 'Traceback' not in again.stderr
     assert 'new: is in the way, and is not overwritten' in again.stderr
     assert json.loads((tmp_path / 'new' / 'metadata.json').read_text()) == found
+    assert (tmp_path / 'new' / 'example.py').read_text() in result.stdout
+
+
+def test_force_replaces_an_export_and_nothing_else(trained: ExportSettings, tmp_path: Path) -> None:
+    output = tmp_path / 'new'
+    output.mkdir()
+    (output / 'model_int8.tflite').write_text('old')
+    settings = dataclasses.replace(trained, output=str(output), force=True)
+    cifar10_export.export(settings)
+    assert 'example.py' in {path.name for path in output.iterdir()}
+    assert not (output / 'model_int8.tflite').exists()
+    (output / 'thesis.tex').write_text('mine')
+    with pytest.raises(UserError, match='new: is in the way'):
+        cifar10_export.export(settings)
+    assert (output / 'thesis.tex').exists() and list(tmp_path.iterdir()) == [output]
 
 
 @pytest.mark.parametrize('wrong', [0.02, float('nan')])
 def test_a_model_that_disagrees_is_not_left_behind(
     trained: ExportSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: float
 ) -> None:
-    load_lite = cifar10_export.load_lite
+    load = lite.load
 
-    def load_another(path: str) -> cifar10_export.Exported:
-        model = load_lite(path)
+    def load_another(path: str) -> Exported:
+        model = load(path)
         return lambda images: model(images) + wrong
 
-    monkeypatch.setattr(cifar10_export, 'load_lite', load_another)
+    monkeypatch.setattr(lite, 'load', load_another)
     settings = dataclasses.replace(trained, output=str(tmp_path / 'new'))
     with pytest.raises(UserError, match=r'model\.tflite: gives a probability that differs by'):
         cifar10_export.export(settings)
@@ -184,7 +288,7 @@ def test_trouble_of_tensorflow_is_named(
     def full_disk(*args: object) -> None:
         raise tf.errors.ResourceExhaustedError(None, None, 'No space left on device')
 
-    monkeypatch.setattr(cifar10_export, 'convert_to_lite', full_disk)
+    monkeypatch.setattr(lite, 'convert', full_disk)
     settings = dataclasses.replace(trained, output=str(tmp_path / 'new'))
     with pytest.raises(UserError, match=r'--output=.*new: cannot be exported: No space left'):
         cifar10_export.export(settings)

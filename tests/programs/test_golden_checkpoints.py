@@ -350,7 +350,7 @@ def test_exported_models_hold_the_averages(
     assert metadata['weights'] == 'moving averages'
 
     images = picture_pixels()[np.newaxis]
-    signature = tensorflow.saved_model.load(output / 'saved_model').signatures['serving_default']
+    signature = tensorflow.saved_model.load(output / 'saved_model/1').signatures['serving_default']
     found = signature(images=tensorflow.constant(images))['probabilities'].numpy()
     np.testing.assert_allclose(
         found, probabilities(images, averages(train_dir)), atol=TOLERANCE, rtol=0

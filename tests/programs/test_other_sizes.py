@@ -70,7 +70,7 @@ def test_all_scripts_follow_the_size(
         'inner': 0,
     }
     assert 'longer side has 48 pixels' in metadata['preprocessing']['outside_the_model']
-    model = tf.saved_model.load(f'{output}/saved_model').signatures['serving_default']
+    model = tf.saved_model.load(f'{output}/saved_model/1').signatures['serving_default']
     images = tf.constant(np.zeros([1, SIZE, SIZE, 3], np.uint8))
     assert model(images=images)['probabilities'].shape == (1, 2)
 

@@ -162,6 +162,58 @@ def test_what_was_made_is_kept_where_the_directory_was_filled_meanwhile(tmp_path
     assert os.listdir(str(it.value).rpartition(' ')[2]) == ['file']
 
 
+def test_a_directory_is_replaced_once_the_new_one_is_complete(tmp_path: Path) -> None:
+    out = tmp_path / 'out'
+    fill(out, 'old')
+    with files.filled_directory(str(out), ['old', 'file']) as temporary:
+        Path(temporary, 'file').write_text('')
+        assert os.listdir(out) == ['old']
+    assert os.listdir(out) == ['file'] and os.listdir(tmp_path) == ['out']
+    with (
+        pytest.raises(RuntimeError),
+        files.filled_directory(str(out), ['file']) as temporary,
+    ):
+        raise RuntimeError
+    assert os.listdir(out) == ['file'] and os.listdir(tmp_path) == ['out']
+
+
+def test_a_directory_that_holds_something_else_is_not_replaced(tmp_path: Path) -> None:
+    out = tmp_path / 'out'
+    fill(out, 'precious')
+    with (
+        pytest.raises(UserError, match='out: is in the way'),
+        files.filled_directory(str(out), ['file']),
+    ):
+        pytest.fail('it began')
+    (out / 'precious').unlink()
+    with (
+        pytest.raises(UserError, match='Directory not empty when all was done'),
+        files.filled_directory(str(out), ['file']),
+    ):
+        (out / 'precious').write_text('')
+    assert os.listdir(out) == ['precious']
+
+
+def test_the_old_directory_is_back_where_the_new_one_cannot_take_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, rename = tmp_path / 'out', os.rename
+    fill(out)
+
+    def fail_to_finish(source: str, target: str) -> None:
+        if '.unfinished' in source and target == str(out):
+            raise PermissionError(13, 'Permission denied')
+        rename(source, target)
+
+    monkeypatch.setattr(os, 'rename', fail_to_finish)
+    with (
+        pytest.raises(UserError, match='Permission denied when all was done'),
+        files.filled_directory(str(out), ['file']),
+    ):
+        pass
+    assert os.listdir(out) == ['file']
+
+
 def test_an_output_among_the_inputs_is_refused(tmp_path: Path) -> None:
     (tmp_path / 'in').mkdir()
     for name in ('in/me.png', 'other.png'):
