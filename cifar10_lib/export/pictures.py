@@ -1,6 +1,6 @@
 """Encoded pictures become the squares of records within a graph, as `data.photos` makes them.
 
-TensorFlow decodes JPEG, PNG, BMP, GIF (of an animation the first frame) and, from 2.20 on, WebP.
+TensorFlow decodes JPEG, PNG, BMP, GIF (of an animation the first frame) and, in 2.21, WebP.
 Two things are not done here: a picture stays as its camera stored it, without the turn that its
 metadata asks for, and animated WebP is refused.
 """
