@@ -345,5 +345,5 @@ def test_a_drawing_that_cannot_be_written_is_named(
     paths = save_pictures(tmp_path, records / 'test_batch.bin')[:1]
     output = str(tmp_path / 'nowhere' / 'a.png')
     settings = PredictSettings(tuple(paths), str(Path(checkpoint).parent), output=output)
-    with pytest.raises(UserError, match=r'nowhere/a\.png: cannot be written'):
+    with pytest.raises(UserError, match=r'nowhere/a\.png: its folder is missing'):
         cifar10_predict.predict(settings)
