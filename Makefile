@@ -2,8 +2,8 @@
 # make record  environment, data, and airbench94 from nothing to 94%: --preset=airbench94,
 #              evaluated over six views
 # make board   environment, TensorBoard on all runs in LOGDIR at http://localhost:PORT
-# make check   environment, lint, types and the fast tests, in under 90 seconds on 2 cores
-# make test    environment, lint, types and all tests, in under 10 minutes
+# make check   environment, lint, types and the fast tests, in under 2 minutes on 2 cores
+# make test    environment, lint, types and all tests, in about 12 minutes
 # make lint    environment, lint and types
 # make faults  environment, the long versions of the tests of faults: 50 kills of a
 #              trainer, 20,000 corrupted inputs a test; half an hour

@@ -89,7 +89,7 @@ def held_memory() -> int:
     total = 0
     with open(f'/proc/self/task/{os.getpid()}/children', encoding='ascii') as file:
         for pid in (os.getpid(), *map(int, file.read().split())):
-            with contextlib.suppress(OSError):  # It has just ended.
+            with contextlib.suppress(OSError, IndexError):  # It has just ended.
                 total += memory_bytes(pid, 'RssAnon')
     return total
 
