@@ -98,6 +98,11 @@ class EvalSettings:
         choices=tuple(name for name in DATASETS if name != 'auto'),
     )
 
+    @property
+    def num_views(self) -> int:
+        """Number of views of each image."""
+        return int(self.views)
+
 
 def _check_eval_dir(settings: EvalSettings) -> None:
     """Keeps the history of evaluation apart from that of training.
@@ -123,7 +128,7 @@ def _add_to_history(result: Result, settings: EvalSettings, labels: Mapping[str,
     Raises:
       UserError: the history can't be written.
     """
-    entry = {**evaluation_entry(result, settings.eval_data, int(settings.views)), **labels}
+    entry = {**evaluation_entry(result, settings.eval_data, settings.num_views), **labels}
     history.replace(
         settings.eval_dir,
         entry,
@@ -196,7 +201,7 @@ class _Evaluation:
             report.check_folder(settings.report)
         files.make_folder(settings.eval_dir, '--eval_dir')
         self.run = run = RunFolder.open(settings.checkpoint_dir, settings.model)
-        self._network = cifar10.NETWORKS[run.model].trained_by(run.recipe).of_size(run.framing.size)
+        self._network = run.configure(cifar10.NETWORKS[run.model])
         self._settings = settings
         self._data = run.prepare_data(settings.data_dir, settings.dataset)
         scored_files = evaluation_files(settings.eval_data, self._data.directory)
@@ -210,7 +215,7 @@ class _Evaluation:
             self._network,
             settings.num_examples,
             settings.eval_data,
-            int(settings.views),
+            settings.num_views,
             self._data.num_classes,
             run.find_held_out(self._data),
         )
@@ -235,7 +240,7 @@ class _Evaluation:
         with image_bar(self._evaluator.num_examples, show_bar) as show_scored:
             scored = self._evaluator.score(checkpoint, show_scored)
         report_precision(
-            scored.result, data.dataset, settings.eval_data, int(settings.views), self._writer
+            scored.result, data.dataset, settings.eval_data, settings.num_views, self._writer
         )
         _add_to_history(scored.result, settings, self.run.labels)
         if self._best:
@@ -246,7 +251,7 @@ class _Evaluation:
                 scored,
                 data,
                 settings.eval_data,
-                int(settings.views),
+                settings.num_views,
                 # Read anew: training may have resumed with other settings.
                 RunFolder.open(settings.checkpoint_dir, settings.model),
                 settings.eval_dir,

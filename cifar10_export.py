@@ -260,7 +260,7 @@ def export(settings: ExportSettings) -> None:
     # TensorFlow's loader logs through absl that it finds no fingerprint, which it doesn't need.
     logging.set_verbosity(logging.WARNING)
     run = RunFolder.open(settings.checkpoint_dir, settings.model, settings.checkpoint)
-    network = cifar10.NETWORKS[run.model].trained_by(run.recipe).of_size(run.framing.size)
+    network = run.configure(cifar10.NETWORKS[run.model])
     checkpoint = run.require_checkpoint()
     names = run.class_names(settings.data_dir)
     try:

@@ -95,6 +95,11 @@ class PredictSettings:
     )
     views: str = views_setting()
 
+    @property
+    def num_views(self) -> int:
+        """Number of views of each image."""
+        return int(self.views)
+
 
 class Picture(NamedTuple):
     """One picture, as the network and as people see it."""
@@ -302,13 +307,12 @@ def predict(settings: PredictSettings) -> None:
     _check(settings, len(rows.images) if rows else len(paths))
 
     run = RunFolder.open(settings.checkpoint_dir, settings.model, settings.checkpoint)
-    network = cifar10.NETWORKS[run.model].trained_by(run.recipe).of_size(run.framing.size)
+    network = run.configure(cifar10.NETWORKS[run.model])
     framing = frame(settings, run.framing, network)
-    num_views = int(settings.views)
     checkpoint = run.require_checkpoint()
-    predictor = Predictor(checkpoint, network, num_views)
+    predictor = Predictor(checkpoint, network, settings.num_views)
     names = run.class_names(settings.data_dir)
-    note = views_note(num_views) + data_note(run.dataset)
+    note = views_note(settings.num_views) + data_note(run.dataset)
     print(f'By {checkpoint}{note}', file=sys.stderr)
 
     unreadable: list[str] = []
@@ -351,7 +355,7 @@ def _write(
     else:
         size, complete = network.view.size, network.size
         # Six views reach a pixel further on each side, and ten to the edges.
-        seen = {1: size, 6: min(size + 2, complete), 10: complete}[int(settings.views)]
+        seen = {1: size, 6: min(size + 2, complete), 10: complete}[settings.num_views]
         figures.write(draw(found, names, title, seen / complete), settings.output)
     print(f'Wrote {settings.output}', file=sys.stderr)
 

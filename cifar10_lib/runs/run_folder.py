@@ -19,6 +19,7 @@ from cifar10_lib.data import held_out, prepare, record_files
 from cifar10_lib.data.datasets import CIFAR10_DIRECTORY, DATA_DIR, DATASETS, IDX_DIRECTORIES
 from cifar10_lib.data.framing import Framing, parse_framing
 from cifar10_lib.data.record_files import CIFAR10_CLASS_NAMES, CLASS_NAMES_FILE, RECORD_FILES
+from cifar10_lib.nn.layers import Network
 from cifar10_lib.nn.presets import MODEL_NAMES, NETWORK_PRESETS, PRESETS
 from cifar10_lib.nn.recipes import TUTORIAL_RECIPE, Recipe
 from cifar10_lib.runs import checkpoints, history
@@ -123,6 +124,10 @@ class RunFolder:
     def model(self) -> str:
         """Name of the network."""
         return self.recipe.model
+
+    def configure(self, network: Network) -> Network:
+        """The network as the run's recipe and the size of its images have it."""
+        return network.trained_by(self.recipe).of_size(self.framing.size)
 
     @functools.cached_property
     def checkpoints(self) -> CheckpointFolder:
