@@ -32,70 +32,23 @@ after 2,000 (2 runs).
 
 from __future__ import annotations
 
+from cifar10_lib.base.start import start
+from cifar10_lib.data.settings import DataSettings
+
+# Before TensorFlow is imported, which takes seconds.
+start(__name__, DataSettings)
+
 import dataclasses
 from collections.abc import Sequence
 
-from cifar10_input import CIFAR10_RECORD, count_examples, test_files, train_files
+from cifar10_input import count_examples, test_files, train_files
 from cifar10_lib.base.errors import UserError
-from cifar10_lib.base.flags import LARGEST_SEED, arguments, path_setting, run_script, setting
-from cifar10_lib.data.datasets import DATA_DIR, DATA_URL, DATASET_HELP, DATASETS
-from cifar10_lib.data.framing import FITS, MAX_SIZE, MIN_SIZE, Framing
+from cifar10_lib.base.flags import run_script
+from cifar10_lib.data.framing import Framing
 from cifar10_lib.data.prepare import prepare, refuse_unused_url
 from cifar10_lib.data.record_files import holds_test_images
-from cifar10_lib.data.synthetic import MAX_IMAGES, SyntheticSet
+from cifar10_lib.data.synthetic import SyntheticSet
 from cifar10_lib.nn.recipes import BATCH_SIZE
-
-
-@dataclasses.dataclass(frozen=True)
-class DataSettings:
-    """What to put where."""
-
-    words: tuple[str, ...] = arguments()
-    data_dir: str = path_setting(DATA_DIR, 'Directory that holds, or gets, the data set.')
-    dataset: str = setting(None, DATASET_HELP, choices=DATASETS)
-    data_url: str = setting(DATA_URL, 'http, https or file URL of the CIFAR-10 archive.')
-    num_train: int = setting(
-        50000, 'Synthetic training images, a multiple of 5.', at_least=5, at_most=MAX_IMAGES
-    )
-    num_test: int = setting(10000, 'Synthetic test images.', at_least=1, at_most=MAX_IMAGES)
-    seed: int = setting(
-        0,
-        'Seed of the synthetic set, or of the order of converted images and of what is a test '
-        'image.',
-        at_least=0,
-        at_most=LARGEST_SEED,
-    )
-    test_percent: int = setting(
-        0,
-        'convert: share of each class that become test images, in percent, where there is no '
-        'train/ and test/; 0: a sixth.',
-        at_least=0,
-        at_most=99,
-    )
-    labels: str = setting(
-        None,
-        'convert: which labels where there are several: fine (the default) or coarse of '
-        "CIFAR-100, or the name of one of EMNIST's sets.",
-    )
-    size: int = setting(
-        CIFAR10_RECORD.height,
-        'convert: side of the images in pixels.',
-        at_least=MIN_SIZE,
-        at_most=MAX_SIZE,
-    )
-    fit: str = setting(
-        'crop',
-        'convert: how a picture becomes a square: crop, the largest one in its middle; pad, all '
-        'of it between black bars; or stretch.',
-        choices=FITS,
-    )
-    invert: bool = setting(
-        False, 'convert: exchange black and white, as for digits drawn in black on white.'
-    )
-    contact_sheet: str = path_setting(
-        None, 'convert: PNG of examples to write; by default contact_sheet.png in --data_dir.'
-    )
-
 
 _ONLY_CONVERT = ('test_percent', 'labels', 'size', 'fit', 'invert', 'contact_sheet')
 _NEVER_CONVERT = ('dataset', 'data_url', 'num_train', 'num_test')

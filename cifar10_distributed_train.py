@@ -17,33 +17,22 @@ a machine fails is in docs/distributed.md.
 
 from __future__ import annotations
 
+from cifar10_lib.base.start import start
+from cifar10_lib.training.settings import CommandSettings, DistributedTrainSettings
+
+# Before TensorFlow is imported, which takes seconds.
+start(__name__, CommandSettings)
+
 import dataclasses
 
 import tensorflow.compat.v1 as tf
 
 import cifar10
-from cifar10_lib.base.flags import run_script, setting
+from cifar10_lib.base.flags import run_script
 from cifar10_lib.training import local_cluster
 from cifar10_lib.training.begin import begin, network_options, num_parts, training_batches
 from cifar10_lib.training.cluster import ClusterWorker, configure, from_environment
 from cifar10_lib.training.session import session_config, training_session
-from cifar10_lib.training.settings import OneDeviceTrainSettings
-
-
-@dataclasses.dataclass(frozen=True)
-class DistributedTrainSettings(OneDeviceTrainSettings):
-    """What each worker of a training run is asked to do."""
-
-    batch_size: int = setting(
-        cifar10.BATCH_SIZE, 'Number of images in a batch of one worker.', at_least=1
-    )
-    wait_secs: int = setting(
-        300,
-        'Longest wait for another worker, in seconds: until it starts, and in a step, the '
-        "chief's saving and evaluating included.",
-        at_least=1,
-        at_most=1_000_000,
-    )
 
 
 def train(settings: DistributedTrainSettings) -> None:
@@ -81,23 +70,6 @@ def train(settings: DistributedTrainSettings) -> None:
         with training_session(run, images, labels, total_loss, train_op, config) as session:
             while not session.should_stop():
                 session.run(train_op)
-
-
-@dataclasses.dataclass(frozen=True)
-class CommandSettings(DistributedTrainSettings):
-    """What the command line asks for: a worker, or several on this machine."""
-
-    local_workers: int = setting(
-        0,
-        'Start so many workers on this machine; 0: be the one that TF_CONFIG or SLURM names.',
-        at_least=0,
-        at_most=local_cluster.MAX_WORKERS,
-    )
-    max_restarts: int = setting(
-        10,
-        'How often workers of --local_workers that were killed are started again, all together.',
-        at_least=0,
-    )
 
 
 def main(settings: CommandSettings) -> None:

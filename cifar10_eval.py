@@ -15,6 +15,12 @@ after a start-up of about 3.
 
 from __future__ import annotations
 
+from cifar10_lib.base.start import start
+from cifar10_lib.evaluation.settings import EvalSettings
+
+# Before TensorFlow is imported, which takes seconds.
+start(__name__, EvalSettings)
+
 import contextlib
 import dataclasses
 import json
@@ -27,20 +33,18 @@ from collections.abc import Mapping
 import tensorflow.compat.v1 as tf
 
 import cifar10
-from cifar10_input import EVAL_DATA, evaluation_files
+from cifar10_input import evaluation_files
 from cifar10_lib.base import files, watch
 from cifar10_lib.base.console import image_bar, on_terminal, timestamp
 from cifar10_lib.base.errors import UserError, error_message, write_errors_named
 from cifar10_lib.base.files import utf8_name
-from cifar10_lib.base.flags import path_setting, run_script, setting
-from cifar10_lib.data.datasets import DATASETS
+from cifar10_lib.base.flags import run_script
 from cifar10_lib.evaluation import report
 from cifar10_lib.evaluation.evaluator import (
     Evaluator,
     Result,
     evaluation_entry,
     report_precision,
-    views_setting,
 )
 from cifar10_lib.runs import history, tensorboard
 from cifar10_lib.runs.checkpoints import (
@@ -53,55 +57,7 @@ from cifar10_lib.runs.run_folder import (
     EVAL_DIRECTORY,
     SETTINGS_FILE,
     RunFolder,
-    checkpoint_setting,
-    model_setting,
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class EvalSettings:
-    """What an evaluation is asked to do."""
-
-    eval_dir: str = path_setting(
-        None, 'Folder for the summaries and history.jsonl; by default eval in --checkpoint_dir.'
-    )
-    checkpoint_dir: str = path_setting('cifar10_train', 'Folder of the checkpoints.')
-    checkpoint: str = checkpoint_setting()
-    model: str = model_setting()
-    eval_data: str = setting(
-        'test',
-        'The images: test; train_eval, the training images; or held_out, those that '
-        '--num_held_out kept from training.',
-        choices=EVAL_DATA,
-    )
-    eval_interval_secs: int = setting(
-        300, 'Seconds between looks for a new checkpoint.', at_least=1
-    )
-    keep_best: bool = setting(
-        False,
-        'Keep a copy of the checkpoint of the best precision so far in the folder best of '
-        '--eval_dir.',
-    )
-    views: str = views_setting()
-    report: str = path_setting(
-        None, 'Folder for a report, an HTML page, of the newest evaluation; replaced by the next.'
-    )
-    num_examples: int = setting(0, 'How many images to score; 0: all.', at_least=0)
-    run_once: bool = setting(False, 'Evaluate the newest checkpoint and exit.')
-    progress: bool = setting(True, 'On a terminal, show how many images have been scored.')
-    data_dir: str = path_setting(
-        None, 'Folder of the data set; by default the one that training used.'
-    )
-    dataset: str = setting(
-        None,
-        'The data set; by default the one that the checkpoints were trained on.',
-        choices=tuple(name for name in DATASETS if name != 'auto'),
-    )
-
-    @property
-    def num_views(self) -> int:
-        """Number of views of each image."""
-        return int(self.views)
 
 
 def _check_eval_dir(settings: EvalSettings) -> None:

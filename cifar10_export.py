@@ -20,7 +20,12 @@ checkpoint; --eval does so on all test images, and measures the precision.
 
 from __future__ import annotations
 
-import dataclasses
+from cifar10_lib.base.start import start
+from cifar10_lib.export.settings import ExportSettings
+
+# Before TensorFlow is imported, which takes seconds.
+start(__name__, ExportSettings)
+
 import json
 import os
 
@@ -32,7 +37,7 @@ import cifar10
 from cifar10_input import CIFAR10_RECORD, count_examples, test_files, train_files
 from cifar10_lib.base.errors import UserError, error_message
 from cifar10_lib.base.files import filled_directory
-from cifar10_lib.base.flags import path_setting, run_script, setting
+from cifar10_lib.base.flags import run_script
 from cifar10_lib.data.prepare import data_note
 from cifar10_lib.evaluation import analysis
 from cifar10_lib.evaluation.evaluator import Evaluator, Predictor
@@ -41,7 +46,7 @@ from cifar10_lib.export.description import Measured, ModelMeasured
 from cifar10_lib.export.saved_model import Exported, ServedNetwork
 from cifar10_lib.nn.layers import Network
 from cifar10_lib.runs.checkpoints import Checkpoint
-from cifar10_lib.runs.run_folder import RunFolder, checkpoint_setting, model_setting
+from cifar10_lib.runs.run_folder import RunFolder
 
 SAVED_MODEL = 'saved_model'
 
@@ -68,34 +73,6 @@ MEAN_TOLERANCE = 1e-2
 _NUM_NOISE = 20
 
 _BATCH_SIZE = 250
-
-
-@dataclasses.dataclass(frozen=True)
-class ExportSettings:
-    """What to export, and where to."""
-
-    output: str = path_setting(
-        'cifar10_export', 'Folder to make; without --force it must be missing or empty.'
-    )
-    checkpoint_dir: str = path_setting('cifar10_train', 'Folder of the checkpoints.')
-    checkpoint: str = checkpoint_setting()
-    model: str = model_setting()
-    eval: bool = setting(
-        False, 'Measure the precision on the test images, and compare the models on all of them.'
-    )
-    int8: bool = setting(
-        False,
-        'Also write a TensorFlow Lite file in int8, calibrated on training images. The models are '
-        'then compared as by --eval.',
-    )
-    force: bool = setting(
-        False, 'Replace an export that --output holds, once the new one is complete.'
-    )
-    data_dir: str = path_setting(
-        None,
-        'Folder of the data set, for the names of its classes, --eval and --int8; by default the '
-        'one that training used.',
-    )
 
 
 def compare(

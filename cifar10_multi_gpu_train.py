@@ -17,36 +17,21 @@ of 2 runs). The speed on GPUs has not been measured.
 
 from __future__ import annotations
 
-import dataclasses
+from cifar10_lib.base.start import start
+from cifar10_lib.training.settings import MultiGpuTrainSettings
+
+# Before TensorFlow is imported, which takes seconds.
+start(__name__, MultiGpuTrainSettings)
+
 
 import tensorflow.compat.v1 as tf
 
 import cifar10
 from cifar10_lib.base.errors import UserError
-from cifar10_lib.base.flags import run_script, setting
-from cifar10_lib.nn.towers import CPU, FIRST, MIRRORED, tower_gradients
+from cifar10_lib.base.flags import run_script
+from cifar10_lib.nn.towers import CPU, tower_gradients
 from cifar10_lib.training.begin import begin, network_options, training_batches
 from cifar10_lib.training.session import session_config, training_session
-from cifar10_lib.training.settings import TrainSettings
-
-# More than any machine has GPUs; each is a copy of the network in the graph.
-MAX_TOWERS = 256
-
-
-@dataclasses.dataclass(frozen=True)
-class MultiGpuTrainSettings(TrainSettings):
-    """What a training run on several devices is asked to do."""
-
-    num_gpus: int = setting(1, 'Number of towers.', at_least=1, at_most=MAX_TOWERS)
-    tower_device: str = setting(
-        'gpu', 'Kind of device of the towers; cpu: virtual CPU devices.', choices=('gpu', 'cpu')
-    )
-    variables: str = setting(
-        FIRST,
-        'Home of the variables, where the gradients are added up: cpu; first, the first tower; '
-        'mirrored, a copy on each tower, gradients added by all-reduce.',
-        choices=(CPU, FIRST, MIRRORED),
-    )
 
 
 def tower_devices(tower_device: str, num_towers: int) -> list[str]:

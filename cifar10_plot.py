@@ -18,7 +18,12 @@ those in --eval_dir.
 
 from __future__ import annotations
 
-import dataclasses
+from cifar10_lib.base.start import start
+from cifar10_lib.evaluation.settings import PlotSettings
+
+# Before TensorFlow is imported, which takes seconds.
+start(__name__, PlotSettings)
+
 import itertools
 import os
 
@@ -26,9 +31,8 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 import cifar10
-from cifar10_input import EVAL_DATA
 from cifar10_lib.base.errors import UserError
-from cifar10_lib.base.flags import LARGEST_SEED, arguments, path_setting, run_script, setting
+from cifar10_lib.base.flags import run_script
 from cifar10_lib.data.prepare import Prepared, data_note
 from cifar10_lib.evaluation import analysis, figures, layer_table
 from cifar10_lib.evaluation.analysis import EVAL_DATA_NAMES
@@ -37,47 +41,10 @@ from cifar10_lib.nn import schedules
 from cifar10_lib.nn.layers import Network
 from cifar10_lib.runs.checkpoints import Checkpoint
 from cifar10_lib.runs.history import HISTORY_FILE
-from cifar10_lib.runs.run_folder import EVAL_DIRECTORY, RunFolder, checkpoint_setting, model_setting
+from cifar10_lib.runs.run_folder import EVAL_DIRECTORY, RunFolder
 
 # Number of images that --plot=mistakes draws.
 NUM_MISTAKES = 24
-
-
-@dataclasses.dataclass(frozen=True)
-class PlotSettings:
-    """What to draw, and where to."""
-
-    runs: tuple[str, ...] = arguments()
-    train_dir: str = path_setting(
-        'cifar10_train', 'Folder that training wrote; it can also be named without the flag.'
-    )
-    eval_dir: str = path_setting(
-        None,
-        'Folder that evaluation wrote; for several runs as many, in their order, with commas '
-        'between them. By default the folder eval in that of training.',
-    )
-    output: str = path_setting(None, 'Picture to write, .png or .svg; by default cifar10_PLOT.png.')
-    plot: str = setting(
-        'curve',
-        'What to draw: curve, confusion, mistakes, filters, layers, distortions or classes.',
-        choices=('curve', 'confusion', 'mistakes', 'filters', 'layers', 'distortions', 'classes'),
-    )
-    x: str = setting(
-        'step',
-        'Axis of the curves: step, examples, or time of training.',
-        choices=tuple(analysis.AXES),
-    )
-    eval_data: str = setting(
-        'test',
-        'The images of confusion and mistakes: test, train_eval or held_out.',
-        choices=EVAL_DATA,
-    )
-    checkpoint: str = checkpoint_setting()
-    model: str = model_setting()
-    data_dir: str = path_setting(
-        None, 'Folder of the data set; by default the one that training used.'
-    )
-    seed: int = setting(0, 'Seed of the distortions.', at_least=0, at_most=LARGEST_SEED)
 
 
 # ------------------------------------------------------------------------------ curves

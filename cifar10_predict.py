@@ -19,6 +19,12 @@ a table of pixels, as Kaggle has MNIST's, and writes ImageId,Label.
 
 from __future__ import annotations
 
+from cifar10_lib.base.start import start
+from cifar10_lib.evaluation.settings import PredictSettings
+
+# Before TensorFlow is imported, which takes seconds.
+start(__name__, PredictSettings)
+
 import csv
 import dataclasses
 import glob
@@ -37,17 +43,17 @@ import cifar10
 from cifar10_input import test_files
 from cifar10_lib.base import files
 from cifar10_lib.base.errors import UserError, write_errors_named
-from cifar10_lib.base.flags import arguments, path_setting, run_script, setting
+from cifar10_lib.base.flags import run_script
 from cifar10_lib.base.names import printable
 from cifar10_lib.data import photos, record_files
-from cifar10_lib.data.framing import FITS, Framing
+from cifar10_lib.data.framing import Framing
 from cifar10_lib.data.prepare import data_note
 from cifar10_lib.data.sources import digits
 from cifar10_lib.data.sources.base import files_below
 from cifar10_lib.evaluation import analysis, figures
-from cifar10_lib.evaluation.evaluator import BATCH_SIZE, Predictor, views_note, views_setting
+from cifar10_lib.evaluation.evaluator import BATCH_SIZE, Predictor, views_note
 from cifar10_lib.nn.layers import Network
-from cifar10_lib.runs.run_folder import RunFolder, checkpoint_setting, model_setting
+from cifar10_lib.runs.run_folder import RunFolder
 
 # Number of the likeliest classes that are shown.
 TOP = 3
@@ -56,49 +62,6 @@ TOP = 3
 MAX_DRAWN = 60
 
 _EXAMPLE = 'for example: python cifar10_predict.py photo.jpg'
-
-
-@dataclasses.dataclass(frozen=True)
-class PredictSettings:
-    """What to classify, and how to show the result."""
-
-    pictures: tuple[str, ...] = arguments()
-    checkpoint_dir: str = path_setting('cifar10_train', 'Folder of the checkpoints.')
-    checkpoint: str = checkpoint_setting()
-    model: str = model_setting()
-    data_dir: str = path_setting(
-        None,
-        'Folder of the data set, for the names of its classes and --index; by default the one '
-        'that training used.',
-    )
-    index: int = setting(
-        -1, 'Classify the test image of this number, from 0 on; -1: none.', at_least=-1
-    )
-    fit: str = setting(
-        None,
-        'How a picture becomes a square: crop, the largest one in its middle; pad, all of it '
-        'between black bars; or stretch; by default as those of the data set did.',
-        choices=FITS,
-    )
-    invert: bool = setting(
-        False, 'Exchange black and white, as for digits drawn in black on white.'
-    )
-    format: str = setting(
-        'text',
-        'Format of each printed line: text, or json, an object.',
-        choices=('text', 'json'),
-    )
-    output: str = path_setting(
-        None,
-        'File to write: .png or .svg, a drawing of each picture and its classes; .csv, a table of '
-        'the likeliest class of each.',
-    )
-    views: str = views_setting()
-
-    @property
-    def num_views(self) -> int:
-        """Number of views of each image."""
-        return int(self.views)
 
 
 class Picture(NamedTuple):

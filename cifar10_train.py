@@ -16,11 +16,16 @@ in --train_dir, from which the same command resumes after an interruption.
 
 from __future__ import annotations
 
+from cifar10_lib.base.start import start
+from cifar10_lib.training.settings import OneDeviceTrainSettings
+
+# Before TensorFlow is imported, which takes seconds.
+start(__name__, OneDeviceTrainSettings)
+
 import cifar10
 from cifar10_lib.base.flags import run_script
 from cifar10_lib.training.begin import begin, network_options, num_parts, training_batches
 from cifar10_lib.training.session import session_config, training_session
-from cifar10_lib.training.settings import OneDeviceTrainSettings
 
 
 def train(settings: OneDeviceTrainSettings) -> None:

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,6 +19,11 @@ from typing import NamedTuple
 
 import pytest
 
+import cifar10_input
+from cifar10_lib.data import datasets
+from cifar10_lib.evaluation import settings as evaluation_settings
+from cifar10_lib.nn import towers
+from cifar10_lib.training.settings import MultiGpuTrainSettings
 from tests.helpers.scripts import REPOSITORY, script_environment
 
 SCRIPTS = (
@@ -223,6 +229,14 @@ def test_settings_recipes_and_presets_import_no_tensorflow(project: dict[str, Mo
     assert len(modules) >= 3, modules
     paths = [path_to(name, 'tensorflow', project) for name in modules]
     assert [' -> '.join(path) for path in paths if path] == []
+
+
+def test_settings_have_the_choices_of_what_loads_tensorflow() -> None:
+    assert evaluation_settings.EVAL_DATA == cifar10_input.EVAL_DATA
+    assert evaluation_settings.NUM_VIEWS == cifar10_input.NUM_VIEWS
+    assert cifar10_input.CIFAR10_RECORD.height == datasets.SIZE
+    homes = {field.name: field for field in dataclasses.fields(MultiGpuTrainSettings)}['variables']
+    assert homes.metadata['choices'] == (towers.CPU, towers.FIRST, towers.MIRRORED)
 
 
 def test_ten_files_stand_at_the_top() -> None:

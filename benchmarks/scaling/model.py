@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from benchmarks.speed.flops import training_flops
 from benchmarks.tables import markdown_table
-from cifar10_multi_gpu_train import CPU, FIRST, MIRRORED
+from cifar10_lib.nn.towers import CPU, FIRST, MIRRORED
 
 # float32 values: those of the weights, and of a standardised image.
 NUM_PARAMETERS = 1_068_298

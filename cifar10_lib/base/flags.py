@@ -207,22 +207,36 @@ def _check_choice(text: str | None, choices: Sequence[str]) -> bool:
 
 
 def run_script(main: Callable[[S], None], settings_class: type[S]) -> None:
-    """Runs `main` on the settings that the command line gives.
+    """Runs `main` on the settings that the command line gives; exits unless it returns.
 
-    The exit code is 0 when `main` returns and after --help, 1 for a `UserError`, a wrong
-    flag or an output on a full disk, 130 when the user interrupts, and 141 when nobody
-    reads the output any more.
+    The exit code is that of `exit_code`.
     """
-    folder, script = os.path.split(sys.argv[0])
-    if script == '__main__.py':
-        script = os.path.basename(folder)
-    open_streams()
     # TensorFlow's Python side logs every save, and its own use of what it has deprecated.
     logging.getLogger('tensorflow').setLevel(logging.ERROR)
+    code = exit_code(lambda: main(parse(settings_class, script_name(), sys.argv)))
+    # A notebook would show the exit as one more error.
+    if code and not hasattr(builtins, '__IPYTHON__'):
+        sys.exit(code)
+
+
+def script_name() -> str:
+    """The file name of the script that runs; of a package, its folder's."""
+    folder, script = os.path.split(sys.argv[0])
+    return os.path.basename(folder) if script == '__main__.py' else script
+
+
+def exit_code(action: Callable[[], None]) -> int:
+    """Runs a part of a script, shows what went wrong, and gives the exit code.
+
+    It is 0 when `action` returns, 1 for a `UserError`, a wrong flag or an output on a full disk,
+    130 when the user interrupts, and 141 when nobody reads the output any more.
+    """
+    script = script_name()
+    open_streams()
     code = 0
     try:
         try:
-            main(parse(settings_class, script, sys.argv))
+            action()
         except UserError as error:
             print(f'{script}: error: {printable(str(error))}', file=sys.stderr)
             code = 1
@@ -243,9 +257,7 @@ def run_script(main: Callable[[S], None], settings_class: type[S]) -> None:
             print(f'{script}: error: output: {error.strerror}', file=sys.stderr)
         _discard_output()
         code = 1
-    # A notebook would show the exit as one more error.
-    if code and not hasattr(builtins, '__IPYTHON__'):
-        sys.exit(code)
+    return code
 
 
 def open_streams() -> None:
@@ -276,13 +288,23 @@ def parse(settings_class: type[S], script: str, argv: Sequence[str]) -> S:
     Raises:
       UserError: a flag is unknown, or has a wrong value.
     """
+    return _settings(settings_class, *parse_flags(settings_class, script, argv))
+
+
+def parse_flags(
+    settings_class: type, script: str, argv: Sequence[str]
+) -> tuple[flags.FlagValues, tuple[str, ...]]:
+    """The flags of a command line and its other arguments, each checked by itself.
+
+    Arguments, --help and errors are those of `parse`.
+    """
     values = flags.FlagValues()
     define_flags(settings_class, values)
     text = help_text(script, sys.modules['__main__'].__doc__ or '', settings_class)
     for name, short_name in (('help', 'h'), ('helpshort', '?'), ('helpfull', None)):
         flags.DEFINE_flag(_HelpFlag(name, short_name, text), values)
     try:
-        rest = values(argv)[1:]
+        rest = tuple(values(argv)[1:])
     except flags.UnrecognizedFlagError as error:
         raise UserError(_unknown_flag(error.flagname, settings_class)) from error
     except (flags.Error, ValueError) as error:
@@ -290,7 +312,9 @@ def parse(settings_class: type[S], script: str, argv: Sequence[str]) -> S:
         for pattern, plain in _PLAIN_MESSAGES.items():
             message = re.sub(pattern, plain, message)
         raise UserError(f'{message} (--help lists the flags)') from error
-    return _settings(settings_class, values, tuple(rest))
+    if rest and not _split_fields(settings_class)[1]:
+        raise UserError(f'unexpected argument {rest[0]!r}: options start with --')
+    return values, rest
 
 
 def _unknown_flag(name: str, settings_class: type) -> str:
@@ -305,8 +329,6 @@ def _unknown_flag(name: str, settings_class: type) -> str:
 def _settings(settings_class: type[S], parsed: flags.FlagValues, rest: tuple[str, ...]) -> S:
     """The settings that the parsed flags and the `rest` of the command line ask for."""
     options, rest_fields = _split_fields(settings_class)
-    if rest and not rest_fields:
-        raise UserError(f'unexpected argument {rest[0]!r}: options start with --')
     values = {field.name: _expand(parsed[field.name].value) for field in options}
     rest = tuple(map(os.path.expanduser, rest))
     settings = settings_class(**values, **{field.name: rest for field in rest_fields})

@@ -12,6 +12,17 @@ IDX_DIRECTORIES = {'mnist': 'mnist-batches-bin', 'fashion_mnist': 'fashion-mnist
 
 DATASETS = ('cifar10', 'synthetic', 'own', 'auto', *IDX_DIRECTORIES)
 
+# Of a synthetic set: 3 GB, which take two minutes to draw.
+MAX_DRAWN_IMAGES = 1_000_000
+
+# How a picture becomes a square: see `framing.Framing`.
+FITS = ('crop', 'pad', 'stretch')
+
+# Sides of a record, in pixels, and that of CIFAR-10. Below the least, three quarters of it leave
+# nothing of two poolings.
+SIZE = 32
+MIN_SIZE, MAX_SIZE = 16, 128
+
 DATASET_HELP = (
     'The images: cifar10; mnist; fashion_mnist; synthetic (drawn, needs no download); own (of '
     'classes that batches.meta.txt names); or auto (cifar10 where it can be had, else synthetic). '

@@ -7,17 +7,13 @@ import json
 import os
 from typing import Any
 
-from cifar10_input import CIFAR10_RECORD, RecordFormat
+from cifar10_input import RecordFormat
 from cifar10_lib.base.errors import UserError
 from cifar10_lib.base.files import read_text
+from cifar10_lib.data.datasets import FITS, MAX_SIZE, MIN_SIZE, SIZE
 
 # Lies beside records that pictures were converted to.
 FRAMING_FILE = 'framing.json'
-
-FITS = ('crop', 'pad', 'stretch')
-
-# Sides of a record. Below, three quarters of it leave nothing of two poolings.
-MIN_SIZE, MAX_SIZE = 16, 128
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +29,7 @@ class Framing:
         digits take 28 of 32 pixels; 0: all.
     """
 
-    size: int = CIFAR10_RECORD.height
+    size: int = SIZE
     fit: str = 'crop'
     invert: bool = False
     inner: int = 0

@@ -212,10 +212,6 @@ def _turned_grid(middle: np.ndarray, angle: np.ndarray) -> tuple[np.ndarray, np.
 SYNTHETIC_MARKER = 'synthetic.json'
 
 
-# Of a synthetic set: 3 GB, which take two minutes to draw.
-MAX_IMAGES = 1_000_000
-
-
 # Images drawn together: few enough for their arrays to stay in the cache.
 _IMAGES_AT_ONCE = 250
 

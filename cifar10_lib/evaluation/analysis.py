@@ -14,13 +14,11 @@ import cifar10_input
 from cifar10_input import CIFAR10_RECORD, TUTORIAL_VIEW, Distortions, RecordFormat, View
 from cifar10_lib.base.errors import UserError, os_errors_named
 from cifar10_lib.data import record_files
+from cifar10_lib.evaluation.settings import AXES
 from cifar10_lib.runs import history
 from cifar10_lib.runs.checkpoints import AVERAGE_SUFFIX, Checkpoint
 from cifar10_lib.runs.history import HISTORY_FILE, Entry
 from cifar10_lib.runs.run_folder import RunFolder
-
-# Axes of the curves, and the name of each in the history.
-AXES = {'step': 'step', 'examples': 'examples', 'time': 'seconds'}
 
 # Training images that are distorted, and versions of each.
 NUM_DISTORTED, NUM_VERSIONS = 6, 8

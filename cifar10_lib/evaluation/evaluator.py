@@ -10,7 +10,7 @@ import functools
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -18,14 +18,12 @@ import tensorflow.compat.v1 as tf
 from cifar10_input import (
     CIFAR10_RECORD,
     NUM_CLASSES,
-    NUM_VIEWS,
     evaluation_places,
     evaluation_views,
     inputs,
 )
 from cifar10_lib.base.console import timestamp
 from cifar10_lib.base.errors import UserError
-from cifar10_lib.base.flags import setting
 from cifar10_lib.data.prepare import data_note
 from cifar10_lib.data.record_files import check_eval_data
 from cifar10_lib.nn.layers import Network
@@ -97,16 +95,6 @@ def _warn_of_raw_weights(checkpoint_dir: str) -> None:
             'weights are used',
             file=sys.stderr,
         )
-
-
-def views_setting() -> Any:
-    """The flag --views of a script that scores images."""
-    return setting(
-        '1',
-        'Views of each image, whose results are averaged, at so many times the work: 1, the '
-        'centre; 6, it and shifts by a pixel; 10, it and the corners; half of them mirrored.',
-        choices=[str(count) for count in NUM_VIEWS],
-    )
 
 
 def views_note(num_views: int) -> str:

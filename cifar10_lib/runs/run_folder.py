@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cifar10_input import NUM_CLASSES
-from cifar10_lib.base import files, flags
+from cifar10_lib.base import files
 from cifar10_lib.base.errors import UserError
 from cifar10_lib.data import held_out, prepare, record_files
 from cifar10_lib.data.datasets import CIFAR10_DIRECTORY, DATA_DIR, DATASETS, IDX_DIRECTORIES
@@ -355,22 +355,3 @@ def store(settings: Any, folder: str, **more: Any) -> None:
         relative = os.path.relpath(os.path.realpath(values['data_dir']), os.path.realpath(folder))
         values['data_dir_from_run'] = relative
     files.replace_text(os.path.join(folder, SETTINGS_FILE), json.dumps(values, indent=2) + '\n')
-
-
-def model_setting() -> Any:
-    """The flag --model of a script that opens checkpoints."""
-    return flags.setting(
-        None,
-        'The network of the checkpoints; by default the one that the settings beside them name, '
-        'else tutorial.',
-        choices=MODEL_NAMES,
-    )
-
-
-def checkpoint_setting() -> Any:
-    """The flag --checkpoint of a script that opens checkpoints."""
-    return flags.path_setting(
-        None,
-        'A checkpoint in place of the newest one: its path, that of one of its files, or its '
-        'name in the folder of the run.',
-    )

@@ -21,9 +21,6 @@ from typing import IO, Any
 
 from cifar10_lib.base.errors import UserError
 
-# Each is a process with all of TensorFlow.
-MAX_WORKERS = 64
-
 _SECONDS_BETWEEN_POLLS = 0.1
 
 # Time that workers have to stop before they are killed.

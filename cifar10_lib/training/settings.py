@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from cifar10_lib.base.flags import LARGEST_SEED, path_setting, setting
 from cifar10_lib.data.datasets import DATA_DIR, DATA_URL, DATASET_HELP, DATASETS
 from cifar10_lib.nn.presets import MODEL_NAMES, NETWORK_PRESETS, PRESETS
-from cifar10_lib.nn.recipes import TUTORIAL_RECIPE, Recipe
+from cifar10_lib.nn.recipes import BATCH_SIZE, TUTORIAL_RECIPE, Recipe
 
 if TYPE_CHECKING:
     from cifar10_input import RecordFormat
@@ -23,6 +23,12 @@ _HISTOGRAM_STEPS = 500
 
 # More than any machine has cores; many more can't be started.
 MAX_THREADS = 4096
+
+# More than any machine has GPUs; each is a copy of the network in the graph.
+MAX_TOWERS = 256
+
+# On one machine: each is a process with all of TensorFlow.
+MAX_WORKERS = 64
 
 
 # Settings that a resumed run doesn't take from the run's folder.
@@ -164,6 +170,53 @@ class OneDeviceTrainSettings(TrainSettings):
         0,
         'Parts of the batch that the device computes side by side; 0: two on a CPU of two or '
         'more cores, else one, as where batches are normalised.',
+        at_least=0,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class MultiGpuTrainSettings(TrainSettings):
+    """What a training run on several devices is asked to do."""
+
+    num_gpus: int = setting(1, 'Number of towers.', at_least=1, at_most=MAX_TOWERS)
+    tower_device: str = setting(
+        'gpu', 'Kind of device of the towers; cpu: virtual CPU devices.', choices=('gpu', 'cpu')
+    )
+    variables: str = setting(
+        'first',
+        'Home of the variables, where the gradients are added up: cpu; first, the first tower; '
+        'mirrored, a copy on each tower, gradients added by all-reduce.',
+        choices=('cpu', 'first', 'mirrored'),
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class DistributedTrainSettings(OneDeviceTrainSettings):
+    """What each worker of a training run is asked to do."""
+
+    batch_size: int = setting(BATCH_SIZE, 'Number of images in a batch of one worker.', at_least=1)
+    wait_secs: int = setting(
+        300,
+        'Longest wait for another worker, in seconds: until it starts, and in a step, the '
+        "chief's saving and evaluating included.",
+        at_least=1,
+        at_most=1_000_000,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class CommandSettings(DistributedTrainSettings):
+    """What the command line asks for: a worker, or several on this machine."""
+
+    local_workers: int = setting(
+        0,
+        'Start so many workers on this machine; 0: be the one that TF_CONFIG or SLURM names.',
+        at_least=0,
+        at_most=MAX_WORKERS,
+    )
+    max_restarts: int = setting(
+        10,
+        'How often workers of --local_workers that were killed are started again, all together.',
         at_least=0,
     )
 

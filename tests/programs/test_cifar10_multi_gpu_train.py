@@ -16,9 +16,9 @@ import cifar10_train
 from benchmarks.graphs import TrainingGraph, build_training_graph
 from cifar10_lib.base.errors import UserError
 from cifar10_lib.nn.summaries import HISTOGRAMS
-from cifar10_lib.nn.towers import tower_gradients
+from cifar10_lib.nn.towers import CPU, FIRST, MIRRORED, tower_gradients
 from cifar10_lib.training.settings import OneDeviceTrainSettings
-from cifar10_multi_gpu_train import CPU, FIRST, MIRRORED, MultiGpuTrainSettings
+from cifar10_multi_gpu_train import MultiGpuTrainSettings
 from tests.helpers import faults
 from tests.helpers.runs import checkpoint_values
 

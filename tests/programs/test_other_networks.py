@@ -29,11 +29,12 @@ from cifar10_lib.evaluation.evaluator import Predictor
 from cifar10_lib.export import lite
 from cifar10_lib.export.saved_model import ServedNetwork
 from cifar10_lib.nn.presets import MODEL_NAMES, NETWORK_PRESETS, PRESETS
+from cifar10_lib.nn.towers import FIRST, MIRRORED
 from cifar10_lib.runs import history, run_folder
 from cifar10_lib.runs.checkpoints import open_checkpoint
 from cifar10_lib.runs.run_folder import RunFolder
 from cifar10_lib.training.begin import begin, num_parts
-from cifar10_multi_gpu_train import FIRST, MIRRORED, MultiGpuTrainSettings
+from cifar10_multi_gpu_train import MultiGpuTrainSettings
 from cifar10_plot import PlotSettings
 from cifar10_train import OneDeviceTrainSettings
 from tests.helpers.networks import WEIGHTS

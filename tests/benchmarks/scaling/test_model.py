@@ -7,7 +7,7 @@ import tensorflow.compat.v1 as tf
 
 import cifar10
 from benchmarks.scaling import model
-from cifar10_multi_gpu_train import CPU, FIRST, MIRRORED
+from cifar10_lib.nn.towers import CPU, FIRST, MIRRORED
 from tests.helpers.scripts import REPOSITORY
 
 HOMES = (CPU, FIRST, MIRRORED)

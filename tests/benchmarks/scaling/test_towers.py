@@ -11,7 +11,7 @@ from benchmarks.scaling import towers
 from benchmarks.scaling.towers import Variant
 from benchmarks.speed.steps import take_turns
 from cifar10_lib.base.errors import UserError
-from cifar10_multi_gpu_train import FIRST, MIRRORED
+from cifar10_lib.nn.towers import FIRST, MIRRORED
 
 
 def test_the_longest_path_counts_operations_and_waits() -> None:

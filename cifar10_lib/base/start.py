@@ -1,0 +1,94 @@
+"""Start of a script: its flags are checked, then TensorFlow is imported, which takes seconds."""
+
+from __future__ import annotations
+
+import builtins
+import contextlib
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator
+from types import TracebackType
+
+from cifar10_lib.base.errors import UserError
+from cifar10_lib.base.flags import exit_code, parse_flags, script_name
+
+# What TensorFlow prints while it is imported, before it heeds TF_CPP_MIN_LOG_LEVEL: notes on
+# the processor and on missing GPUs, and libraries of GPUs that register themselves twice.
+_START_NOTES = re.compile(
+    rb'WARNING: All log messages before absl::InitializeLog|I\d{4} |'
+    rb'.*Unable to register cu\w+ factory'
+)
+
+
+def start(name: str, settings_class: type) -> None:
+    """Answers --help and wrong flags, then imports TensorFlow without its notes.
+
+    Stands in a script above the imports that need TensorFlow, and does nothing where the script
+    is imported. Ends the script with exit code 0 after --help, 1 where a flag is wrong or
+    TensorFlow is missing, and 130 when the user interrupts.
+
+    Args:
+      name: the script's `__name__`.
+      settings_class: what `flags.run_script` gets.
+    """
+    # A notebook would show an exit as one more error: there `run_script` says what is wrong.
+    if name != '__main__' or hasattr(builtins, '__IPYTHON__'):
+        return
+    sys.excepthook = _show_error
+
+    def prepare() -> None:
+        parse_flags(settings_class, script_name(), sys.argv)
+        _import_tensorflow()
+
+    if code := exit_code(prepare):
+        sys.exit(code)
+
+
+def _show_error(
+    kind: type[BaseException], error: BaseException, traceback: TracebackType | None
+) -> None:
+    """Shows an error as Python does, but an interruption in one line."""
+    if issubclass(kind, KeyboardInterrupt):
+        print(f'\n{script_name()}: interrupted', file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, traceback)
+
+
+def _import_tensorflow() -> None:
+    """Imports TensorFlow.
+
+    Raises:
+      UserError: it is not installed.
+    """
+    os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+    shown = os.environ['TF_CPP_MIN_LOG_LEVEL'] == '0'
+    try:
+        with contextlib.nullcontext() if shown else _without_notes():
+            import tensorflow  # noqa: F401
+    except ModuleNotFoundError as error:
+        if error.name != 'tensorflow':
+            raise
+        raise UserError(
+            'TensorFlow is not installed: python -m pip install -r requirements.txt'
+        ) from error
+
+
+@contextlib.contextmanager
+def _without_notes() -> Iterator[None]:
+    """Holds back what is written to the descriptor of standard error; then shows the rest."""
+    with tempfile.TemporaryFile() as held:
+        sys.stderr.flush()
+        console = os.dup(2)
+        os.dup2(held.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stderr.flush()
+            os.dup2(console, 2)
+            os.close(console)
+            held.seek(0)
+            for line in held:
+                if not _START_NOTES.match(line):
+                    os.write(2, line)
