@@ -437,11 +437,6 @@ def _meaning(field: dataclasses.Field) -> str:
 # ---------------------------------------------------------------------- use and storage
 
 
-def describe(settings: Any) -> str:
-    """`name=value` for every setting, on one line, in the order of the fields."""
-    return ' '.join(f'{name}={value}' for name, value in dataclasses.asdict(settings).items())
-
-
 def command_line(settings: Any) -> str:
     """The command that runs this script with these settings; defaults are left out."""
     words: list[str] = []

@@ -63,6 +63,8 @@ def _import_tensorflow() -> None:
       UserError: it is not installed.
     """
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+    # Evaluation and training share a GPU: each takes of its memory what it needs.
+    os.environ.setdefault('TF_FORCE_GPU_ALLOW_GROWTH', 'true')
     shown = os.environ['TF_CPP_MIN_LOG_LEVEL'] == '0'
     try:
         with contextlib.nullcontext() if shown else _without_notes():

@@ -44,7 +44,7 @@ class Recipe:
 
     model: str = 'tutorial'
     max_steps: int = setting(
-        1_000_000, 'Value of global_step at which training ends, earlier runs included.', at_least=1
+        100_000, 'Value of global_step at which training ends, earlier runs included.', at_least=1
     )
     epochs: float = setting(
         0.0,

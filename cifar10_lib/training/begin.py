@@ -23,7 +23,7 @@ from cifar10_input import (
     test_files,
     train_files,
 )
-from cifar10_lib.base import files, flags, locks
+from cifar10_lib.base import files, locks
 from cifar10_lib.base.errors import UserError, write_errors_named
 from cifar10_lib.base.watch import Watch
 from cifar10_lib.data import held_out, prepare, record_files
@@ -133,7 +133,6 @@ def begin(
     data = _training_data(settings, prepared, batch_size, earlier)
     settings = in_steps(settings, data.num_examples, batch_size)
     network = network.trained_by(settings)
-    print(f'Settings: {flags.describe(settings)}')
     print(f'Data: {_describe(settings, data)}{data_note(prepared.dataset)}')
     _warn_of_steps_beyond_schedule(settings, data, batch_size)
     _warn_of_unseen_colours(settings, network)
@@ -305,11 +304,11 @@ def _warn_of_classes_not_held_out(prepared: prepare.Prepared, places: Sequence[i
 
 def _describe(settings: TrainSettings, data: TrainingData) -> str:
     """The training images, and those held out."""
-    more = f', {settings.num_held_out} more held out' if settings.num_held_out else ''
+    more = f', {settings.num_held_out:,} more held out' if settings.num_held_out else ''
     if not record_files.holds_test_images(data.directory):
         more += ', no test images: evaluation needs --eval_data=held_out or train_eval'
     classes = f' of {data.num_classes} classes' if data.num_classes != NUM_CLASSES else ''
-    return f'{data.num_examples} training images{classes} in {data.directory}{more}'
+    return f'{data.num_examples:,} training images{classes} in {data.directory}{more}'
 
 
 @contextlib.contextmanager

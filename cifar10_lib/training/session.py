@@ -24,6 +24,7 @@ from cifar10_lib.runs import checkpoints, tensorboard
 from cifar10_lib.runs.history import History, UnwritableError
 from cifar10_lib.training import mixed_precision, nonfinite
 from cifar10_lib.training.begin import Run, training_batches
+from cifar10_lib.training.card import card
 from cifar10_lib.training.console import (
     ConsoleHook,
     HistoryHook,
@@ -101,6 +102,7 @@ def training_session(
         yield _FinishedSession()
         return
     tensors = _step_tensors(run, total_loss, train_op)
+    print(card(run), flush=True)
     with (
         steady_output() as output,
         worker.stop_hook() as stop,

@@ -317,10 +317,6 @@ def test_damaged_settings_are_an_error_that_names_the_file(tmp_path: Path, text:
         RunFolder.open(str(tmp_path))
 
 
-def test_settings_in_one_line() -> None:
-    assert flags.describe(ExampleSettings(name='y')) == 'count=3 once=False name=y'
-
-
 def test_command_line_gives_what_differs_from_the_defaults(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

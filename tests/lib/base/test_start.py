@@ -86,6 +86,14 @@ def test_notes_of_tensorflow_are_held_back_and_errors_are_not(folder: Path) -> N
     assert result.stderr == 'E0000 00:00:1.2  7 driver.cc:9] the driver is too old\n'
 
 
+def test_memory_of_gpus_grows_unless_the_user_says_otherwise(folder: Path) -> None:
+    (folder / 'tensorflow.py').write_text(
+        'import os\nprint(os.environ["TF_FORCE_GPU_ALLOW_GROWTH"])'
+    )
+    assert run(folder).stdout.startswith('true\n')
+    assert run(folder, TF_FORCE_GPU_ALLOW_GROWTH='false').stdout.startswith('false\n')
+
+
 def test_notes_are_shown_to_who_asks(folder: Path) -> None:
     (folder / 'tensorflow.py').write_text(FAKE_TENSORFLOW)
     assert len(run(folder, TF_CPP_MIN_LOG_LEVEL='0').stderr.splitlines()) == 4

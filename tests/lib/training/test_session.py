@@ -48,12 +48,16 @@ def test_a_run_leaves_a_checkpoint_settings_and_summaries(
     } <= tags
 
     lines = capsys.readouterr().out.splitlines()
-    assert 'batch_size=8' in lines[0]
-    assert '200 training images' in lines[1] and 'synthetic images, not CIFAR-10' in lines[1]
-    assert [line.split(': ')[1].split(',')[0] for line in lines[2:4]] == ['step 2', 'step 3']
-    assert lines[4].startswith('Finished at step 3') and 'synthetic' in lines[4]
-    assert lines[5].endswith(f'tensorboard --logdir={tmp_path}')
-    assert '--max_steps=100000' in lines[6] and '--dataset' not in lines[6]
+    assert '200 training images' in lines[0] and 'synthetic images, not CIFAR-10' in lines[0]
+    assert lines[1] == 'Network: tutorial, 1,068,298 weights'
+    assert lines[2] == 'Recipe: tutorial: sgd, learning rate 0.1, staircase schedule'
+    assert lines[3].startswith('Device: ') and lines[3].endswith(', float32')
+    assert lines[4] == 'Steps: 3 of 8 images, 0.1 epochs'
+    assert lines[5] == 'Changed: --log_frequency=1 --max_steps=3 --batch_size=8'
+    assert [line.split(': ')[1].split(',')[0] for line in lines[6:8]] == ['step 2', 'step 3']
+    assert lines[8].startswith('Finished at step 3') and 'synthetic' in lines[8]
+    assert lines[9].endswith(f'tensorboard --logdir={tmp_path}')
+    assert '--max_steps=100000' in lines[10] and '--dataset' not in lines[10]
 
 
 def test_a_resumed_run_ends_where_an_unbroken_one_does(
