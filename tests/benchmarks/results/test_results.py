@@ -312,11 +312,11 @@ def table_cells(table: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip('|').split('|')] for line in lines]
 
 
-def test_the_table_has_a_line_for_each_command() -> None:
+def test_the_table_has_a_line_for_each_command_the_best_of_a_data_set_first() -> None:
     runs = [
         with_changes(seed=2, precision=0.72, seconds=150.0),
         with_changes(preset='mnist_cnn', dataset='MNIST'),
-        with_changes(preset='fast', precision_of_views=0.88),
+        with_changes(preset='fast', precision=0.8, precision_of_views=0.88),
         with_changes(use_bf16=True),
         RESULT,
         with_changes(seed=1, precision=0.71, seconds=120.0),
@@ -325,7 +325,7 @@ def test_the_table_has_a_line_for_each_command() -> None:
     header, _, fast, small, bf16, mnist = table_cells(table)
     assert header == list(report.HEADER)
     steps = f'{PRESETS["fast"].recipe.max_steps:,}'
-    assert fast == ['`--preset=fast`', '–', '0.700', '0.880, 10 views', steps, '128', '1.5', '0']
+    assert fast == ['`--preset=fast`', '–', '0.800', '0.880, 10 views', steps, '128', '1.5', '0']
     assert small[:3] == ['`--preset=small_cnn`', '70%', '0.710 (0.700 to 0.720)']
     assert small[3:] == ['–', '15,625', '32', '2.0', '0, 1, 2']
     assert bf16[0] == '`--preset=small_cnn --use_bf16`' and bf16[-1] == '0'
