@@ -1,4 +1,4 @@
-# make train   environment, data, 2,000 steps of training, one evaluation
+# make train   environment, data, 2,000 steps of training, one evaluation and its report
 # make record  environment, data, and airbench94 from nothing to 94%: --preset=airbench94,
 #              evaluated over six views
 # make board   environment, TensorBoard on all runs in LOGDIR at http://localhost:PORT
@@ -20,14 +20,22 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 # Where the processor multiplies in bfloat16.
 BF16 := $(shell grep -qsE 'avx512_bf16|amx_bf16' /proc/cpuinfo && echo --use_bf16)
 
-.PHONY: train record board check test lint faults
+.PHONY: help train record board check test lint faults
+
+help:
+	@sed -n '/^# make/,/^$$/s/^# \{0,1\}//p' $(MAKEFILE_LIST)
 
 train: .venv/runtime
-	$(BIN)/python cifar10_train.py --dataset=auto --max_steps=$(STEPS)
-	$(BIN)/python cifar10_eval.py --run_once
-	@echo
-	@echo 'To resume up to 100,000 steps, the published run:'
-	@echo '    $(BIN)/python cifar10_train.py --dataset=auto --max_steps=100000'
+	@began=$$(date +%s) && \
+	$(BIN)/python cifar10_train.py --dataset=auto --max_steps=$(STEPS) && \
+	$(BIN)/python cifar10_eval.py --run_once --report=cifar10_report && \
+	seconds=$$(($$(date +%s) - began)) && \
+	echo "Time: $$((seconds / 60)) minutes $$((seconds % 60)) seconds" && \
+	echo && \
+	echo 'Next:' && \
+	echo '    $(BIN)/python cifar10_train.py --max_steps=100000      resume up to the published run' && \
+	echo '    $(BIN)/python cifar10_predict.py --index=0             classify a test image' && \
+	echo '    make record                                               another network, to 94%'
 
 record: .venv/runtime
 	$(BIN)/python cifar10_train.py --preset=airbench94 --train_dir=airbench94_train $(BF16)
@@ -53,6 +61,10 @@ lint: .venv/development
 	$(BIN)/mypy
 
 .venv/runtime: requirements.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' || { \
+	    echo "$(PYTHON) is $$($(PYTHON) --version 2>/dev/null || echo missing);" \
+	        'TensorFlow needs Python 3.10 to 3.13:' \
+	        'name one by make PYTHON=python3.11' >&2; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet -r requirements.txt
 	touch $@

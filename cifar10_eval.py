@@ -40,6 +40,7 @@ from cifar10_lib.base.errors import UserError, error_message, write_errors_named
 from cifar10_lib.base.files import utf8_name
 from cifar10_lib.base.flags import run_script
 from cifar10_lib.evaluation import report
+from cifar10_lib.evaluation.analysis import wilson_interval
 from cifar10_lib.evaluation.evaluator import (
     Evaluator,
     Result,
@@ -213,7 +214,14 @@ class _Evaluation:
                 settings.eval_dir,
                 self._network,
             )
-            print(f'Report: {report.write(settings.report, evaluation)}', flush=True)
+            path = report.write(settings.report, evaluation)
+            result = scored.result
+            low, high = wilson_interval(result.num_correct, result.num_examples)
+            print(
+                f'Accuracy (precision @ 1): {result.precision:.3f}, 95% interval {low:.3f} to '
+                f'{high:.3f}\nReport: {path}',
+                flush=True,
+            )
 
 
 def _next(folder: CheckpointFolder, settings: EvalSettings) -> Checkpoint | None:

@@ -22,7 +22,7 @@ from cifar10_eval import EvalSettings
 from cifar10_lib.base import files
 from cifar10_lib.base.errors import UserError
 from cifar10_lib.data.prepare import Prepared
-from cifar10_lib.evaluation import report
+from cifar10_lib.evaluation import analysis, report
 from cifar10_lib.evaluation.evaluator import Evaluator, Result, Scored
 from cifar10_lib.runs.checkpoints import open_checkpoint
 from cifar10_lib.runs.run_folder import RunFolder
@@ -193,7 +193,10 @@ def test_a_report_that_fails_leaves_the_old_one(
 
 
 def test_beside_training_the_report_is_that_of_the_newest_evaluation(
-    written: Written, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    written: Written,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     train_dir = Path(shutil.copytree(written.settings.checkpoint_dir, tmp_path / 'train'))
     settings = dataclasses.replace(
@@ -215,6 +218,10 @@ def test_beside_training_the_report_is_that_of_the_newest_evaluation(
         cifar10_eval.evaluate(settings)
     precision = f'{written.result.precision:.3f}'
     assert titles == [f'train: precision {precision} at step {step}' for step in (7, 9)]
+    result = written.result
+    low, high = analysis.wilson_interval(result.num_correct, result.num_examples)
+    line = f'Accuracy (precision @ 1): {precision}, 95% interval {low:.3f} to {high:.3f}\n'
+    assert capsys.readouterr().out.count(line) == 2
 
 
 def find_title(page: str) -> str:
