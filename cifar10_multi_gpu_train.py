@@ -23,7 +23,6 @@ from cifar10_lib.training.settings import MultiGpuTrainSettings
 # Before TensorFlow is imported, which takes seconds.
 start(__name__, MultiGpuTrainSettings)
 
-
 import tensorflow.compat.v1 as tf
 
 import cifar10

@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from types import TracebackType
+from typing import IO
 
 from cifar10_lib.base.errors import UserError
 from cifar10_lib.base.flags import exit_code, parse_flags, script_name
@@ -65,9 +66,13 @@ def _import_tensorflow() -> None:
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
     # Evaluation and training share a GPU: each takes of its memory what it needs.
     os.environ.setdefault('TF_FORCE_GPU_ALLOW_GROWTH', 'true')
-    shown = os.environ['TF_CPP_MIN_LOG_LEVEL'] == '0'
     try:
-        with contextlib.nullcontext() if shown else _without_notes():
+        with contextlib.ExitStack() as stack:
+            if os.environ['TF_CPP_MIN_LOG_LEVEL'] != '0':
+                # Without a folder for temporary files, the notes are shown.
+                with contextlib.suppress(OSError):
+                    held = stack.enter_context(tempfile.TemporaryFile())
+                    stack.enter_context(_notes_left_out(held))
             import tensorflow  # noqa: F401
     except ModuleNotFoundError as error:
         if error.name != 'tensorflow':
@@ -78,19 +83,18 @@ def _import_tensorflow() -> None:
 
 
 @contextlib.contextmanager
-def _without_notes() -> Iterator[None]:
-    """Holds back what is written to the descriptor of standard error; then shows the rest."""
-    with tempfile.TemporaryFile() as held:
+def _notes_left_out(held: IO[bytes]) -> Iterator[None]:
+    """Leads the descriptor of standard error into a file; then shows all but the notes."""
+    sys.stderr.flush()
+    console = os.dup(2)
+    os.dup2(held.fileno(), 2)
+    try:
+        yield
+    finally:
         sys.stderr.flush()
-        console = os.dup(2)
-        os.dup2(held.fileno(), 2)
-        try:
-            yield
-        finally:
-            sys.stderr.flush()
-            os.dup2(console, 2)
-            os.close(console)
-            held.seek(0)
-            for line in held:
-                if not _START_NOTES.match(line):
-                    os.write(2, line)
+        os.dup2(console, 2)
+        os.close(console)
+        held.seek(0)
+        for line in held:
+            if not _START_NOTES.match(line):
+                os.write(2, line)

@@ -86,6 +86,17 @@ def test_notes_of_tensorflow_are_held_back_and_errors_are_not(folder: Path) -> N
     assert result.stderr == 'E0000 00:00:1.2  7 driver.cc:9] the driver is too old\n'
 
 
+def test_without_temporary_files_the_notes_are_shown(folder: Path) -> None:
+    (folder / 'tensorflow.py').write_text(FAKE_TENSORFLOW)
+    (folder / 'sitecustomize.py').write_text(
+        'import tempfile\ndef fail():\n    raise FileNotFoundError(2, "no folder")\n'
+        'tempfile.TemporaryFile = fail'
+    )
+    result = run(folder, PYTHONPATH=f'{REPOSITORY}{os.pathsep}{folder}')
+    assert result.stdout == 'imported\ncount 3\n'
+    assert len(result.stderr.splitlines()) == 4
+
+
 def test_memory_of_gpus_grows_unless_the_user_says_otherwise(folder: Path) -> None:
     (folder / 'tensorflow.py').write_text(
         'import os\nprint(os.environ["TF_FORCE_GPU_ALLOW_GROWTH"])'
