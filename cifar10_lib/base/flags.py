@@ -286,7 +286,7 @@ def parse(settings_class: type[S], script: str, argv: Sequence[str]) -> S:
       argv: the program and its arguments.
 
     Raises:
-      UserError: a flag is unknown, or has a wrong value.
+      UserError: a flag is unknown, or has a wrong value; or the working directory is gone.
     """
     return _settings(settings_class, *parse_flags(settings_class, script, argv))
 
@@ -314,6 +314,12 @@ def parse_flags(
         raise UserError(f'{message} (--help lists the flags)') from error
     if rest and not _split_fields(settings_class)[1]:
         raise UserError(f'unexpected argument {rest[0]!r}: options start with --')
+    try:
+        os.getcwd()
+    except FileNotFoundError as error:
+        raise UserError(
+            'the working directory is gone: cd to a folder that is there, and start again'
+        ) from error
     return values, rest
 
 

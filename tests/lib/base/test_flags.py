@@ -310,6 +310,22 @@ def test_stored_settings_come_back(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ['settings.json']
 
 
+def test_a_working_directory_that_is_gone_is_one_error(tmp_path: Path) -> None:
+    (tmp_path / 'gone').mkdir()
+    shell = f'rmdir "$PWD"; exec {sys.executable} {example(tmp_path)}'
+    result = subprocess.run(
+        ['sh', '-c', shell],
+        cwd=tmp_path / 'gone',
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (result.returncode, result.stdout) == (1, '')
+    assert result.stderr.startswith('example.py: error: the working directory is gone: cd to')
+    assert result.stderr.count('\n') == 1
+
+
 @pytest.mark.parametrize('text', ['{"count": ', '[1]', ''])
 def test_damaged_settings_are_an_error_that_names_the_file(tmp_path: Path, text: str) -> None:
     (tmp_path / 'settings.json').write_text(text)
