@@ -38,4 +38,5 @@ def error_message(error: Exception) -> str:
         return error.strerror or str(error)
     message = str(getattr(error, 'message', error))
     node = re.search(r"^Node: '.*'\n(.+)", message, re.MULTILINE)
-    return node[1] if node else message.partition('\n')[0]
+    line = node[1] if node else message.partition('\n')[0]
+    return re.sub(r'^\{\{function_node .*?\}\} | \[Op:\w+\].*$', '', line)

@@ -25,6 +25,7 @@ import shlex
 import shutil
 import sys
 import textwrap
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
@@ -211,12 +212,20 @@ def run_script(main: Callable[[S], None], settings_class: type[S]) -> None:
 
     The exit code is that of `exit_code`.
     """
-    # TensorFlow's Python side logs every save, and its own use of what it has deprecated.
-    logging.getLogger('tensorflow').setLevel(logging.ERROR)
+    # TensorFlow's Python side logs every save, its own use of what it has deprecated, and errors
+    # that it then raises.
+    logging.getLogger('tensorflow').setLevel(logging.CRITICAL)
+    threading.excepthook = _show_thread_error
     code = exit_code(lambda: main(parse(settings_class, script_name(), sys.argv)))
     # A notebook would show the exit as one more error.
     if code and not hasattr(builtins, '__IPYTHON__'):
         sys.exit(code)
+
+
+def _show_thread_error(error: threading.ExceptHookArgs) -> None:
+    """Shows an error of a thread, unless it shows where summaries are flushed."""
+    if error.thread is None or error.thread.name != 'EventLoggerThread':
+        threading.__excepthook__(error)
 
 
 def script_name() -> str:

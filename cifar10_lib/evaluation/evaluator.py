@@ -23,7 +23,7 @@ from cifar10_input import (
     inputs,
 )
 from cifar10_lib.base.console import timestamp
-from cifar10_lib.base.errors import UserError
+from cifar10_lib.base.errors import UserError, error_message
 from cifar10_lib.data.prepare import data_note
 from cifar10_lib.data.record_files import check_eval_data
 from cifar10_lib.nn.layers import Network
@@ -278,6 +278,9 @@ def report_precision(
       eval_data: 'test', 'train_eval' or 'held_out'.
       num_views: of each image that the result is the average of.
       writer: of the summary.
+
+    Raises:
+      UserError: the summary can't be written.
     """
     notes = views_note(num_views) + data_note(dataset)
     print(
@@ -287,7 +290,11 @@ def report_precision(
     )
     tag = f'precision/{eval_data}{_TAG_ENDINGS[num_views]}'
     writer.add_summary(tensorboard.scalar_value(tag, result.precision), result.step)
-    writer.flush()
+    try:
+        writer.flush()
+    except (RuntimeError, tf.errors.OpError) as error:
+        # Of a RuntimeError, the file and the reason.
+        raise UserError(f'summaries: cannot be written: {error_message(error)}') from error
 
 
 def evaluation_entry(result: Result, eval_data: str, num_views: int) -> Entry:

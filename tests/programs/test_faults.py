@@ -27,7 +27,7 @@ from tests.helpers.faults import (
     started,
     train_command,
 )
-from tests.helpers.scripts import script_environment
+from tests.helpers.scripts import script_command, script_environment
 
 # How often a trainer is killed; `make faults` takes 50.
 NUM_KILLS = int(os.environ.get('CIFAR10_FAULT_KILLS', '4'))
@@ -358,6 +358,40 @@ def test_a_full_disk_leaves_the_checkpoint_before(synthetic_data: Path, tmp_path
     assert not (tmp_path / 'copy' / 'unfinished').exists()
     output = finish(train_command(synthetic_data, tmp_path / 'copy', *ONE_DEVICE, '--max_steps=20'))
     assert faults.step_gone_on_from(output) == 7 and 'Warning' not in output
+
+
+@pytest.mark.parametrize(
+    ('script', 'options', 'message'),
+    [
+        ('cifar10_eval.py', ['--run_once', '--eval_dir=DISK/eval'], 'summaries: cannot be written'),
+        ('cifar10_eval.py', ['--run_once', '--report=DISK/report'], 'report/index.html: No space'),
+        ('cifar10_export.py', ['--output=DISK/export'], '--output=DISK/export: cannot be'),
+        ('cifar10_plot.py', ['RUN', '--output=DISK/plot.png'], '--output=DISK/plot.png: cannot'),
+        ('cifar10_predict.py', ['--index=0', '--output=DISK/p.png'], '--output=DISK/p.png: cannot'),
+        ('cifar10_data.py', ['--dataset=synthetic', '--data_dir=DISK/data'], 'synthetic-batches'),
+    ],
+)
+def test_a_full_disk_is_one_error_and_leaves_nothing_half_written(
+    unbroken: Path, tmp_path: Path, script: str, options: list[str], message: str
+) -> None:
+    disk = tmp_path / 'disk'
+    disk.mkdir()
+    run = shutil.copytree(unbroken, tmp_path / 'run')
+    options = [option.replace('DISK', str(disk)).replace('RUN', str(run)) for option in options]
+    if script not in ('cifar10_data.py', 'cifar10_plot.py'):
+        options.append(f'--checkpoint_dir={run}')
+    result = in_new_mounts(
+        'mount -t tmpfs -o size=64k tmpfs "$1" && head -c 56k /dev/zero > "$1/full" || exit 99;'
+        'disk=$1; shift; "$@"; code=$?; echo; find "$disk" -type f -size +0; exit $code',
+        str(disk),
+        *script_command(script, *options),
+    )
+    assert result.returncode == 1 and 'Traceback' not in result.stderr, result.stderr
+    assert message.replace('DISK', str(disk)) in result.stderr
+    assert 'No space left on device' in result.stderr and 'function_node' not in result.stderr
+    left = [Path(line).name for line in result.stdout.rpartition('\n\n')[2].split()]
+    # TensorFlow's file of summaries is written as it goes.
+    assert [name for name in left if not name.startswith('events.')] == ['full']
 
 
 def test_a_read_only_folder_is_refused(synthetic_data: Path, tmp_path: Path) -> None:
