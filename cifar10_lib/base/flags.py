@@ -26,7 +26,7 @@ import shutil
 import sys
 import textwrap
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from absl import flags
@@ -217,13 +217,17 @@ def run_script(main: Callable[[S], None], settings_class: type[S]) -> None:
     logging.getLogger('tensorflow').setLevel(logging.CRITICAL)
     threading.excepthook = _show_thread_error
     code = exit_code(lambda: main(parse(settings_class, script_name(), sys.argv)))
-    # A notebook would show the exit as one more error.
-    if code and not hasattr(builtins, '__IPYTHON__'):
+    if code and not in_notebook():
         sys.exit(code)
 
 
+def in_notebook() -> bool:
+    """Whether IPython runs the script, which would show an exit as one more error."""
+    return hasattr(builtins, '__IPYTHON__')
+
+
 def _show_thread_error(error: threading.ExceptHookArgs) -> None:
-    """Shows an error of a thread, unless it shows where summaries are flushed."""
+    """Shows a thread's error, but not that of the writer of summaries: its flush raises it too."""
     if error.thread is None or error.thread.name != 'EventLoggerThread':
         threading.__excepthook__(error)
 
@@ -452,16 +456,21 @@ def _meaning(field: dataclasses.Field) -> str:
 # ---------------------------------------------------------------------- use and storage
 
 
-def command_line(settings: Any) -> str:
-    """The command that runs this script with these settings; defaults are left out."""
-    words: list[str] = []
-    options, rest_fields = _split_fields(settings)
-    defaults = _defaults(settings)
-    for name in (field.name for field in options):
+def changed_flags(settings: Any, expected: Mapping[str, Any]) -> list[str]:
+    """The flags whose values are not the expected ones, as they are given, in the fields' order."""
+    words = []
+    for name in (field.name for field in _split_fields(settings)[0]):
         value = getattr(settings, name)
-        if value != defaults[name]:
+        if value != expected[name]:
             no = 'no' if value is False else ''
             words.append(f'--{no}{name}' if isinstance(value, bool) else f'--{name}={value}')
+    return words
+
+
+def command_line(settings: Any) -> str:
+    """The command that runs this script with these settings; defaults are left out."""
+    words = changed_flags(settings, _defaults(settings))
+    rest_fields = _split_fields(settings)[1]
     rest = [argument for field in rest_fields for argument in getattr(settings, field.name)]
     if any(argument.startswith('-') for argument in rest):
         words.append('--')

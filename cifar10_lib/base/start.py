@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import builtins
 import contextlib
 import os
 import re
@@ -13,7 +12,7 @@ from types import TracebackType
 from typing import IO
 
 from cifar10_lib.base.errors import UserError
-from cifar10_lib.base.flags import exit_code, parse_flags, script_name
+from cifar10_lib.base.flags import exit_code, in_notebook, parse_flags, script_name
 
 # What TensorFlow prints while it is imported, before it heeds TF_CPP_MIN_LOG_LEVEL: notes on
 # the processor and on missing GPUs, and libraries of GPUs that register themselves twice.
@@ -34,8 +33,8 @@ def start(name: str, settings_class: type) -> None:
       name: the script's `__name__`.
       settings_class: what `flags.run_script` gets.
     """
-    # A notebook would show an exit as one more error: there `run_script` says what is wrong.
-    if name != '__main__' or hasattr(builtins, '__IPYTHON__'):
+    # In a notebook `run_script` says what is wrong.
+    if name != '__main__' or in_notebook():
         return
     sys.excepthook = _show_error
 

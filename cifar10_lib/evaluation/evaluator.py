@@ -117,7 +117,7 @@ def class_probabilities(logits: tf.Tensor, num_views: int = 1) -> tf.Tensor:
 
     Args:
       logits: float32 [images * num_views, classes].
-      num_views: one of NUM_VIEWS.
+      num_views: one of `cifar10_input.NUM_VIEWS`.
 
     Returns:
       float32 [images, classes].
@@ -148,7 +148,7 @@ class Evaluator:
           network: of the checkpoints, for images of the records' size.
           num_examples: how many images to score; 0: all.
           eval_data: 'test', 'train_eval' or 'held_out'.
-          num_views: of each image, one of NUM_VIEWS; the result is their average.
+          num_views: of each image, one of `cifar10_input.NUM_VIEWS`; the result is their average.
           num_classes: size of the network's last layer.
           held_out: places of the training images that were held out of training.
 
@@ -236,7 +236,7 @@ class Predictor:
         Args:
           checkpoint: of the network.
           network: for pictures of its size.
-          num_views: of each picture, one of NUM_VIEWS; the result is their average.
+          num_views: of each picture, one of `cifar10_input.NUM_VIEWS`; the result is their average.
 
         Raises:
           UserError: the checkpoint is of another network.

@@ -46,8 +46,19 @@ def views_setting() -> Any:
     )
 
 
+class _ScoresViews:
+    """Settings with the flag of `views_setting`."""
+
+    views: str
+
+    @property
+    def num_views(self) -> int:
+        """Number of views of each image."""
+        return int(self.views)
+
+
 @dataclasses.dataclass(frozen=True)
-class EvalSettings:
+class EvalSettings(_ScoresViews):
     """What an evaluation is asked to do."""
 
     eval_dir: str = path_setting(
@@ -86,14 +97,9 @@ class EvalSettings:
         choices=tuple(name for name in DATASETS if name != 'auto'),
     )
 
-    @property
-    def num_views(self) -> int:
-        """Number of views of each image."""
-        return int(self.views)
-
 
 @dataclasses.dataclass(frozen=True)
-class PredictSettings:
+class PredictSettings(_ScoresViews):
     """What to classify, and how to show the result."""
 
     pictures: tuple[str, ...] = arguments()
@@ -128,11 +134,6 @@ class PredictSettings:
         'the likeliest class of each.',
     )
     views: str = views_setting()
-
-    @property
-    def num_views(self) -> int:
-        """Number of views of each image."""
-        return int(self.views)
 
 
 @dataclasses.dataclass(frozen=True)

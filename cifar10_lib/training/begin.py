@@ -32,7 +32,6 @@ from cifar10_lib.data.framing import Framing
 from cifar10_lib.data.prepare import data_note
 from cifar10_lib.nn import summaries
 from cifar10_lib.nn.layers import Network, Options, training_options
-from cifar10_lib.nn.presets import NETWORK_PRESETS
 from cifar10_lib.nn.recipes import in_steps, last_step
 from cifar10_lib.nn.schedules import distortions
 from cifar10_lib.runs import checkpoints, history, run_folder
@@ -182,7 +181,7 @@ def _prepare_data(settings: TrainSettings, earlier: RunFolder) -> prepare.Prepar
     dataset = None if settings.dataset == 'auto' else settings.dataset
     _check_kept('dataset', dataset, earlier)
     _check_kept('model', settings.model, earlier)
-    _check_kept('preset', settings.preset or NETWORK_PRESETS[settings.model], earlier)
+    _check_kept('preset', settings.preset_name, earlier)
     try:
         return prepare.prepare(
             settings.data_dir,

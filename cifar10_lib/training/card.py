@@ -8,7 +8,8 @@ import os
 
 import tensorflow.compat.v1 as tf
 
-from cifar10_lib.nn.presets import NETWORK_PRESETS, PRESETS
+from cifar10_lib.base import flags
+from cifar10_lib.nn.presets import PRESETS
 from cifar10_lib.training.begin import Run
 from cifar10_lib.training.settings import TrainSettings
 
@@ -35,7 +36,7 @@ def card(run: Run) -> str:
         steps += f'; {settings.max_steps - run.start.step:,} are left'
     lines = [
         f'Network: {settings.model}, {num_weights:,} weights',
-        f'Recipe: {_recipe_name(settings)}: {settings.optimizer}, learning rate '
+        f'Recipe: {settings.preset_name}: {settings.optimizer}, learning rate '
         f'{settings.learning_rate:g}, {settings.schedule} schedule',
         f'Device: {_devices()}, {_precision(settings)}',
         f'Steps: {steps}',
@@ -43,10 +44,6 @@ def card(run: Run) -> str:
     if changed := _changed_flags(settings):
         lines.append(f'Changed: {changed}')
     return '\n'.join(lines)
-
-
-def _recipe_name(settings: TrainSettings) -> str:
-    return settings.preset or NETWORK_PRESETS.get(settings.model, settings.model)
 
 
 def _precision(settings: TrainSettings) -> str:
@@ -68,10 +65,6 @@ def _devices() -> str:
 def _changed_flags(settings: TrainSettings) -> str:
     """The flags that differ from the recipe and, of others, from their defaults."""
     defaults = {field.name: field.default for field in dataclasses.fields(settings)}
-    expected = {**defaults, **PRESETS[_recipe_name(settings)].flags}
-    words = []
-    for name, value in dataclasses.asdict(settings).items():
-        if name not in _SHOWN and value != expected[name]:
-            no = 'no' if value is False else ''
-            words.append(f'--{no}{name}' if isinstance(value, bool) else f'--{name}={value}')
-    return ' '.join(words)
+    shown = {name: getattr(settings, name) for name in _SHOWN}
+    expected = {**defaults, **PRESETS[settings.preset_name].flags, **shown}
+    return ' '.join(flags.changed_flags(settings, expected))

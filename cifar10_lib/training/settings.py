@@ -128,6 +128,11 @@ class TrainSettings(Recipe, RunSettings):
 
     model: str = setting('tutorial', 'The network.', choices=MODEL_NAMES)
 
+    @property
+    def preset_name(self) -> str:
+        """The preset that is asked for, or that of the network."""
+        return self.preset or NETWORK_PRESETS[self.model]
+
     def defaults(self) -> dict[str, Any]:
         """Values of the flags that aren't given: those of the run in --train_dir.
 
@@ -143,8 +148,7 @@ class TrainSettings(Recipe, RunSettings):
             if run.settings:
                 return self._stored(run)
         more = {} if self.preset else {'model': TUTORIAL_RECIPE.model}
-        name = self.preset or self.model
-        return {**PRESETS[NETWORK_PRESETS.get(name, name)].flags, **more}
+        return {**PRESETS[self.preset_name].flags, **more}
 
     def _stored(self, run: RunFolder) -> dict[str, Any]:
         """What a run was begun with, but for its folder; of flags that it doesn't know, nothing."""
