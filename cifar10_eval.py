@@ -60,6 +60,9 @@ from cifar10_lib.runs.run_folder import (
     RunFolder,
 )
 
+# Values of an evaluation's entry that are no part of the question.
+_RESULTS = ('precision', 'cross_entropy')
+
 
 def _check_eval_dir(settings: EvalSettings) -> None:
     """Keeps the history of evaluation apart from that of training.
@@ -89,7 +92,7 @@ def _add_to_history(result: Result, settings: EvalSettings, labels: Mapping[str,
     history.replace(
         settings.eval_dir,
         entry,
-        lambda old: all(old.get(name) == entry[name] for name in entry if name != 'precision'),
+        lambda old: all(old.get(name) == entry[name] for name in entry if name not in _RESULTS),
     )
 
 

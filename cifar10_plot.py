@@ -19,7 +19,7 @@ those in --eval_dir.
 from __future__ import annotations
 
 from cifar10_lib.base.start import start
-from cifar10_lib.evaluation.settings import PlotSettings
+from cifar10_lib.evaluation.settings import EVAL_DATA_NAMES, PlotSettings
 
 # Before TensorFlow is imported, which takes seconds.
 start(__name__, PlotSettings)
@@ -35,7 +35,6 @@ from cifar10_lib.base.errors import UserError
 from cifar10_lib.base.flags import run_script
 from cifar10_lib.data.prepare import Prepared, data_note
 from cifar10_lib.evaluation import analysis, figures, layer_table
-from cifar10_lib.evaluation.analysis import EVAL_DATA_NAMES
 from cifar10_lib.evaluation.evaluator import Evaluator
 from cifar10_lib.nn import schedules
 from cifar10_lib.nn.layers import Network

@@ -96,6 +96,7 @@ class Plan(NamedTuple):
             'seed': self.seed,
             'use_bf16': self.settings.use_bf16,
             'eval_every': -(-self.recipe.max_steps // self.settings.num_points),
+            'eval_data': 'test',
             'dataset': 'own' if self.is_mnist else 'cifar10',
             **published.run_options(self.preset),
         }

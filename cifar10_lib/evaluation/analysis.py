@@ -14,7 +14,7 @@ import cifar10_input
 from cifar10_input import CIFAR10_RECORD, TUTORIAL_VIEW, Distortions, RecordFormat, View
 from cifar10_lib.base.errors import UserError, os_errors_named
 from cifar10_lib.data import record_files
-from cifar10_lib.evaluation.settings import AXES
+from cifar10_lib.evaluation.settings import AXES, EVAL_DATA_NAMES
 from cifar10_lib.runs import history
 from cifar10_lib.runs.checkpoints import AVERAGE_SUFFIX, Checkpoint
 from cifar10_lib.runs.history import HISTORY_FILE, Entry
@@ -22,13 +22,6 @@ from cifar10_lib.runs.run_folder import RunFolder
 
 # Training images that are distorted, and versions of each.
 NUM_DISTORTED, NUM_VERSIONS = 6, 8
-
-# Names of `cifar10_input.EVAL_DATA` for readers.
-EVAL_DATA_NAMES = {
-    'test': 'test images',
-    'train_eval': 'training images',
-    'held_out': 'held-out training images',
-}
 
 # Limit of the numbers in a history; it excludes NaN, infinity, and integers beyond any float.
 _LARGEST = 1e300

@@ -26,6 +26,7 @@ from cifar10_lib.base.console import timestamp
 from cifar10_lib.base.errors import UserError, error_message
 from cifar10_lib.data.prepare import data_note
 from cifar10_lib.data.record_files import check_eval_data
+from cifar10_lib.evaluation.settings import EVAL_DATA_NAMES
 from cifar10_lib.nn.layers import Network
 from cifar10_lib.nn.recipes import MOVING_AVERAGE_DECAY
 from cifar10_lib.runs import checkpoints, tensorboard
@@ -44,6 +45,8 @@ class Result(NamedTuple):
     step: int
     num_correct: int
     num_examples: int
+    cross_entropy: float
+    """Mean over the images, in nats."""
 
     @property
     def precision(self) -> float:
@@ -209,7 +212,10 @@ class Evaluator:
         with tf.Session(graph=self.graph) as session:
             self._restorer.restore(session, checkpoint)
             hits, probabilities, labels = self._score_all(session, show_scored)
-        return Scored(Result(checkpoint.step, int(hits.sum()), hits.size), probabilities, labels)
+        result = Result(
+            checkpoint.step, int(hits.sum()), hits.size, _cross_entropy(probabilities, labels)
+        )
+        return Scored(result, probabilities, labels)
 
     def _score_all(
         self, session: tf.Session, show_scored: Callable[[int], object] | None = None
@@ -226,6 +232,13 @@ class Evaluator:
             num_scored += len(batch[0])
             if show_scored:
                 show_scored(num_scored)
+
+
+def _cross_entropy(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """The mean of -log p of the true class; a p that float32 rounds to 0 counts as its least."""
+    of_true_class = probabilities[np.arange(len(labels)), labels]
+    least = np.finfo(np.float32).tiny
+    return float(-np.log(np.maximum(of_true_class, least)).mean(dtype=np.float64))
 
 
 class Predictor:
@@ -283,9 +296,10 @@ def report_precision(
       UserError: the summary can't be written.
     """
     notes = views_note(num_views) + data_note(dataset)
+    images = 'images' if eval_data == 'test' else EVAL_DATA_NAMES[eval_data]
     print(
         f'{timestamp()}: precision @ 1 = {result.precision:.3f} '
-        f'(step {result.step}, {result.num_examples} images){notes}',
+        f'(step {result.step}, {result.num_examples} {images}){notes}',
         flush=True,
     )
     tag = f'precision/{eval_data}{_TAG_ENDINGS[num_views]}'
@@ -302,6 +316,7 @@ def evaluation_entry(result: Result, eval_data: str, num_views: int) -> Entry:
     return {
         'step': result.step,
         'precision': result.precision,
+        'cross_entropy': result.cross_entropy,
         'eval_data': eval_data,
         'num_examples': result.num_examples,
         'views': num_views,

@@ -23,6 +23,7 @@ from cifar10_lib.data.prepare import Prepared, data_note
 from cifar10_lib.evaluation import analysis, figures, layer_table
 from cifar10_lib.evaluation.analysis import Series
 from cifar10_lib.evaluation.evaluator import Scored
+from cifar10_lib.evaluation.settings import EVAL_DATA_NAMES
 from cifar10_lib.nn.layers import Network
 from cifar10_lib.nn.schedules import distortions
 from cifar10_lib.runs.checkpoints import Checkpoint
@@ -122,7 +123,7 @@ def page(evaluation: Evaluation) -> str:
         checkpoint=evaluation.checkpoint.path,
         result=result,
         interval=analysis.wilson_interval(result.num_correct, result.num_examples),
-        images=analysis.EVAL_DATA_NAMES[evaluation.eval_data],
+        images=EVAL_DATA_NAMES[evaluation.eval_data],
         num_views=evaluation.num_views,
         note=data_note(evaluation.data.dataset).strip(' []'),
         written=f'{datetime.datetime.now():%Y-%m-%d %H:%M}',

@@ -13,6 +13,13 @@ from cifar10_lib.nn.presets import MODEL_NAMES
 EVAL_DATA = ('test', 'train_eval', 'held_out')
 NUM_VIEWS = (1, 6, 10)
 
+# The same for readers.
+EVAL_DATA_NAMES = {
+    'test': 'test images',
+    'train_eval': 'training images',
+    'held_out': 'held-out training images',
+}
+
 # Of a curve: each axis by name, and its key in a line of the history.
 AXES = {'step': 'step', 'examples': 'examples', 'time': 'seconds'}
 

@@ -5,10 +5,10 @@ Training writes, every --log_frequency steps,
     {"step": 100, "examples": 12800, "seconds": 4.1, "loss": 4.13, "learning_rate": 0.1}
 
 where `seconds` is the training time since step 0, without start-ups, pauses between runs and
-evaluations; --eval_every adds
+evaluations; each evaluation adds
 
-    {"step": 100, "examples": 12800, "seconds": 4.1, "precision": 0.31, "eval_data": "test",
-     "num_examples": 10000, "views": 1}
+    {"step": 100, "examples": 12800, "seconds": 4.1, "precision": 0.31, "cross_entropy": 1.92,
+     "eval_data": "test", "num_examples": 10000, "views": 1}
 
 Everything up to a checkpoint's step is on the disk before that checkpoint is complete, and a
 run that resumes from it removes later entries: so the history has each step once, whatever
@@ -76,6 +76,14 @@ class History:
     def last(self, name: str) -> float | None:
         """The newest value of that name; None where no entry has one."""
         return next((entry[name] for entry in reversed(self.entries) if name in entry), None)
+
+    def precisions(self, eval_data: str) -> list[float]:
+        """Those of images of one kind, in their order."""
+        return [
+            entry['precision']
+            for entry in self.entries
+            if 'precision' in entry and entry.get('eval_data') == eval_data
+        ]
 
     def add(self, entry: Entry) -> None:
         """Raises UnwritableError if the entry can't be written."""

@@ -214,7 +214,7 @@ def _check_plateau(settings: TrainSettings, worker: Worker) -> None:
     if not settings.plateau_evaluations:
         return
     flag = f'--plateau_evaluations={settings.plateau_evaluations}'
-    if not settings.eval_every:
+    if settings.eval_every < 1:
         raise UserError(
             f'{flag}: nothing is evaluated during training; expected an --eval_every of 1 or more'
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping, Sequence
 from typing import Any, NamedTuple
 
 import tensorflow.compat.v1 as tf
@@ -13,6 +13,9 @@ from tqdm import tqdm
 
 from cifar10_lib.base.console import SECONDS_BETWEEN_REFRESHES, SteadyOutput, timestamp
 from cifar10_lib.runs.history import History
+
+# Of training, after which its speed is taken to last.
+_SECONDS_UNTIL_SPEED_IS_KNOWN = 20
 
 
 class StepTensors(NamedTuple):
@@ -82,6 +85,7 @@ class ConsoleHook(_FetchHook):
         log_frequency: int | None,
         num_towers: int = 1,
         stopwatch: Stopwatch | None = None,
+        max_steps: int = 0,
     ) -> None:
         """
         Args:
@@ -91,6 +95,7 @@ class ConsoleHook(_FetchHook):
           log_frequency: steps between lines; None: prints none.
           num_towers: with more than one, the speed of each follows that of all.
           stopwatch: times the steps; None: a new one, running.
+          max_steps: where the run ends; its speed once known, a line says how long it takes.
         """
         super().__init__([step, total_loss])
         self._batch_size = batch_size
@@ -100,6 +105,8 @@ class ConsoleHook(_FetchHook):
             stopwatch = Stopwatch()
             stopwatch.start()
         self._stopwatch = stopwatch
+        self._max_steps = max_steps
+        self._first: tuple[int, float] | None = None
         self._last: tuple[int, float] | None = None
         self.step = 0
 
@@ -109,7 +116,7 @@ class ConsoleHook(_FetchHook):
         self.step, loss = run_values.results
         now = self._stopwatch.seconds
         if self._last is None:
-            self._last = self.step, now
+            self._first = self._last = self.step, now
         elif self._log_frequency and self.step % self._log_frequency == 0:
             last_step, last_time = self._last
             seconds = (now - last_time) / (self.step - last_step)
@@ -123,6 +130,25 @@ class ConsoleHook(_FetchHook):
                 line += f', {each:.1f} examples/sec on each of {self._num_towers} towers'
             print(line, flush=True)
             self._last = self.step, now
+            self._tell_time_left(now)
+
+    def _tell_time_left(self, now: float) -> None:
+        """Says once how long the run takes: less than a minute is seen without it."""
+        if self._first is None or now - self._first[1] < _SECONDS_UNTIL_SPEED_IS_KNOWN:
+            return
+        step, began = self._first
+        left = (self._max_steps - self.step) * (now - began) / (self.step - step)
+        if left >= 60:
+            print(f'{timestamp()}: about {_in_minutes(left)} of training are left', flush=True)
+        self._first = None
+
+
+def _in_minutes(seconds: float) -> str:
+    """A time as '12 minutes' or '3 hours 5 minutes'."""
+    hours, minutes = divmod(round(seconds / 60), 60)
+    if not hours:
+        return f'{minutes} minute{"s" * (minutes != 1)}'
+    return f'{hours} hour{"s" * (hours != 1)} {minutes} minute{"s" * (minutes != 1)}'
 
 
 class HistoryHook(_FetchHook):
@@ -175,10 +201,17 @@ class HistoryHook(_FetchHook):
             )
 
 
+# Of a live line's loss, in each step: it averages over about the last 50.
+_LOSS_DECAY = 0.98
+
+# Columns that a live line leaves to its bar, if it can.
+_BAR_COLUMNS = 10
+
+
 class LiveLine(tqdm):
     """Progress of a training run, in the last line of a terminal.
 
-    tqdm cuts at the right what does not fit, so the most important comes first.
+    It shows as many numbers as the terminal has columns for, and gives the bar the rest.
     """
 
     def __init__(self, start_step: int, max_steps: int, batch_size: int) -> None:
@@ -189,47 +222,73 @@ class LiveLine(tqdm):
           batch_size: number of examples in a step, all towers and workers together.
         """
         self._batch_size = batch_size
-        self._has_shown_a_step = False
-        self._numbers = {'loss': '-', 'p@1': '-', 'lr': '-'}
+        self._num_shown = 0
+        self._loss = 0.0
+        self._numbers: dict[str, str] = {}
         super().__init__(
-            desc='starting, ',
+            desc='starting',
             initial=start_step,
             total=max_steps,
             file=sys.stdout,
             dynamic_ncols=True,
             mininterval=SECONDS_BETWEEN_REFRESHES,
             miniters=1,
-            bar_format='{n_fmt}/{total_fmt} {desc}{remaining} left, {speed} ex/s{postfix} |{bar}|',
+            bar_format='{n_fmt}/{total_fmt} {percentage:.0f}% |{bar}|{numbers}',
         )
 
     @property
     def format_dict(self) -> MutableMapping[str, Any]:
-        """tqdm's fields, and the speed in examples a second."""
+        """tqdm's fields, and the numbers that fit beside the bar."""
         fields = super().format_dict
         num_steps, seconds = fields['n'] - fields['initial'], fields['elapsed']
         rate = fields['rate'] or (seconds and num_steps / seconds)
-        fields['speed'] = f'{self._batch_size * rate:.0f}' if rate else '?'
+        speed = left = '?'
+        if rate:
+            speed = f'{self._batch_size * rate:.0f}'
+            left = self.format_interval((fields['total'] - fields['n']) / rate)
+        # The most important first.
+        parts = [
+            *([self.desc] if self.desc else []),
+            f'{left} left',
+            *(f'{name} {value}' for name, value in self._numbers.items()),
+            f'{speed} ex/s',
+            f'{self.format_interval(seconds)} so far',
+        ]
+        columns = (fields['ncols'] or 80) - len(f'{fields["n"]}/{fields["total"]} 100% ||')
+        columns -= min(_BAR_COLUMNS, columns // 4)
+        numbers = ''
+        for part in parts:
+            longer = f'{numbers}, {part}' if numbers else f' {part}'
+            if len(longer) > columns:
+                break
+            numbers = longer
+        fields['numbers'] = numbers
         return fields
 
     def show(self, values: StepTensors) -> None:
         """Shows a step, unless it has shown one just now."""
-        self._numbers['loss'] = f'{values.loss:.2f}'
-        self._numbers['lr'] = f'{values.learning_rate:.3g}'
-        self.set_postfix(self._numbers, refresh=False)
-        if self._has_shown_a_step:
+        self._num_shown += 1
+        self._loss = _LOSS_DECAY * self._loss + (1 - _LOSS_DECAY) * float(values.loss)
+        # The mean of fewer steps at first: Kingma and Ba, "Adam", ICLR 2015, sec. 3.
+        loss = self._loss / (1 - _LOSS_DECAY**self._num_shown)
+        self._numbers = {
+            'loss': f'{loss:.2f}',
+            **{name: self._numbers[name] for name in ('p@1', 'best') if name in self._numbers},
+            'lr': f'{values.learning_rate:.3g}',
+        }
+        if self._num_shown > 1:
             self.desc = ''
             self.update(values.step - self.n)
         else:
             # The first step includes building and warming up, which no speed should count.
-            self._has_shown_a_step = True
             self.initial = self.n = self.last_print_n = values.step
             self.unpause()
 
-    def show_precision(self, precision: float | None) -> None:
-        """Shows a precision @ 1 from the next refresh on; None: it is not known."""
-        if precision is not None:
-            self._numbers['p@1'] = f'{precision:.3f}'
-            self.set_postfix(self._numbers, refresh=False)
+    def show_precisions(self, precisions: Sequence[float]) -> None:
+        """Shows the last and the best precision @ 1 from the next refresh on, if there are any."""
+        if precisions:
+            self._numbers['p@1'] = f'{precisions[-1]:.3f}'
+            self._numbers['best'] = f'{max(precisions):.3f}'
 
     @contextlib.contextmanager
     def evaluating(self, num_images: int) -> Iterator[Callable[[int], object]]:
@@ -240,7 +299,7 @@ class LiveLine(tqdm):
         desc = self.desc
 
         def show_scored(num_scored: int) -> None:
-            self.set_description_str(f'evaluating: {num_scored}/{num_images}, ')
+            self.set_description_str(f'evaluating {num_scored}/{num_images}')
 
         show_scored(0)
         try:

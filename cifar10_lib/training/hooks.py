@@ -167,7 +167,7 @@ class PlateauHook(tf.train.SessionRunHook):
     def _counts(self, entry: Entry) -> bool:
         """Whether it is no evaluation of an earlier run's last step, which one go doesn't have."""
         return (
-            entry.get('eval_data') == self._settings.eval_data
+            entry.get('eval_data') == self._settings.evaluated_data
             and entry['step'] % self._settings.eval_every == 0
         )
 

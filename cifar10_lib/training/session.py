@@ -34,7 +34,7 @@ from cifar10_lib.training.console import (
     Stopwatch,
 )
 from cifar10_lib.training.hooks import CheckpointHook, PlateauHook, WatchDataHook, newest_note
-from cifar10_lib.training.periodic_eval import PeriodicEvaluation
+from cifar10_lib.training.periodic_eval import PeriodicEvaluation, make_plan
 from cifar10_lib.training.settings import TrainSettings
 
 # What TensorFlow raises for files and folders, memory and disks.
@@ -116,6 +116,7 @@ def training_session(
             log_frequency=settings.log_frequency if role.prints_lines else None,
             num_towers=run.batch_size // (settings.batch_size * worker.num_workers),
             stopwatch=role.stopwatch,
+            max_steps=settings.max_steps,
         )
         console.step = start.step
         hooks = [
@@ -207,9 +208,10 @@ def _role(
         _live_line(run, history) as line,
     ):
         stopwatch = Stopwatch(history.last('seconds') or 0.0)
+        plan = make_plan(run)
         evaluation = None
-        if settings.eval_every:
-            evaluation = PeriodicEvaluation(run, history, stopwatch, line, is_stopping)
+        if plan:
+            evaluation = PeriodicEvaluation(run, plan, history, stopwatch, line, is_stopping)
         saver = CheckpointHook(run, run.folder, tensors, history, evaluation)
         hooks = [
             HistoryHook(tensors, history, stopwatch, settings.log_frequency, output),
@@ -228,7 +230,7 @@ def _live_line(run: Run, history: History) -> Iterator[LiveLine | None]:
         yield None
         return
     line = LiveLine(run.start.step, run.settings.max_steps, run.batch_size)
-    line.show_precision(history.last('precision'))
+    line.show_precisions(history.precisions(run.settings.evaluated_data))
     with prints_above(line):
         yield line
 
@@ -258,12 +260,12 @@ def _summary_hooks(run: Run) -> list[tf.train.SessionRunHook]:
 
 def _evaluate_if_missing(run: Run) -> None:
     """Makes up for an evaluation of a finished run's last step that was broken off."""
-    settings, start = run.settings, run.start
-    if not (run.folder and start.checkpoint and settings.eval_every):
+    start, plan = run.start, make_plan(run)
+    if not (run.folder and start.checkpoint and plan):
         return
-    with History(settings.train_dir, start.step, run.labels) as history:
+    with History(run.settings.train_dir, start.step, run.labels) as history:
         stopwatch = Stopwatch(history.last('seconds') or 0.0)
-        evaluation = PeriodicEvaluation(run, history, stopwatch, None)
+        evaluation = PeriodicEvaluation(run, plan, history, stopwatch)
         if evaluation.is_missing(start.step):
             evaluation.evaluate(start.checkpoint, start.examples)
 

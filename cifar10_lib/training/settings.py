@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 # all summaries together under 1% of the training time.
 _HISTOGRAM_STEPS = 500
 
+# Of --eval_every.
+AUTOMATIC = -1
+
 # More than any machine has cores; many more can't be started.
 MAX_THREADS = 4096
 
@@ -74,13 +77,15 @@ class RunSettings:
         True, 'On a terminal, show one progress line in place of console lines.'
     )
     eval_every: int = setting(
-        0,
-        'Steps between evaluations during training, each of a checkpoint saved for it; 0: none.',
-        at_least=0,
+        AUTOMATIC,
+        'Steps between evaluations during training, each of a checkpoint saved for it; 0: none; '
+        '-1: about 15 in the run, on as many images as take at most 3% of its time.',
+        at_least=AUTOMATIC,
     )
     eval_data: str = setting(
-        'test',
-        'Images that --eval_every scores: test, or held_out, those of --num_held_out.',
+        None,
+        'Images that --eval_every scores: test, or held_out, those of --num_held_out; by default '
+        'these, where images are held out.',
         choices=('test', 'held_out'),
     )
     log_device_placement: bool = setting(False, 'Log the device of every operation.')
@@ -120,6 +125,11 @@ class RunSettings:
         0, 'Operations that run at a time; 0: one for each core.', at_least=0, at_most=MAX_THREADS
     )
     start_over: bool = setting(False, 'First remove the run in --train_dir.')
+
+    @property
+    def evaluated_data(self) -> str:
+        """What evaluations score: `eval_data`, or what it is by default."""
+        return self.eval_data or ('held_out' if self.num_held_out else 'test')
 
 
 @dataclasses.dataclass(frozen=True)

@@ -43,7 +43,9 @@ def settings_for(trained: Path, **more: object) -> EvalSettings:
 def offer(trained: Path, num_correct: dict[int, int]) -> None:
     best = Best(settings_for(trained))
     for step, correct in num_correct.items():
-        best.offer(open_checkpoint(str(trained / f'model.ckpt-{step}')), Result(step, correct, 10))
+        best.offer(
+            open_checkpoint(str(trained / f'model.ckpt-{step}')), Result(step, correct, 10, 1.0)
+        )
 
 
 def kept(trained: Path) -> tuple[int, dict]:
@@ -104,7 +106,7 @@ def test_the_same_evaluation_is_noted_once(trained: Path) -> None:
         (6, 10, {}),
     ):
         settings = settings_for(trained, num_examples=num_examples, **more)
-        cifar10_eval._add_to_history(Result(3, correct, num_examples), settings, {})
+        cifar10_eval._add_to_history(Result(3, correct, num_examples, 1.0), settings, {})
     names = ['step', 'precision', 'eval_data', 'num_examples', 'views']
     assert history.read(str(trained.with_name('eval'))) == [
         dict(zip(names, values, strict=True))

@@ -144,7 +144,7 @@ def evaluation(written: Written, **changes: Any) -> report.Evaluation:
     probabilities = np.eye(10, dtype=np.float32)[written.labels]
     return report.Evaluation(
         checkpoint=open_checkpoint(f'{written.settings.checkpoint_dir}/model.ckpt-7'),
-        scored=Scored(Result(7, 25, 25), probabilities, written.labels),
+        scored=Scored(Result(7, 25, 25, 0.1), probabilities, written.labels),
         data=Prepared(written.settings.data_dir, 'own', tuple(NAMES)),
         eval_data='test',
         run=RunFolder.open(written.settings.checkpoint_dir),
@@ -237,7 +237,7 @@ def of_many_classes(written: Written, tmp_path_factory: pytest.TempPathFactory) 
         written,
         checkpoint=open_checkpoint(save_network(folder / 'run')),
         run=RunFolder.open(str(folder / 'run')),
-        scored=Scored(Result(7, 0, 25), rng.random([25, 60], np.float32), written.labels),
+        scored=Scored(Result(7, 0, 25, 4.0), rng.random([25, 60], np.float32), written.labels),
         data=Prepared(
             written.settings.data_dir,
             'synthetic',

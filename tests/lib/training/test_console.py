@@ -72,6 +72,18 @@ def test_console_of_a_resumed_run_counts_from_global_step(
     assert all('(40.0 examples/sec; 0.500 sec/batch)' in line for line in lines)
 
 
+def test_console_says_once_how_long_the_run_takes(
+    clock: Clock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hook = ConsoleHook(None, None, batch_size=20, log_frequency=10, max_steps=2_000)
+    for step in range(1, 101):
+        clock.now += 3
+        hook.after_run(None, types.SimpleNamespace(results=[step, np.float32(4.123)]))
+    # At step 10, of 3 seconds each.
+    (line,) = [text for text in capsys.readouterr().out.splitlines() if 'left' in text]
+    assert line.endswith(': about 1 hour 40 minutes of training are left')
+
+
 def test_a_paused_stopwatch_does_not_count(clock: Clock) -> None:
     stopwatch = Stopwatch(5.0)
     clock.now = 100
@@ -158,15 +170,15 @@ def values(step: int) -> StepTensors:
     return StepTensors(step, 128 * step, np.float32(1.234), np.float32(0.1))
 
 
-# One form, cut at the right.
-COMPLETE = r'70003/100000 \S+ left, \d+ ex/s, loss=1\.23, p@1=0\.812, lr=0\.1 \|.+\|'
+# The numbers that fit, and a bar as wide as the rest.
+BEGIN = r'70003/100000 70% \|[^|]+\| \S+ left'
+ALL = r', loss 1\.23, p@1 0\.812, best 0\.826, lr 0\.1, \d+ ex/s, \d\d:\d\d so far'
 LINES = {
-    200: COMPLETE,
-    140: COMPLETE,
-    100: COMPLETE,
-    80: COMPLETE,
-    60: r'70003/100000 \S+ left, \d+ ex/s, loss=1\.23, p@1=0\.812,.*',
-    30: r'70003/100000 \S+ left, .*',
+    200: BEGIN + ALL,
+    120: BEGIN + ALL,
+    80: BEGIN + r', loss 1\.23, p@1 0\.812, best 0\.826',
+    60: BEGIN + r', loss 1\.23',
+    30: r'70003/100000 70% \|[^|]+\|',
 }
 
 
@@ -186,7 +198,7 @@ def test_a_live_line_fits_the_terminal_and_is_not_torn(
                 for scored in (100, 200, 300):
                     show_scored(scored)
                     print('a warning', file=sys.stderr)
-            line.show_precision(0.8123)
+            line.show_precisions([0.8257, 0.8123])
             line.show(values(70_003))
             print('no end', end='')
         print('after')
@@ -196,14 +208,14 @@ def test_a_live_line_fits_the_terminal_and_is_not_torn(
     assert re.fullmatch(LINES[columns], last), last
     # tqdm leaves the last column free, and before it may be a space.
     assert len(last) in (columns - 2, columns - 1)
-    assert shown.shown[1].startswith('70000/100000 starting, ')
     if columns > 30:
-        assert any('evaluating: 200/300' in text for text in shown.shown)
-        assert any(re.search(r' [1-9]\d* ex/s, .* p@1=-', text) for text in shown.shown)
+        assert shown.shown[1].startswith('70000/100000 70% |')
+        assert '| starting, ' in shown.shown[1]
+        assert any('| evaluating 200/300' in text for text in shown.shown)
 
 
 def test_the_speed_of_a_live_line_is_that_of_this_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    with terminal(monkeypatch, 100):
+    with terminal(monkeypatch, 120):
         line = LiveLine(70_000, 100_000, 128)
         now = line.start_t
         monkeypatch.setattr(line, '_time', lambda: now)
@@ -217,7 +229,28 @@ def test_the_speed_of_a_live_line_is_that_of_this_run(monkeypatch: pytest.Monkey
                     now += 7
             text = str(line)
     # 29,979 steps of a quarter of a second are left.
-    assert ' 512 ex/s,' in text and '2:04:54 left' in text
+    assert ' 512 ex/s' in text and '2:04:54 left' in text
+
+
+def test_the_loss_of_a_live_line_is_smooth(monkeypatch: pytest.MonkeyPatch) -> None:
+    losses = [4.0, 1.0, 3.0, 2.0]
+    weights = [0.98**age for age in (3, 2, 1, 0)]
+    expected = np.average(losses, weights=weights)
+    with terminal(monkeypatch, 100), LiveLine(0, 10, 128) as line:
+        for step, loss in enumerate(losses, 1):
+            line.show(StepTensors(step, 128 * step, np.float32(loss), np.float32(0.1)))
+        assert f'loss {expected:.2f}, ' in str(line)
+
+
+def test_a_live_line_follows_the_width_of_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    with terminal(monkeypatch, 120), LiveLine(0, 10, 128) as line:
+        line.show(values(1))
+        line.show(values(2))
+        wide = str(line)
+        fcntl.ioctl(sys.stdout, termios.TIOCSWINSZ, struct.pack('HHHH', 24, 50, 0, 0))
+        narrow = str(line)
+    assert len(wide.rstrip()) > 110 and len(narrow.rstrip()) < 50
+    assert 'so far' in wide and 'so far' not in narrow and ' left' in narrow
 
 
 def train(data_dir: Path, train_dir: Path, **kwargs: object) -> None:
@@ -228,19 +261,20 @@ def test_a_run_on_a_terminal_shows_one_line(
     synthetic_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train(synthetic_data, tmp_path, max_steps=2)
-    with terminal(monkeypatch, 60) as shown:
+    with terminal(monkeypatch, 80) as shown:
         train(synthetic_data, tmp_path, max_steps=6, eval_every=3)
     text = '\n'.join(line.rstrip() for line in shown.lines)
     assert 'sec/batch' not in text
     for step in (3, 6):
         assert re.search(rf'^[-\d]+ [:\d.]+: precision @ 1 = 0\.\d+ \(step {step},\s', text, re.M)
     assert re.search(
-        r'^6/6 00:00 left, \d+ ex/s, loss=\S+, p@1=0\.\d\d\d, lr=0\.1.*\nFinished at step 6',
+        r'^6/6 100% \|█+\| 00:00 left, loss \S+, p@1 0\.\d\d\d, best 0\.\d\d\d.*\n'
+        r'Finished at step 6',
         text,
         re.M,
     )
-    assert any(line.startswith('2/6 starting, ') for line in shown.shown)
-    assert any('3/6 evaluating: 60/60' in line for line in shown.shown)
+    assert any(re.match(r'2/6 33% \|.*\| starting, ', line) for line in shown.shown)
+    assert any('| evaluating 60/60' in line for line in shown.shown)
 
 
 def test_without_progress_a_terminal_gets_the_lines(

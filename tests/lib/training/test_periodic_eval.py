@@ -148,6 +148,7 @@ def test_evaluation_in_between_tells_what_the_script_does(
     assert last == {
         'step': 5,
         'precision': last['precision'],
+        'cross_entropy': last['cross_entropy'],
         'eval_data': 'test',
         'num_examples': 60,
         'views': 1,
@@ -155,6 +156,50 @@ def test_evaluation_in_between_tells_what_the_script_does(
         'model': 'tutorial',
     }
     assert in_between[-1]['examples'] == 40
+
+
+def plan_of(data_dir: Path, train_dir: Path, **options: Any) -> periodic_eval.Plan | None:
+    settings = settings_for(data_dir, train_dir, **options)
+    with begin(settings, cifar10.NETWORKS[settings.model], settings.batch_size) as run:
+        return periodic_eval.make_plan(run)
+
+
+def test_evaluations_come_by_themselves_as_often_as_the_run_has_time_for(
+    synthetic_data: Path, tmp_path: Path
+) -> None:
+    """The set has 240 training and 60 test images; a twentieth of the examples are scored."""
+    plans = {
+        # 40 examples: 2 images, too few for one evaluation.
+        5: None,
+        # 16,000 examples: 800 images, 10 evaluations of all test images and a quarter as many.
+        2_000: (200, 60, 15),
+        100_000: (6_667, 60, 15),
+    }
+    for max_steps, expected in plans.items():
+        assert plan_of(synthetic_data, tmp_path, max_steps=max_steps) == expected
+    held_out = plan_of(synthetic_data, tmp_path / 'held_out', max_steps=2_000, num_held_out=20)
+    assert held_out == (134, 20, 5)
+    assert plan_of(synthetic_data, tmp_path, max_steps=2_000, eval_every=0) is None
+    assert plan_of(synthetic_data, tmp_path, max_steps=2_000, eval_every=7) == (7, 0, 0)
+
+
+def test_an_automatic_evaluation_scores_training_images_too(
+    synthetic_data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(periodic_eval, '_SHARE_OF_EXAMPLES', 3.0)
+    train(synthetic_data, tmp_path, max_steps=6, num_held_out=40)
+    evaluated = [entry for entry in history(tmp_path) if 'precision' in entry]
+    kinds = [(entry['step'], entry['eval_data'], entry['num_examples']) for entry in evaluated]
+    assert kinds == [
+        (step, *kind) for step in (3, 6) for kind in (('train_eval', 10), ('held_out', 40))
+    ]
+    assert all(0 < entry['cross_entropy'] < 10 for entry in evaluated)
+    printed = capsys.readouterr().out
+    assert '(step 3, 10 training images)' in printed
+    assert '(step 6, 40 held-out training images)' in printed
 
 
 def test_a_signal_breaks_an_evaluation_off(
@@ -269,7 +314,7 @@ def test_the_learning_rate_follows_the_evaluations_in_one_go_and_in_pieces(
 
     def evaluate(self: Evaluator, checkpoint: Checkpoint, *_: object) -> Result:
         step = checkpoint.step
-        return Result(step, precisions[step], 100)
+        return Result(step, precisions[step], 100, 1.0)
 
     monkeypatch.setattr(Evaluator, 'evaluate', evaluate)
     options = {
