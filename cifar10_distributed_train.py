@@ -10,7 +10,9 @@ batch b take the steps of one device with batch W * b, unless the network normal
 Worker 0, the chief, prints, saves and writes summaries, as `cifar10_train.py` does, and either
 script resumes from the other's checkpoints.
 
-Without TF_CONFIG, the tasks of a SLURM step (`srun --ntasks=2 python ...`) are the workers.
+Without TF_CONFIG, the tasks of a SLURM step (`srun --ntasks=2 python ...`) are the workers;
+without either, this process is the only one. The task `evaluator` of a TF_CONFIG runs
+`cifar10_eval.py` on --train_dir.
 `--local_workers=2` starts two workers on this machine, for a try. What happens when a worker or
 a machine fails is in docs/distributed.md.
 """
@@ -31,7 +33,7 @@ import cifar10
 from cifar10_lib.base.flags import run_script
 from cifar10_lib.training import local_cluster
 from cifar10_lib.training.begin import begin, network_options, num_parts, training_batches
-from cifar10_lib.training.cluster import ClusterWorker, configure, from_environment
+from cifar10_lib.training.cluster import ClusterWorker, configure, from_environment, is_evaluator
 from cifar10_lib.training.session import session_config, training_session
 
 
@@ -76,6 +78,8 @@ def main(settings: CommandSettings) -> None:
     """Trains as one worker, or starts workers that do."""
     if settings.local_workers:
         local_cluster.run(settings.local_workers, settings.max_restarts)
+    elif is_evaluator():
+        local_cluster.become_evaluator(settings)
     else:
         names = [field.name for field in dataclasses.fields(DistributedTrainSettings)]
         train(DistributedTrainSettings(**{name: getattr(settings, name) for name in names}))

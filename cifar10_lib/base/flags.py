@@ -5,7 +5,8 @@ hands it to `run_script` with its `main`. Each field becomes one absl flag of th
 type, default and range. A field made by `arguments` takes the command line's other arguments.
 
 --help shows the same fields, after the first indented block of the script's docstring, an
-example, and its first line, the script's purpose.
+example, and its first line, the script's purpose. Of a class with many fields, `MAIN_FLAGS`
+names those that --help shows, by the heading of their group; --helpfull shows all.
 """
 
 from __future__ import annotations
@@ -313,8 +314,9 @@ def parse_flags(
     """
     values = flags.FlagValues()
     define_flags(settings_class, values)
-    text = help_text(script, sys.modules['__main__'].__doc__ or '', settings_class)
+    docstring = sys.modules['__main__'].__doc__ or ''
     for name, short_name in (('help', 'h'), ('helpshort', '?'), ('helpfull', None)):
+        text = help_text(script, docstring, settings_class, complete=name == 'helpfull')
         flags.DEFINE_flag(_HelpFlag(name, short_name, text), values)
     try:
         rest = tuple(values(argv)[1:])
@@ -342,7 +344,8 @@ def _unknown_flag(name: str, settings_class: type) -> str:
     meant = [flag for flag in _SYNONYMS.get(plain, ()) if flag in names]
     meant = meant or difflib.get_close_matches(plain, names, 2)
     hint = f'did you mean --{" or --".join(meant)}? ' if meant else ''
-    return f'--{name}: no such flag; {hint}(--help lists the flags)'
+    lists = 'helpfull' if hasattr(settings_class, 'MAIN_FLAGS') else 'help'
+    return f'--{name}: no such flag; {hint}(--{lists} lists the flags)'
 
 
 def _settings(settings_class: type[S], parsed: flags.FlagValues, rest: tuple[str, ...]) -> S:
@@ -398,7 +401,13 @@ class _HelpFlag(flags.BooleanFlag):
             sys.exit(0)
 
 
-def help_text(script: str, docstring: str, settings_class: type, width: int | None = None) -> str:
+def help_text(
+    script: str,
+    docstring: str,
+    settings_class: type,
+    width: int | None = None,
+    complete: bool = False,
+) -> str:
     """The text of --help: an example, the script's purpose, and its flags.
 
     Args:
@@ -406,6 +415,7 @@ def help_text(script: str, docstring: str, settings_class: type, width: int | No
       docstring: the script's; its first line and its first indented block are shown.
       settings_class: a dataclass of `setting`s.
       width: of a line, in columns; by default the terminal's, or 80.
+      complete: whether to show all flags of a class that has MAIN_FLAGS.
     """
     width = width or shutil.get_terminal_size((80, 24)).columns
     docstring = inspect.cleandoc(docstring)
@@ -414,7 +424,13 @@ def help_text(script: str, docstring: str, settings_class: type, width: int | No
     blocks = [f'Example:\n{example[0].rstrip()}'] if example else []
     blocks.append(textwrap.fill(docstring.partition('\n')[0], width))
     blocks += [f'Usage:\n    {script} [flags] [{field.name} ...]' for field in rest]
-    return '\n\n'.join([*blocks, f'Flags:\n{_flag_table(options, width)}'])
+    groups = getattr(settings_class, 'MAIN_FLAGS', {})
+    if complete or not groups:
+        return '\n\n'.join([*blocks, f'Flags:\n{_flag_table(options, width)}'])
+    by_name = {field.name: field for field in options}
+    for heading, names in groups.items():
+        blocks.append(f'{heading}:\n{_flag_table([by_name[name] for name in names], width)}')
+    return '\n\n'.join([*blocks, f'--helpfull lists all {len(options)} flags.'])
 
 
 def _flag_table(options: Sequence[dataclasses.Field], width: int) -> str:
@@ -448,7 +464,7 @@ def _meaning(field: dataclasses.Field) -> str:
         return f'{text} One of {", ".join(choices)}.'
     if isinstance(default, bool) or not isinstance(default, int | float):
         return text
-    bounds = [f'at least {low:,}'] if low not in (None, 0, 1) else []
+    bounds = [f'at least {low:,}'] if low not in (None, -1, 0, 1) else []
     bounds += [f'at most {high:,}'] if high < LARGEST else []
     return f'{text} {", ".join(bounds).capitalize()}.' if bounds else text
 

@@ -60,6 +60,10 @@ _MIN_FOR_PROCESSES = 2000
 _MAX_NAMED = 20
 
 
+# Of the printed command. By the tutorial's recipe CIFAR-10 takes 77 epochs, 30,000 steps, to 84%.
+_EPOCHS, _FEWEST_STEPS, _MOST_STEPS = 77, 1_000, 30_000
+
+
 class Converted(NamedTuple):
     """The records that were written."""
 
@@ -512,10 +516,13 @@ def _title(data_dir: str, counts: np.ndarray) -> str:
 
 
 def _train_command(data_dir: str, num_train: int, batch_size: int) -> str:
-    """The command that trains on them; on a small set with batches that it fills."""
+    """The command that trains on them, with a batch size and steps that fit their number."""
     script = os.path.join(os.path.dirname(sys.argv[0]), 'cifar10_train.py')
     train_dir = os.path.normpath(data_dir) + '_train'
     options = [f'--data_dir={data_dir}', f'--train_dir={train_dir}']
     if num_train < batch_size:
-        options.append(f'--batch_size={2 ** (num_train.bit_length() - 1)}')
+        batch_size = 2 ** (num_train.bit_length() - 1)
+        options.append(f'--batch_size={batch_size}')
+    steps = min(max(_EPOCHS * num_train // batch_size, _FEWEST_STEPS), _MOST_STEPS)
+    options.append(f'--max_steps={round(steps, -2)}')
     return shlex.join([interpreter(), script, *options])

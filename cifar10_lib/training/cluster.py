@@ -32,6 +32,7 @@ from cifar10_lib.nn.recipes import Recipe
 from cifar10_lib.nn.towers import GradientsAndVariables, all_reduce
 from cifar10_lib.runs.checkpoints import Start
 from cifar10_lib.training import worker
+from cifar10_lib.training.local_cluster import free_addresses
 from cifar10_lib.training.settings import TrainSettings
 
 _EXAMPLE = (
@@ -43,6 +44,9 @@ _ADDRESS = re.compile(r'(?:[^\s:/\[\]]+|\[[^\s/\[\]]+\]):([0-9]{1,5})')
 
 # First port of SLURM's tasks on each host, as TensorFlow's resolver has it.
 _SLURM_PORT = 8888
+
+# Environment variable of the hosts that gRPC reaches without a proxy.
+_NO_PROXY = 'no_grpc_proxy'
 
 # The workers' exchanges, each under its own key: TensorFlow counts those of a key, and all
 # workers must have made the same number.
@@ -103,29 +107,48 @@ class Cluster:
 def from_environment() -> Cluster:
     """The cluster that TF_CONFIG names, or without it the tasks of this SLURM step.
 
-    Not Kubernetes: TensorFlow's resolver for it names the workers, but not which of them this
-    process is.
+    Where neither names one, as Kubeflow's operator and SLURM do for a single replica, this process
+    is the only worker. Not Kubernetes: TensorFlow's resolver for it names the workers, but not
+    which of them this process is.
 
     Raises:
-      UserError: neither names a cluster, or one is wrong; says where.
+      UserError: a cluster is wrong; says where.
     """
-    text = os.environ.get('TF_CONFIG')
-    if text:
-        return _from_tf_config(text)
+    config = _tf_config()
+    if config:
+        return _from_tf_config(config)
     if 'SLURM_PROCID' in os.environ and os.environ.get('SLURM_STEP_NUM_TASKS', '1') != '1':
         return _from_slurm()
-    raise UserError(
-        f"TF_CONFIG is not set: it names the workers, and which of them this is: '{_EXAMPLE}'"
+    print(
+        'One worker, this one: TF_CONFIG names none, and which of them this is, as '
+        f"'{_EXAMPLE}' does"
     )
+    return Cluster(tuple(free_addresses(1)), 0)
 
 
-def _from_tf_config(text: str) -> Cluster:
+def is_evaluator() -> bool:
+    """Whether TF_CONFIG makes this process the evaluator of a cluster: its task's type says so.
+
+    Raises:
+      UserError: TF_CONFIG is not JSON.
+    """
+    config = _tf_config()
+    task = config.get('task') if isinstance(config, dict) else None
+    return isinstance(task, dict) and task.get('type') == 'evaluator'
+
+
+def _tf_config() -> Any:
+    """What TF_CONFIG holds; None where it is not set."""
+    text = os.environ.get('TF_CONFIG')
     try:
-        config = json.loads(text)
+        return json.loads(text) if text else None
     except ValueError as error:
         raise UserError(
             f'TF_CONFIG: not JSON: {error}; expected something like {_EXAMPLE}'
         ) from error
+
+
+def _from_tf_config(config: Any) -> Cluster:
     for name in ('cluster', 'task'):
         if not isinstance(config, dict) or not isinstance(config.get(name), dict):
             raise UserError(f'TF_CONFIG: expected an object {name!r}, as in {_EXAMPLE}')
@@ -134,8 +157,13 @@ def _from_tf_config(text: str) -> Cluster:
         jobs = resolver.cluster_spec().as_dict()
     except (TypeError, ValueError) as error:
         raise UserError(f'TF_CONFIG: cluster: {error}; found {config["cluster"]}') from error
+    # It trains nothing: `is_evaluator`.
+    jobs.pop('evaluator', None)
     # Not resolver.task_id, which takes true and 1.5 for 1.
-    return _checked_cluster('TF_CONFIG', jobs, resolver.task_type, config['task'].get('index'))
+    index = config['task'].get('index')
+    if isinstance(index, str) and index.isascii() and index.isdigit():
+        index = int(index)
+    return _checked_cluster('TF_CONFIG', jobs, resolver.task_type, index)
 
 
 def _from_slurm() -> Cluster:
@@ -177,8 +205,8 @@ def _checked_cluster(
         where = f'{source}: cluster: {name}'
         if name not in ('chief', 'worker'):
             raise UserError(
-                f'{where}: expected only the jobs chief and worker; there are no parameter '
-                'servers, and cifar10_eval.py evaluates'
+                f'{where}: expected only the jobs chief, worker and evaluator; there are no '
+                'parameter servers'
             )
         if not addresses or not isinstance(addresses, list):
             raise UserError(f'{where}: expected a list of addresses, found {addresses or "none"}')
@@ -231,9 +259,15 @@ def configure(config: tf.ConfigProto, cluster: Cluster, wait_secs: int) -> tf.Co
 def start_server(cluster: Cluster, config: tf.ConfigProto) -> tf.train.Server:
     """Opens this worker's port.
 
+    The workers are reached directly, whatever proxy the environment names for downloads.
+
     Raises:
       UserError: it can't be opened.
     """
+    hosts = {address.rpartition(':')[0].strip('[]') for address in cluster.addresses}
+    # TensorFlow's channels would go through the proxy, where they fail without a word.
+    direct = [os.environ.get(_NO_PROXY), *sorted(hosts)]
+    os.environ[_NO_PROXY] = ','.join(filter(None, direct))
     spec = tf.train.ClusterSpec({'worker': list(cluster.addresses)})
     try:
         return tf.train.Server(spec, job_name='worker', task_index=cluster.index, config=config)

@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from typing import IO, Any
 
 from cifar10_lib.base.errors import UserError
+from cifar10_lib.training.settings import TrainSettings
 
 _SECONDS_BETWEEN_POLLS = 0.1
 
@@ -53,6 +54,16 @@ def free_addresses(count: int) -> list[str]:
         for each in sockets:
             each.bind(('127.0.0.1', 0))
         return [f'127.0.0.1:{each.getsockname()[1]}' for each in sockets]
+
+
+def become_evaluator(settings: TrainSettings) -> None:
+    """Replaces this process by `cifar10_eval.py`, on the run of these settings."""
+    script = os.path.join(os.path.dirname(sys.argv[0]), 'cifar10_eval.py')
+    flags = [f'--checkpoint_dir={settings.train_dir}', f'--model={settings.model}']
+    flags += [f'--data_dir={settings.data_dir}']
+    flags += [f'--dataset={settings.dataset}'] if settings.dataset else []
+    print(f'Evaluator: {script} {" ".join(flags)}', flush=True)
+    os.execv(sys.executable, [sys.executable, script, *flags])
 
 
 class _WorkerProcess:

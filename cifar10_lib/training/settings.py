@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from cifar10_lib.base.flags import LARGEST_SEED, path_setting, setting
 from cifar10_lib.data.datasets import DATA_DIR, DATA_URL, DATASET_HELP, DATASETS
@@ -136,6 +136,15 @@ class RunSettings:
 class TrainSettings(Recipe, RunSettings):
     """Settings of a training run."""
 
+    # What --help shows.
+    MAIN_FLAGS: ClassVar[Mapping[str, Sequence[str]]] = {
+        'Run': ('train_dir', 'max_steps', 'epochs', 'start_over'),
+        'Data': ('data_dir', 'num_held_out'),
+        'Network and recipe': ('model', 'preset', 'batch_size', 'optimizer', 'learning_rate'),
+        'Evaluation': ('eval_every',),
+        'Speed': ('use_bf16', 'use_fp16'),
+    }
+
     model: str = setting('tutorial', 'The network.', choices=MODEL_NAMES)
 
     @property
@@ -192,6 +201,11 @@ class OneDeviceTrainSettings(TrainSettings):
 class MultiGpuTrainSettings(TrainSettings):
     """What a training run on several devices is asked to do."""
 
+    MAIN_FLAGS: ClassVar[Mapping[str, Sequence[str]]] = {
+        'Devices': ('num_gpus', 'variables'),
+        **TrainSettings.MAIN_FLAGS,
+    }
+
     num_gpus: int = setting(1, 'Number of towers.', at_least=1, at_most=MAX_TOWERS)
     tower_device: str = setting(
         'gpu', 'Kind of device of the towers; cpu: virtual CPU devices.', choices=('gpu', 'cpu')
@@ -221,6 +235,11 @@ class DistributedTrainSettings(OneDeviceTrainSettings):
 @dataclasses.dataclass(frozen=True)
 class CommandSettings(DistributedTrainSettings):
     """What the command line asks for: a worker, or several on this machine."""
+
+    MAIN_FLAGS: ClassVar[Mapping[str, Sequence[str]]] = {
+        'Workers': ('local_workers', 'max_restarts'),
+        **TrainSettings.MAIN_FLAGS,
+    }
 
     local_workers: int = setting(
         0,

@@ -216,13 +216,38 @@ def test_workers_that_were_asked_for_different_things_are_refused(
 def test_tf_config_is_checked_before_anything_is_written(
     monkeypatch: pytest.MonkeyPatch, synthetic_data: Path, tmp_path: Path
 ) -> None:
-    monkeypatch.delenv('TF_CONFIG', raising=False)
+    monkeypatch.setenv('TF_CONFIG', '[]x')
     settings = cifar10_distributed_train.DistributedTrainSettings(
         data_dir=str(synthetic_data), dataset='synthetic', train_dir=str(tmp_path / 'run')
     )
-    with pytest.raises(UserError, match='^TF_CONFIG is not set'):
+    with pytest.raises(UserError, match='^TF_CONFIG: not JSON'):
         cifar10_distributed_train.train(settings)
     assert not (tmp_path / 'run').exists()
+
+
+def test_a_process_without_a_cluster_trains_alone_and_the_evaluator_evaluates(
+    synthetic_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As Kubeflow's operator starts them: no TF_CONFIG for a single replica."""
+    options = [*options_for(synthetic_data, tmp_path / 'run'), '--max_steps=3']
+    monkeypatch.delenv('TF_CONFIG', raising=False)
+    command = script_command('cifar10_distributed_train.py', *options)
+    assert 'One worker, this one' in finish(command) and newest_step(tmp_path / 'run') == 3
+
+    task = {'cluster': {'worker': ['a:1', 'b:1']}, 'task': {'type': 'evaluator', 'index': 0}}
+    monkeypatch.setenv('TF_CONFIG', json.dumps(task))
+    with started(command) as evaluator:
+        evaluator.wait_for('(step 3, 60 images)')
+        assert evaluator.is_running()
+
+
+def test_a_proxy_in_the_environment_does_not_come_between_workers(
+    synthetic_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ('http_proxy', 'https_proxy', 'grpc_proxy'):
+        monkeypatch.setenv(name, 'http://127.0.0.1:9')
+    finish(cluster_command(synthetic_data, tmp_path / 'run', '--max_steps=2'))
+    assert newest_step(tmp_path / 'run') == 2
 
 
 @pytest.mark.parametrize('num_shares', [2, 3])

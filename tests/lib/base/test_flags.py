@@ -21,7 +21,11 @@ from cifar10_lib.base.errors import UserError
 from cifar10_lib.base.flags import arguments, setting
 from cifar10_lib.runs import run_folder
 from cifar10_lib.runs.run_folder import RunFolder
-from cifar10_lib.training.settings import OneDeviceTrainSettings, TrainSettings
+from cifar10_lib.training.settings import (
+    CommandSettings,
+    OneDeviceTrainSettings,
+    TrainSettings,
+)
 from cifar10_multi_gpu_train import MultiGpuTrainSettings
 from tests.helpers.scripts import REPOSITORY
 
@@ -175,11 +179,25 @@ def test_help_is_short_and_begins_with_an_example(tmp_path: Path, options: list[
 
 
 def test_a_flag_of_another_name_is_known() -> None:
-    message = '--lr: no such flag; did you mean --learning_rate? (--help lists the flags)'
+    message = '--lr: no such flag; did you mean --learning_rate? (--helpfull lists the flags)'
     with pytest.raises(UserError, match=re.escape(message)):
         flags.parse(TrainSettings, 'train.py', ['train.py', '--lr=0.1'])
     with pytest.raises(UserError, match='did you mean small_cnn'):
         flags.parse(TrainSettings, 'train.py', ['train.py', '--model=small-cnn'])
+
+
+@pytest.mark.parametrize(
+    'settings_class', [OneDeviceTrainSettings, MultiGpuTrainSettings, CommandSettings]
+)
+def test_help_of_a_trainer_shows_a_dozen_flags_in_groups(settings_class: type) -> None:
+    text = flags.help_text('train.py', 'Trains.', settings_class, width=80)
+    complete = flags.help_text('train.py', 'Trains.', settings_class, width=80, complete=True)
+    shown, listed = (re.findall(r'^  --(?:\[no\])?(\w+)', t, re.M) for t in (text, complete))
+    assert listed == [field.name for field in dataclasses.fields(settings_class)]
+    assert len(set(shown)) == len(shown) <= 16 < len(listed)
+    assert {'train_dir', 'max_steps', 'learning_rate'} <= set(shown) <= set(listed)
+    assert '\n\nRun:\n  --train_dir=cifar10_train ' in text
+    assert text.endswith(f'\n\n--helpfull lists all {len(listed)} flags.')
 
 
 def test_every_synonym_means_a_flag_of_some_script() -> None:

@@ -61,7 +61,7 @@ def test_each_picture_becomes_one_record_of_its_class(
     assert '  cat           10         2\n  no cat         5         1\n' in output
     command = f'cifar10_train.py --data_dir={tmp_path}/out --train_dir={tmp_path}/out_train'
     # 15 images fill no batch of 128.
-    assert f'{command} --batch_size=8\n' in output
+    assert f'{command} --batch_size=8 --max_steps=1000\n' in output
     assert tree(tmp_path) == {'out', 'pictures'} | {
         os.path.join(folder, name)
         for folder in ('out', 'pictures')
@@ -326,7 +326,7 @@ def test_the_command_converts(run_script: Script, two: str, tmp_path: Path) -> N
         'cifar10_data.py: error: 1 of 19 files were skipped, each named above; my set holds all '
         'others'
     )
-    assert "cifar10_train.py '--data_dir=my set' '--train_dir=my set_train'" in done.stdout
+    assert "cifar10_train.py '--data_dir=my set' '--train_dir=my set_train' --" in done.stdout
     _, _, _, test_labels = check(tmp_path / 'my set', ['cat', 'no cat'])
     assert np.bincount(test_labels)[1] == 3
 
@@ -352,3 +352,19 @@ def test_flags_out_of_place_are_named(
     with pytest.raises(UserError, match=message):
         cifar10_data.main(settings_)
     assert tree(tmp_path) == set()
+
+
+@pytest.mark.parametrize(
+    ('num_train', 'expected'),
+    [
+        (12, '--batch_size=8 --max_steps=1000'),
+        (500, '--max_steps=1000'),
+        # 77 epochs of 39 batches.
+        (5_000, '--max_steps=3000'),
+        (50_000, '--max_steps=30000'),
+        (1_000_000, '--max_steps=30000'),
+    ],
+)
+def test_the_printed_steps_fit_the_number_of_images(num_train: int, expected: str) -> None:
+    command = convert_module._train_command('set', num_train, 128)
+    assert command.endswith(f'cifar10_train.py --data_dir=set --train_dir=set_train {expected}')

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import sys
@@ -32,6 +33,9 @@ def tf_config(monkeypatch: pytest.MonkeyPatch, cluster: Any, kind: Any, index: A
         (TWO, 'worker', 1, 1),
         ({'worker': ['host1:2223'], 'chief': ['host0:2222']}, 'chief', 0, 0),
         ({'worker': ['host1:2223'], 'chief': ['host0:2222']}, 'worker', 0, 1),
+        # As Kubernetes operators have it.
+        (TWO, 'worker', '1', 1),
+        ({**TWO, 'evaluator': ['host2:2222']}, 'worker', 1, 1),
     ],
 )
 def test_workers_are_numbered_through_and_the_chief_is_the_first(
@@ -59,12 +63,13 @@ def test_workers_are_numbered_through_and_the_chief_is_the_first(
         ({'chief': ['a:1', 'b:1']}, 'chief', 0, 'chief: expected one address'),
         ({'worker': ['a:1', 'b:1', 'a:1']}, 'worker', 0, 'a:1 is there more than once'),
         ({'chief': ['a:1'], 'worker': ['a:1']}, 'worker', 0, 'a:1 is there more than once'),
-        (TWO, 'evaluator', 0, "task: type: expected one of worker, .* found 'evaluator'"),
+        (TWO, 'chief', 0, "task: type: expected one of worker, .* found 'chief'"),
         (TWO, 'worker', 2, 'task: index: expected 0 to 1, .* found 2'),
         (TWO, 'worker', -1, 'task: index: expected 0 to 1, .* found -1'),
         (TWO, 'worker', True, 'task: index: .* found True'),
         (TWO, 'worker', 1.5, 'task: index: .* found 1.5'),
-        (TWO, 'worker', '0', "task: index: .* found '0'"),
+        (TWO, 'worker', '2', 'task: index: expected 0 to 1, .* found 2'),
+        (TWO, 'worker', 'first', "task: index: .* found 'first'"),
     ],
 )
 def test_a_wrong_tf_config_is_refused(
@@ -78,18 +83,34 @@ def test_a_wrong_tf_config_is_refused(
 @pytest.mark.parametrize(
     ('text', 'message'),
     [
-        ('', 'is not set: .*"cluster"'),
-        ('{"cluster"', ': not JSON'),
-        ('[1]', ": expected an object 'cluster'"),
-        ('{"cluster": {"worker": ["a:1"]}}', ": expected an object 'task'"),
+        ('{"cluster"', 'not JSON'),
+        ('[1]', "expected an object 'cluster'"),
+        ('{"cluster": {"worker": ["a:1"]}}', "expected an object 'task'"),
     ],
 )
 def test_a_tf_config_that_is_no_such_json_is_refused(
     monkeypatch: pytest.MonkeyPatch, text: str, message: str
 ) -> None:
     monkeypatch.setenv('TF_CONFIG', text)
-    with pytest.raises(UserError, match=f'^TF_CONFIG{" " if text == "" else ""}{message}'):
+    with pytest.raises(UserError, match=f'^TF_CONFIG: {message}'):
         cluster_module.from_environment()
+
+
+@pytest.mark.parametrize(
+    ('text', 'expected'),
+    [
+        ('', False),
+        ('{}', False),
+        ('[1]', False),
+        (json.dumps({'cluster': TWO, 'task': {'type': 'worker', 'index': 0}}), False),
+        (json.dumps({'cluster': TWO, 'task': {'type': 'evaluator', 'index': 0}}), True),
+    ],
+)
+def test_the_task_evaluator_is_known(
+    monkeypatch: pytest.MonkeyPatch, text: str, expected: bool
+) -> None:
+    monkeypatch.setenv('TF_CONFIG', text)
+    assert cluster_module.is_evaluator() == expected
 
 
 def test_an_ipv6_address_is_one_in_brackets(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,11 +159,28 @@ def test_the_tasks_of_a_slurm_step_are_the_workers(
 
 
 @pytest.mark.parametrize(
+    'variables', [{'STEP_NUM_TASKS': '1'}, {'STEP_NUM_TASKS': None}, {'PROCID': None}]
+)
+@pytest.mark.parametrize('tf_config', [None, '', '{}'])
+def test_a_process_that_is_alone_is_the_only_worker(
+    slurm: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    variables: dict[str, str | None],
+    tf_config: str | None,
+) -> None:
+    slurm(**variables)
+    if tf_config is not None:
+        monkeypatch.setenv('TF_CONFIG', tf_config)
+    cluster = cluster_module.from_environment()
+    assert cluster.index == 0 and len(cluster.addresses) == 1
+    assert re.fullmatch(r'127\.0\.0\.1:\d+', cluster.addresses[0])
+    assert capsys.readouterr().out.startswith('One worker, this one: TF_CONFIG names none')
+
+
+@pytest.mark.parametrize(
     ('variables', 'message'),
     [
-        ({'STEP_NUM_TASKS': '1'}, 'TF_CONFIG is not set'),
-        ({'STEP_NUM_TASKS': None}, 'TF_CONFIG is not set'),
-        ({'PROCID': None}, 'TF_CONFIG is not set'),
         ({'PROCID': '3'}, 'SLURM: task: type: expected one of worker, .* found None'),
         ({'STEP_NUM_TASKS': 'x'}, "SLURM: invalid literal .* 'x'"),
         ({'STEP_NUM_TASKS': '4'}, 'SLURM: Requested 4 tasks but only 3 were assigned'),
