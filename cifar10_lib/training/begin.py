@@ -55,6 +55,14 @@ _RUN_FILES = (
     os.path.join(run_folder.EVAL_DIRECTORY, history.HISTORY_FILE),
 )
 
+# Files of other folders: where there is no run yet, none is begun beside them.
+_FILES_OF_OTHERS = {
+    'metadata.json': 'an exported network',
+    'batches.meta.txt': 'a data set',
+    'data_batch_1.bin': 'a data set',
+    history.HISTORY_FILE: 'the history of evaluations',
+}
+
 # What a resumed run must keep: names of flags, and of `RunFolder`'s attributes. Held-out images
 # that were trained on would no longer be held out.
 _KEPT = {
@@ -119,6 +127,7 @@ def begin(
     run_folder.refuse_checkpoint(settings.train_dir)
     earlier = RunFolder.open(settings.train_dir) if resumes else RunFolder(settings.train_dir)
     prepared = _prepare_data(settings, earlier)
+    _check_train_dir(settings.train_dir, settings.data_dir, prepared.directory)
     settings = dataclasses.replace(
         settings,
         dataset=prepared.dataset,
@@ -197,6 +206,30 @@ def _prepare_data(settings: TrainSettings, earlier: RunFolder) -> prepare.Prepar
             f'{error.found}; the run in {earlier.path} was trained on {earlier.dataset}, in '
             f'{earlier.data_dir}: leave --data_dir out, or name another --train_dir'
         ) from error
+
+
+def _check_train_dir(train_dir: str, data_dir: str, directory: str) -> None:
+    """Raises UserError where the folder of the run is that of something else, which would suffer.
+
+    Args:
+      train_dir: of the run.
+      data_dir: of the data set.
+      directory: of its record files, there or below.
+    """
+
+    def holds(name: str) -> bool:
+        return os.path.lexists(os.path.join(train_dir, name))
+
+    if holds(run_folder.SETTINGS_FILE) or holds(checkpoints.STATE_FILE):
+        return
+    found = [kind for name, kind in _FILES_OF_OTHERS.items() if holds(name)]
+    if os.path.isdir(train_dir):
+        same = [folder for folder in (data_dir, directory) if os.path.samefile(train_dir, folder)]
+        found += ['a data set'] if same else []
+    if found:
+        raise UserError(
+            f'--train_dir={train_dir}: holds {found[0]}; expected the folder of a run, or a new one'
+        )
 
 
 def _check_kept(name: str, found: Any, earlier: RunFolder) -> None:
