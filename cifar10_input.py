@@ -551,7 +551,7 @@ def record_stream(
         order_seed = tf.random.stateless_uniform(
             [], seed=[seed, epoch], minval=None, maxval=None, dtype=tf.int64
         )
-        records = tf.data.FixedLengthRecordDataset(list(files), record.record_bytes)
+        records = _raw_records(files, record)
         if len(held_out):
             records = _at_places(records, _without(num_records, held_out))
         window = min(num_examples, SHUFFLE_WINDOW)
@@ -648,7 +648,7 @@ def inputs(
       ValueError: `eval_data` is none of these.
     """
     files = evaluation_files(eval_data, data_dir)
-    records = tf.data.FixedLengthRecordDataset(files, record.record_bytes)
+    records = _raw_records(files, record)
     if eval_data != 'test' and (len(held_out) or eval_data == 'held_out'):
         records = _at_places(records, evaluation_places(eval_data, data_dir, held_out, record))
     records = records.take(num_examples)
@@ -689,6 +689,12 @@ def evaluation_places(
     if eval_data == 'held_out':
         return sorted(held_out)
     return _without(num_records, held_out if eval_data == 'train_eval' else ())
+
+
+def _raw_records(files: Sequence[str], record: RecordFormat) -> tf.data.Dataset:
+    """The records of files one after another, as string []; a name need not be UTF-8."""
+    names = [os.fsencode(file) for file in files]
+    return tf.data.FixedLengthRecordDataset(names, record.record_bytes)
 
 
 def _without(num_records: int, left_out: Sequence[int]) -> list[int]:

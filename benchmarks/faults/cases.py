@@ -156,7 +156,11 @@ def _train_dirs() -> Iterator[Case]:
         'run/eval',
     ):
         yield Case(f'--train_dir={name[:40]}', f'{_SHORT} --train_dir={name}')
-    yield Case('--train_dir=., resumed', f'cd run && {_SHORT} --train_dir=. --max_steps=21', (0,))
+    yield Case(
+        '--train_dir=., resumed',
+        f'cd run && {_SHORT} --data_dir=../data --train_dir=. --max_steps=21',
+        (0,),
+    )
     yield Case('--train_dir, link', f'ln -s run link && {_SHORT} --train_dir=link', (0,))
     yield Case('--train_dir, dangling link', f'ln -s gone link && {_SHORT} --train_dir=link')
     yield Case('--train_dir, link to itself', f'ln -s me me && {_SHORT} --train_dir=me')
@@ -175,7 +179,6 @@ def _data_dirs() -> Iterator[Case]:
     batch = 'data/synthetic-batches-bin/data_batch_1.bin'
     change = ('data',)
     for name, damage in {
-        'gone': 'rm -r data; mkdir data; touch data/x',
         'a file': 'rm -r data; touch data',
         'a training file gone': f'rm {batch}',
         'a training file empty': f': > {batch}',
@@ -302,6 +305,12 @@ def _outputs() -> Iterator[Case]:
     for name in ('exported', 'picture.png', '.', 'run', 'data', 'missing/a', 's3://x'):
         codes = (0,) if name == 'missing/a' else (1,)
         yield Case(f'export --output={name}', f'{_EXPORT} --output={name}', codes)
+    yield Case('export, a name that is no UTF-8', f'{_EXPORT} --output="$(printf "e\\xff")"', (0,))
+    yield Case(
+        'report, a name that is no UTF-8',
+        f'{_EVAL} --checkpoint_dir=run --report="$(printf "r\\xff")"',
+        (0,),
+    )
     yield Case('export, full disk', f'(ulimit -f 20; {_EXPORT} --output=e2); c=$?; ls e2; exit $c')
     yield Case('evaluation, full disk', f'(ulimit -f 0; {_EVAL} --checkpoint_dir=run)')
     yield Case('report, full disk', f'(ulimit -f 20; {_EVAL} --checkpoint_dir=run --report=r)')
@@ -422,19 +431,25 @@ def _bash(command: str, folder: Path) -> tuple[int, str]:
     # As a shell that a person types in has them, and its Ctrl-C.
     for name in ('PYTHONUNBUFFERED', 'PYTHONPATH', 'MPLBACKEND'):
         environment.pop(name, None)
-    try:
-        done = subprocess.run(
-            ['env', '--default-signal', 'bash', '-m', '-c', command],
-            cwd=folder,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=SECONDS,
-        )
-    except subprocess.TimeoutExpired as error:
-        return -1, (error.output or b'').decode(errors='replace') + f'\nhung for {SECONDS} seconds'
-    return done.returncode, done.stdout.decode(errors='replace')
+    with subprocess.Popen(
+        ['env', '--default-signal', 'bash', '-c', f'set -m 2>/dev/null; {command}'],
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors='replace',
+        start_new_session=True,
+    ) as process:
+        try:
+            output, _ = process.communicate(timeout=SECONDS)
+        except subprocess.TimeoutExpired:
+            # With job control, each command has a group of its own in this session.
+            subprocess.run(['pkill', '-KILL', '-s', str(process.pid)], check=False)
+            output, _ = process.communicate()
+            output += f'\nhung for {SECONDS} seconds'
+    return process.returncode, output
 
 
 def _run(case: Case, prepared: Path, before: dict[str, str]) -> Outcome:

@@ -72,12 +72,15 @@ def replaced(path: str) -> Iterator[str]:
 
 
 def replace_text(path: str, text: str) -> None:
-    """Writes a file at once: see `replaced`.
+    """Writes a file at once, as UTF-8; what that lacks as an escape. See `replaced`.
 
     Raises:
       OSError: it cannot be written.
     """
-    with replaced(path) as temporary, open(temporary, 'w', encoding='utf-8') as file:
+    with (
+        replaced(path) as temporary,
+        open(temporary, 'w', encoding='utf-8', errors='backslashreplace') as file,
+    ):
         file.write(text)
 
 
@@ -117,15 +120,24 @@ def digest(path: str, algorithm: str = 'sha256') -> str:
 
 
 def utf8_name(path: str) -> str:
-    """A name of a file to be written by TensorFlow, which knows none that is not UTF-8.
+    """A name for TensorFlow, which knows none that is not UTF-8, of a folder or a file to write.
 
-    That is its own, or one through a link to its folder that goes when the process ends.
+    That is its own, or one through a link that goes when the process ends: to the file's folder, or
+    to a folder whose own name is none.
     """
-    with contextlib.suppress(UnicodeEncodeError):
-        path.encode()
+    if _is_utf8(path):
         return path
     folder, name = os.path.split(path)
+    if not _is_utf8(name):
+        return _link_to(os.path.abspath(path))
     return os.path.join(_link_to(os.path.abspath(folder)), name)
+
+
+def _is_utf8(path: str) -> bool:
+    with contextlib.suppress(UnicodeEncodeError):
+        path.encode()
+        return True
+    return False
 
 
 @functools.cache

@@ -127,13 +127,13 @@ def _open_lock_file(folder: str, flag: str) -> int:
             locked = True
             print(f'Warning: {folder} cannot be locked: start no second run there', file=sys.stderr)
         if not locked:
-            holder = os.read(descriptor, 4096).decode(errors='replace').strip()
+            holder = os.fsdecode(os.read(descriptor, 4096)).strip()
             raise UserError(
                 f'{flag}={folder}: in use by {holder or "another process"}; wait until it has '
                 'ended, stop it, or name another folder'
             )
         os.ftruncate(descriptor, 0)
-        os.write(descriptor, _this_process().encode())
+        os.write(descriptor, os.fsencode(_this_process()))
     except (OSError, UserError) as error:
         if descriptor is not None:
             os.close(descriptor)

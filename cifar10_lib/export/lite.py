@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow
 import tensorflow.compat.v1 as tf
 
+from cifar10_lib.base.files import utf8_name
 from cifar10_lib.export.saved_model import Exported, ServedNetwork
 
 FLOAT32, FLOAT16, INT8 = 'model.tflite', 'model_float16.tflite', 'model_int8.tflite'
@@ -25,7 +26,7 @@ _IN_FLOAT = ('MEAN', 'SQUARED_DIFFERENCE', 'SQRT', 'MAXIMUM', 'SUB', 'DIV', 'RSQ
 def convert(saved_model: str) -> bytes:
     """The float32 file of a SavedModel, with all its outputs, for any batch size."""
     return tensorflow.lite.TFLiteConverter.from_saved_model(
-        saved_model, signature_keys=['serving_default']
+        utf8_name(saved_model), signature_keys=['serving_default']
     ).convert()
 
 
@@ -93,4 +94,4 @@ def _interpreter(path: str) -> Any:
     with warnings.catch_warnings():
         # Of TensorFlow's, that it will be removed.
         warnings.simplefilter('ignore', UserWarning)
-        return Interpreter(path)
+        return Interpreter(utf8_name(path))

@@ -12,6 +12,7 @@ import tensorflow.compat.v1 as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 from cifar10_input import CIFAR10_RECORD, evaluation_crop
+from cifar10_lib.base.files import utf8_name
 from cifar10_lib.data.framing import Framing
 from cifar10_lib.evaluation.evaluator import Restorer, picture_placeholder
 from cifar10_lib.export.pictures import decode_pictures
@@ -101,7 +102,8 @@ class ServedNetwork(tensorflow.Module):
             'serving_default': self.__call__.get_concrete_function(self.images()),
             'serving_bytes': self.classify_pictures.get_concrete_function(encoded),
         }
-        tensorflow.saved_model.save(self, directory, signatures)
+        os.makedirs(os.path.dirname(directory), exist_ok=True)
+        tensorflow.saved_model.save(self, utf8_name(directory), signatures)
         _remove_custom_gradients(os.path.join(directory, 'saved_model.pb'))
 
 
@@ -139,5 +141,5 @@ def _remove_custom_gradients(path: str) -> None:
 
 def load(directory: str) -> Exported:
     """The probabilities of a SavedModel, opened without this code."""
-    signature = tensorflow.saved_model.load(directory).signatures['serving_default']
+    signature = tensorflow.saved_model.load(utf8_name(directory)).signatures['serving_default']
     return lambda images: signature(images=tensorflow.constant(images))['probabilities'].numpy()

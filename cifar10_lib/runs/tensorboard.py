@@ -32,6 +32,8 @@ from typing import Any
 import tensorflow.compat.v1 as tf
 from tensorboard.plugins.hparams import summary_v2 as hparams
 
+from cifar10_lib.base.names import printable
+
 # Results in the HParams table: tag and heading.
 _RESULTS = {'precision/test': 'precision @ 1', 'loss_average/cross_entropy': 'cross entropy'}
 
@@ -135,7 +137,7 @@ def add_settings(
       train_dir: the folder of the checkpoints.
     """
     shown = {
-        name: value
+        name: printable(value) if isinstance(value, str) else value
         for name, value in settings.items()
         if name not in _NOT_HPARAMS and isinstance(value, (bool, int, float, str))
     }
@@ -155,7 +157,7 @@ def _trial_id(train_dir: str) -> str:
     """A folder's path, its last parts first: a narrow column shows those alone."""
     parent, name = os.path.split(os.path.realpath(train_dir))
     grandparent, parent = os.path.split(parent)
-    return f'{os.path.join(parent, name)} in {grandparent}'
+    return printable(f'{os.path.join(parent, name)} in {grandparent}')
 
 
 def command_line(train_dir: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -9,8 +10,10 @@ import pytest
 
 import cifar10
 from cifar10_lib.base.errors import UserError
+from cifar10_lib.runs.checkpoints import CheckpointFolder
 from cifar10_lib.training.begin import begin
-from tests.helpers.runs import settings_for
+from tests.helpers.runs import settings_for, train
+from tests.helpers.samples import unix
 
 FILES = {
     'metadata.json': 'an exported network',
@@ -53,3 +56,16 @@ def test_a_run_is_begun_beside_files_of_no_known_kind(synthetic_data: Path, tmp_
     # What a run may keep beside its settings.
     (tmp_path / 'history.jsonl').write_text('{"step": 0}\n')
     begin_in(tmp_path, synthetic_data)
+
+
+@unix
+@pytest.mark.slow
+def test_names_that_are_not_utf_8_are_those_of_any_folder(
+    synthetic_data: Path, tmp_path: Path
+) -> None:
+    data_dir, run = tmp_path / os.fsdecode(b'data\xff'), tmp_path / os.fsdecode(b'run\xff')
+    shutil.copytree(synthetic_data, data_dir)
+    for step in (1, 2):
+        train(data_dir, run, max_steps=step, eval_every=1)
+        assert CheckpointFolder(str(run)).require_newest('--train_dir').step == step
+    assert list(run.glob('events.out.tfevents.*'))
