@@ -351,7 +351,7 @@ def apply_gradients(
         with tf.control_dependencies([_check_finite([*gradients, *statistics], total_loss)]):
             update_loss_averages = _summarize_losses(total_loss)
             updates = [
-                take_step(recipe, [*gradients, *moved_alike], rate, epochs, global_step),
+                take_step(recipe, gradients, rate, epochs, global_step, moved_alike),
                 *layers.update_statistics(statistics, recipe.batch_norm_decay),
             ]
         if recipe.lookahead_steps:
@@ -375,7 +375,8 @@ def apply_gradients(
                 averages = tf.train.ExponentialMovingAverage(
                     recipe.moving_average_decay, global_step
                 )
-                update_averages = averages.apply([variable for _, variable in gradients])
+                averaged = [variable for _, variable in gradients]
+                update_averages = averages.apply(averaged + tf.get_collection(layers.FROZEN))
             count_examples = examples_seen.assign_add(batch_size)
         return tf.group(
             update_averages,

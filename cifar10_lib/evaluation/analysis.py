@@ -16,7 +16,7 @@ from cifar10_lib.base.errors import UserError, os_errors_named
 from cifar10_lib.data import record_files
 from cifar10_lib.evaluation.settings import AXES, EVAL_DATA_NAMES
 from cifar10_lib.runs import history
-from cifar10_lib.runs.checkpoints import AVERAGE_SUFFIX, Checkpoint
+from cifar10_lib.runs.checkpoints import Checkpoint
 from cifar10_lib.runs.history import HISTORY_FILE, Entry
 from cifar10_lib.runs.run_folder import RunFolder
 
@@ -265,7 +265,7 @@ _FIRST_FILTERS = ('whiten/weights', 'conv1/weights')
 
 def has_filters(checkpoint: Checkpoint) -> bool:
     """Whether the network of a checkpoint begins with a convolution."""
-    return not checkpoint.values.keys().isdisjoint(_FIRST_FILTERS)
+    return any(checkpoint.weight(name) is not None for name in _FIRST_FILTERS)
 
 
 def first_filters(checkpoint: Checkpoint) -> np.ndarray:
@@ -277,14 +277,14 @@ def first_filters(checkpoint: Checkpoint) -> np.ndarray:
     Raises:
       UserError: the checkpoint has no such layer.
     """
-    if not has_filters(checkpoint):
-        names = ' or '.join(_FIRST_FILTERS)
-        raise UserError(
-            f'{checkpoint}: holds no {names}; expected a network that begins with a convolution'
-        )
-    name = next(name for name in _FIRST_FILTERS if name in checkpoint.values)
-    average = checkpoint.values.get(name + AVERAGE_SUFFIX)
-    return checkpoint.values[name] if average is None else average
+    for name in _FIRST_FILTERS:
+        filters = checkpoint.weight(name)
+        if filters is not None:
+            return filters
+    names = ' or '.join(_FIRST_FILTERS)
+    raise UserError(
+        f'{checkpoint}: holds no {names}; expected a network that begins with a convolution'
+    )
 
 
 class DistortedImages(NamedTuple):

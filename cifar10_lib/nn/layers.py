@@ -31,6 +31,9 @@ from cifar10_lib.nn.recipes import NETWORKS_OWN, TUTORIAL_RECIPE, WEIGHT_DECAY, 
 # Collection of (statistic of a batch, variable that averages it) pairs, of all towers.
 BATCH_STATISTICS = 'batch_statistics'
 
+# Collection of the variables of frozen layers.
+FROZEN = 'frozen'
+
 Activation = Callable[[tf.Tensor], tf.Tensor]
 
 # The first values of a variable, of its shape and a seed int64 [2].
@@ -71,6 +74,8 @@ class Options:
     """What batch normalisation adds to a variance."""
     gradient_factors: tuple[tuple[str, float], ...] = ()
     """(Pattern of a name, factor) pairs: see `Recipe.gradient_scales`."""
+    frozen: tuple[str, ...] = ()
+    """Patterns of layers that aren't trained: see `Recipe.freeze`."""
     first_images: Callable[[], tf.Tensor] | None = None
     """Gives training images float32 [images, size, size, depth], scaled and undistorted, for first
     values that derive from the data; None: there are none."""
@@ -94,6 +99,7 @@ def training_options(recipe: Recipe, **options: Any) -> Options:
             'block_depth': recipe.block_depth,
             'batch_norm_epsilon': recipe.batch_norm_epsilon,
             'gradient_factors': recipe.gradient_factors(),
+            'frozen': recipe.frozen_layers(),
             **options,
         }
     )
@@ -137,6 +143,7 @@ class Network(NamedTuple):
             num_classes=num_classes,
             weight_decay=0.0,
             conv_weight_decay=0.0,
+            frozen=(),
             summaries=False,
         )
         return self.inference(images, options)
@@ -233,8 +240,8 @@ def weights(
         limit = (6.0 / fans) ** 0.5
         return tf.random.stateless_uniform(shape, seed, minval=-limit, maxval=limit, dtype=dtype)
 
-    variable = tf.get_variable('weights', shape, initializer=initialize)
-    if weight_decay and not scope.reuse:
+    variable = _get_variable('weights', shape, initialize, options)
+    if weight_decay and variable.trainable and not scope.reuse:
         # Not as get_variable's regularizer: each reader of that gets another computation of it,
         # which may read the weights before or after their update.
         weight_loss = tf.multiply(tf.nn.l2_loss(variable), weight_decay, name='weight_loss')
@@ -247,8 +254,27 @@ def biases(size: int, value: float, options: Options) -> tf.Tensor:
 
     In the type of the computation.
     """
-    variable = tf.get_variable('biases', [size], initializer=tf.constant_initializer(value))
+    variable = _get_variable('biases', [size], tf.constant_initializer(value), options)
     return tf.cast(_with_scaled_gradient(variable, 'biases', options), options.dtype)
+
+
+def _get_variable(name: str, shape: Sequence[int], initializer: Any, options: Options) -> Any:
+    """The current scope's variable of that name, trained unless its layer is frozen."""
+    if not _is_frozen(options):
+        return tf.get_variable(name, shape, initializer=initializer)
+    keys = tf.GraphKeys
+    return tf.get_variable(
+        name,
+        shape,
+        initializer=initializer,
+        trainable=False,
+        collections=[keys.GLOBAL_VARIABLES, keys.MODEL_VARIABLES, FROZEN],
+    )
+
+
+def _is_frozen(options: Options) -> bool:
+    layer = tf.get_variable_scope().name
+    return any(fnmatch.fnmatchcase(layer, pattern) for pattern in options.frozen)
 
 
 def _with_scaled_gradient(variable: tf.Variable, kind: str, options: Options) -> tf.Tensor:
@@ -520,9 +546,9 @@ def batch_normalization(
     """Normalises each channel, then scales it, if asked to, and shifts it.
 
     Ioffe and Szegedy, "Batch normalization", ICML 2015: in training by mean and variance over
-    the batch, of which each tower has its own; in evaluation by the moving averages of both,
-    which the checkpoint holds. The training step updates those by what each layer adds to the
-    collection BATCH_STATISTICS: see `mean_statistics`.
+    the batch, of which each tower has its own; in evaluation, and where the layer is frozen, by
+    the moving averages of both, which the checkpoint holds. The training step updates those by
+    what each layer adds to the collection BATCH_STATISTICS: see `mean_statistics`.
 
     Args:
       name: of the layer.
@@ -535,11 +561,12 @@ def batch_normalization(
       Of the shape and type of `images`.
     """
     with tf.variable_scope(name):
+        training = training and not _is_frozen(options)
         shape = [images.shape.as_list()[-1]]
         scales = tf.ones(shape)
         if scale:
-            scales = tf.get_variable('scale', shape, initializer=tf.ones_initializer())
-        shift = tf.get_variable('shift', shape, initializer=tf.zeros_initializer())
+            scales = _get_variable('scale', shape, tf.ones_initializer(), options)
+        shift = _get_variable('shift', shape, tf.zeros_initializer(), options)
         shift = _with_scaled_gradient(shift, 'shift', options)
         moving = [
             tf.get_variable(

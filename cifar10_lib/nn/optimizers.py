@@ -5,7 +5,9 @@ Each is a `tf.train.Optimizer`, whose slots are in checkpoints.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from typing import Any
 
 import tensorflow.compat.v1 as tf
@@ -141,24 +143,43 @@ def take_step(
     learning_rate: tf.Tensor,
     epochs: tf.Tensor,
     global_step: tf.Variable,
+    copies: GradientsAndVariables = (),
 ) -> tf.Operation:
     """One step of the recipe's optimiser, each variable at its learning rate.
 
+    Variables of one learning rate share an optimiser, so that the factor of a layer scales its
+    update, whatever the optimiser makes of a gradient.
+
     Args:
-      recipe: names the optimiser.
+      recipe: names the optimiser, and has the factors of the learning rate by layer.
       gradients: (gradient, variable) pairs.
       learning_rate: float32 [], of this step.
       epochs: float32 [], epochs so far.
       global_step: integer [], grows by 1.
+      copies: (gradient, variable) pairs of copies of the same variables, in the same order once
+        or several times, which take the same step.
     """
-    frozen = [pair for pair in gradients if pair[1].op.name == WHITENING_BIASES]
-    if not (recipe.whitening_bias_epochs and frozen):
-        return create_optimizer(recipe, learning_rate).apply_gradients(gradients, global_step)
-    trained = [pair for pair in gradients if pair[1].op.name != WHITENING_BIASES]
-    is_trained = tf.cast(epochs < recipe.whitening_bias_epochs, tf.float32)
-    update = create_optimizer(recipe, learning_rate * is_trained).apply_gradients(frozen)
-    with tf.control_dependencies([update]):
-        return create_optimizer(recipe, learning_rate).apply_gradients(trained, global_step)
+    factors = recipe.layer_factors()
+    originals = itertools.cycle(variable.op.name for _, variable in gradients)
+    groups: dict[tuple[float, bool], list[tuple[tf.Tensor, tf.Variable]]] = {}
+    for pair, name in zip([*gradients, *copies], originals, strict=False):
+        stops = recipe.whitening_bias_epochs > 0 and name == WHITENING_BIASES
+        groups.setdefault((_layer_factor(name, factors), stops), []).append(pair)
+    updates: list[tf.Operation] = []
+    for number, ((factor, stops), pairs) in enumerate(groups.items(), start=1):
+        rate = learning_rate if factor == 1.0 else factor * learning_rate
+        if stops:
+            rate *= tf.cast(epochs < recipe.whitening_bias_epochs, tf.float32)
+        counter = global_step if number == len(groups) else None
+        with tf.control_dependencies(updates):
+            updates = [create_optimizer(recipe, rate).apply_gradients(pairs, counter)]
+    return updates[0]
+
+
+def _layer_factor(name: str, factors: Sequence[tuple[str, float]]) -> float:
+    """The factor of the first pattern that matches the layer of a variable; 1 without one."""
+    layer = name.rpartition('/')[0]
+    return next((factor for pattern, factor in factors if fnmatchcase(layer, pattern)), 1.0)
 
 
 def look_ahead(

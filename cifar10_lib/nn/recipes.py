@@ -27,8 +27,8 @@ _LARGEST_SHIFT = 4
 # Leaves a choice to the network.
 NETWORKS_OWN = 'network'
 
-# Of `gradient_scales`.
-NO_SCALES = 'none'
+# Of `gradient_scales`, `freeze` and `layer_learning_rates`.
+NONE = 'none'
 
 # The network's own, or one of `cifar10_input.SCALINGS`.
 SCALINGS = (NETWORKS_OWN, 'standardized', 'unit', 'channels')
@@ -158,9 +158,19 @@ class Recipe:
         at_least=0.0,
     )
     gradient_scales: str = setting(
-        NO_SCALES,
+        NONE,
         "Factors of the cross entropy's gradient by name of a variable, as "
         "'*/shift=64,softmax_linear/*=2'; the first that matches counts.",
+    )
+    freeze: str = setting(
+        NONE,
+        "Layers that keep their values, by names or patterns, as 'conv*,local3': no gradient, no "
+        'update, no weight decay, and where they normalise batches their moving statistics.',
+    )
+    layer_learning_rates: str = setting(
+        NONE,
+        "Factors of the learning rate by layer, as 'conv*=0.1,softmax_linear=10'; the first that "
+        'matches counts.',
     )
     label_smoothing: float = setting(
         0.0, 'Part of each label that all classes share alike.', at_least=0.0, at_most=1.0
@@ -267,17 +277,32 @@ class Recipe:
           UserError: it has something else.
         """
 
-        def pair(text: str) -> tuple[str, float]:
-            pattern, _, factor = text.rpartition('=')
-            if not (pattern and math.isfinite(float(factor))):
-                raise ValueError
-            return pattern, float(factor)
+        return _split_factors(self.gradient_scales, 'gradient_scales', '*/shift=64')
 
-        if self.gradient_scales == NO_SCALES:
+    def frozen_layers(self) -> tuple[str, ...]:
+        """The patterns of `freeze`.
+
+        Raises:
+          UserError: it has something else.
+        """
+
+        def pattern(text: str) -> str:
+            if not text:
+                raise ValueError
+            return text
+
+        if self.freeze == NONE:
             return ()
-        return _split(
-            self.gradient_scales, 'gradient_scales', "names and factors, as '*/shift=64'", pair
-        )
+        return _split(self.freeze, 'freeze', "names of layers, as 'conv1,conv2'", pattern)
+
+    def layer_factors(self) -> tuple[tuple[str, float], ...]:
+        """The (pattern of a layer, factor) pairs of `layer_learning_rates`, 0 or more.
+
+        Raises:
+          UserError: it has something else.
+        """
+        text = self.layer_learning_rates
+        return _split_factors(text, 'layer_learning_rates', 'conv*=0.1', at_least=0.0)
 
 
 _T = TypeVar('_T')
@@ -289,6 +314,22 @@ def _split(text: str, flag: str, expected: str, parse: Callable[[str], _T]) -> t
         return tuple(parse(part.strip()) for part in text.split(','))
     except ValueError as error:
         raise UserError(f'--{flag}={text}: expected {expected}') from error
+
+
+def _split_factors(
+    text: str, flag: str, example: str, at_least: float = -math.inf
+) -> tuple[tuple[str, float], ...]:
+    """The (pattern of a name, finite factor) pairs of a text."""
+
+    def pair(text: str) -> tuple[str, float]:
+        pattern, _, factor = text.rpartition('=')
+        if not (pattern and math.isfinite(float(factor)) and float(factor) >= at_least):
+            raise ValueError
+        return pattern, float(factor)
+
+    if text == NONE:
+        return ()
+    return _split(text, flag, f"names and factors, as '{example}'", pair)
 
 
 TUTORIAL_RECIPE = Recipe()

@@ -13,7 +13,7 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -46,6 +46,13 @@ _PATTERN = re.compile(r'[*?[\ud800-\udfff]' if os.name == 'nt' else r'[*?[\\\ud8
 
 # Of the names of a checkpoint's files, what follows its own.
 _FILE_ENDING = re.compile(r'(\.index|\.meta|\.data-\d+-of-\d+)?$')
+
+
+# The variables of Adam that count its steps; those of a second one end with a number.
+_ADAM_POWER = re.compile(r'(beta[12]_power)_\d+$')
+
+# Begins the names of the averages of the losses, one vector of all terms.
+_LOSS_AVERAGES = 'losses/avg'
 
 
 class Start(NamedTuple):
@@ -97,13 +104,17 @@ class Checkpoint:
     @property
     def num_classes(self) -> int:
         """Size of its last layer; ten, as in CIFAR-10, without softmax_linear/weights."""
-        weights = self.values.get('softmax_linear/weights')
+        weights = self.weight('softmax_linear/weights')
         return NUM_CLASSES if weights is None else weights.shape[-1]
 
     @property
     def holds_averages(self) -> bool:
         """Whether it holds moving averages of weights."""
         return any(name.endswith(AVERAGE_SUFFIX) for name in self.values)
+
+    def weight(self, name: str) -> np.ndarray | None:
+        """The moving average of a weight; itself where it has none, and None without either."""
+        return self.values.get(name + AVERAGE_SUFFIX, self.values.get(name))
 
     def check_shapes(self, variables: dict[str, tf.Variable]) -> None:
         """Checks that the checkpoint fits the graph.
@@ -150,12 +161,13 @@ def exists(path: str) -> bool:
     return os.path.isfile(f'{path}.index') or os.path.isfile(path)
 
 
-def find_named(name: str, folder: str) -> str:
+def find_named(name: str, folder: str, flag: str = '--checkpoint') -> str:
     """Path of the checkpoint that a user names.
 
     Args:
       name: path of a checkpoint or of one of its files; or, without a folder, in `folder`.
       folder: of the run.
+      flag: names the checkpoint in the error message.
 
     Raises:
       UserError: there is no such checkpoint; names those that are there.
@@ -166,7 +178,7 @@ def find_named(name: str, folder: str) -> str:
         return path
     found = CheckpointFolder(os.path.dirname(path)).names()
     raise UserError(
-        f'--checkpoint={name}: missing; {os.path.dirname(path)} holds '
+        f'{flag}={name}: missing; {os.path.dirname(path)} holds '
         f'{", ".join(found) or "no checkpoint"}'
     )
 
@@ -224,16 +236,31 @@ def first_values(checkpoint: Checkpoint) -> list[tuple[tf.Variable, np.ndarray]]
     Raises:
       UserError: weights are missing, or a variable has another shape; names them all.
     """
-    found = {}
+    found = values_of_variables(checkpoint.values)
+    checkpoint.check_shapes(weights_by_name())
+    checkpoint.check_shapes({v.op.name: v for v, _ in found if v.op.name in checkpoint.values})
+    return found
+
+
+def values_of_variables(values: Mapping[str, np.ndarray]) -> list[tuple[tf.Variable, np.ndarray]]:
+    """The current graph's variables that `values` names, the counters left out.
+
+    Averages and slow weights without a value of their own have that of the weight. Adam's powers,
+    which each of its optimisers has, are those of the first. The averages of the losses begin anew
+    where there are more terms now, or fewer, as a flag of weight decay makes them.
+    """
+    found = []
     for variable in tf.global_variables():
         name = variable.op.name
-        if name not in checkpoint.values:
+        if name not in values:
             name = name.removesuffix(AVERAGE_SUFFIX).removesuffix(LOOKAHEAD_SUFFIX)
-        if name not in ('global_step', 'examples_seen') and name in checkpoint.values:
-            found[variable.op.name] = (variable, checkpoint.values[name])
-    checkpoint.check_shapes(weights_by_name())
-    checkpoint.check_shapes({n: v for n, (v, _) in found.items() if n in checkpoint.values})
-    return list(found.values())
+            name = _ADAM_POWER.sub(r'\1', name)
+        if name in ('global_step', 'examples_seen') or name not in values:
+            continue
+        fits = list(values[name].shape) == variable.shape.as_list()
+        if fits or not name.startswith(_LOSS_AVERAGES):
+            found.append((variable, values[name]))
+    return found
 
 
 def assign(session: tf.Session, values: Iterable[tuple[tf.Variable, np.ndarray]]) -> None:

@@ -8,7 +8,7 @@ import functools
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,7 +37,7 @@ from cifar10_lib.nn.schedules import distortions
 from cifar10_lib.runs import checkpoints, history, run_folder
 from cifar10_lib.runs.checkpoints import CheckpointFolder
 from cifar10_lib.runs.run_folder import RunFolder
-from cifar10_lib.training import mixed_precision
+from cifar10_lib.training import fine_tuning, mixed_precision
 from cifar10_lib.training.settings import OneDeviceTrainSettings, TrainingData, TrainSettings
 from cifar10_lib.training.worker import Worker
 
@@ -98,6 +98,8 @@ class Run(NamedTuple):
     """Raises UserError if the train_dir isn't there any more."""
     worker: Worker
     """This process's part in it."""
+    first_weights: Mapping[str, np.ndarray] = {}
+    """By name, those that a new run begins with: see `--init_from`."""
 
 
 @contextlib.contextmanager
@@ -144,6 +146,8 @@ def begin(
     print(f'Data: {_describe(settings, data)}{data_note(prepared.dataset)}')
     _warn_of_steps_beyond_schedule(settings, data, batch_size)
     _warn_of_unseen_colours(settings, network)
+    fine_tuning.check_layers(settings, network, data.num_classes)
+    settings, first_weights = _first_weights(settings, network, data, earlier, worker)
     watch = Watch(train_files(prepared.directory))
     with contextlib.ExitStack() as held:
         folder, found, check_folder, labels = None, None, lambda: None, earlier.labels
@@ -177,6 +181,7 @@ def begin(
                 labels,
                 check_folder,
                 worker,
+                first_weights,
             )
 
 
@@ -332,6 +337,38 @@ def _warn_of_classes_not_held_out(prepared: prepare.Prepared, places: Sequence[i
             f'{prepared.num_classes} classes, so that precision on them says little of the network',
             file=sys.stderr,
         )
+
+
+def _first_weights(
+    settings: TrainSettings,
+    network: Network,
+    data: TrainingData,
+    earlier: RunFolder,
+    worker: Worker,
+) -> tuple[TrainSettings, Mapping[str, np.ndarray]]:
+    """The settings with the --init_from of the run, and the weights of a new run from there.
+
+    Only the chief reads them: the other workers take its first values.
+
+    Raises:
+      UserError: they can't be had, or the run has begun otherwise.
+    """
+    source = settings.init_from and os.path.abspath(settings.init_from)
+    if not worker.is_chief:
+        return settings, {}
+    if not settings.start_over and earlier.checkpoints.names():
+        begun_from: Any = earlier.settings.get('init_from')
+        if source not in (None, begun_from):
+            raise UserError(
+                f'--init_from={settings.init_from}: the run in {earlier.path} has begun already, '
+                f'{f"from {begun_from}" if begun_from else "without it"}; name another '
+                '--train_dir, or give --start_over'
+            )
+        return dataclasses.replace(settings, init_from=begun_from), {}
+    if source is None:
+        return settings, {}
+    weights = fine_tuning.read_weights(source, settings, network, data.num_classes)
+    return dataclasses.replace(settings, init_from=source), weights
 
 
 def _describe(settings: TrainSettings, data: TrainingData) -> str:

@@ -9,6 +9,7 @@ import os
 import tensorflow.compat.v1 as tf
 
 from cifar10_lib.base import flags
+from cifar10_lib.nn.layers import FROZEN
 from cifar10_lib.nn.presets import PRESETS
 from cifar10_lib.training.begin import Run
 from cifar10_lib.training.settings import TrainSettings
@@ -27,7 +28,11 @@ def card(run: Run) -> str:
       run: whose network is complete in the current graph.
     """
     settings = run.settings
-    num_weights = sum(math.prod(v.shape.as_list()) for v in tf.trainable_variables())
+    num_trained, num_frozen = (
+        sum(math.prod(v.shape.as_list()) for v in variables)
+        for variables in (tf.trainable_variables(), tf.get_collection(FROZEN))
+    )
+    frozen = f', {num_frozen:,} of them frozen' if num_frozen else ''
     epochs = settings.max_steps * run.batch_size / run.data.num_examples
     steps = f'{settings.max_steps:,} of {run.batch_size:,} images'
     if epochs >= 0.1:
@@ -35,7 +40,7 @@ def card(run: Run) -> str:
     if run.start.step:
         steps += f'; {settings.max_steps - run.start.step:,} are left'
     lines = [
-        f'Network: {settings.model}, {num_weights:,} weights',
+        f'Network: {settings.model}, {num_trained + num_frozen:,} weights{frozen}',
         f'Recipe: {settings.preset_name}: {settings.optimizer}, learning rate '
         f'{settings.learning_rate:g}, {settings.schedule} schedule',
         f'Device: {_devices()}, {_precision(settings)}',

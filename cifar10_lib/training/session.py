@@ -161,8 +161,10 @@ def _open_session(
     run: Run, hooks: list[tf.train.SessionRunHook], config: tf.ConfigProto
 ) -> tf.train.MonitoredSession:
     scaffold = None
+    values = checkpoints.values_of_variables(run.first_weights)
     if run.start.checkpoint:
         values = checkpoints.first_values(checkpoints.open_checkpoint(run.start.checkpoint))
+    if values:
         scaffold = tf.train.Scaffold(init_fn=lambda _, session: checkpoints.assign(session, values))
     if run.worker.target:
         # One that doesn't resume what other workers have broken off: it can't.

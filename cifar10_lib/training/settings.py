@@ -58,6 +58,11 @@ class RunSettings:
         "A recipe by name, by default the network's own; flags beside it change single values.",
         choices=tuple(PRESETS),
     )
+    init_from: str = path_setting(
+        None,
+        "A run's folder or a checkpoint, whose layers a new run begins with, as far as they fit; "
+        'the others begin anew.',
+    )
     data_dir: str = path_setting(DATA_DIR, 'Folder of the data set, filled if it is empty.')
     dataset: str = setting(None, DATASET_HELP, choices=DATASETS)
     data_url: str = setting(DATA_URL, 'http, https or file URL of the CIFAR-10 archive.')

@@ -12,7 +12,7 @@ import cifar10
 from cifar10_lib.nn import layers
 from cifar10_lib.nn.layers import Options
 from cifar10_lib.nn.optimizers import create_optimizer, orthogonalize, take_step
-from cifar10_lib.nn.recipes import Recipe
+from cifar10_lib.nn.recipes import OPTIMIZERS, Recipe
 from tests.helpers.networks import initialized_session
 
 Arrays = list[np.ndarray]
@@ -216,3 +216,76 @@ def test_label_smoothing_shares_a_part_of_each_label() -> None:
             tf.constant(logits), tf.constant(labels, tf.int32), recipe=Recipe(label_smoothing=0.2)
         )
         assert session.run(loss) == pytest.approx(expected, rel=1e-6)
+
+
+# ------------------------------------------------------------------- rates of layers
+
+
+def plain_steps(optimizer: str, first: np.ndarray, gradients: Arrays, rate: float) -> np.ndarray:
+    """The weight after all steps, in float64."""
+    weight = first.astype(np.float64)
+    mean, square = np.zeros(first.shape), np.zeros(first.shape)
+    if optimizer == 'rmsprop':
+        square += 1.0
+    for number, gradient in enumerate(gradients, start=1):
+        if optimizer == 'sgd':
+            weight = weight - rate * gradient
+        elif optimizer in ('momentum', 'nesterov', 'muon'):
+            mean = 0.9 * mean + gradient
+            weight = weight - rate * (mean if optimizer == 'momentum' else gradient + 0.9 * mean)
+        elif optimizer == 'adam':
+            mean, square = 0.9 * mean + 0.1 * gradient, 0.999 * square + 0.001 * gradient**2
+            step = rate * np.sqrt(1 - 0.999**number) / (1 - 0.9**number)
+            weight = weight - step * mean / (np.sqrt(square) + 1e-8)
+        elif optimizer == 'rmsprop':
+            square = 0.9 * square + 0.1 * gradient**2
+            weight = weight - rate * gradient / np.sqrt(square + 1e-7)
+        else:
+            square = 0.9 * square + 0.1 * gradient**2
+            weight = weight - rate * gradient / (np.sqrt(square) + 1e-8)
+    return weight
+
+
+@pytest.mark.parametrize('optimizer', OPTIMIZERS)
+def test_the_factor_of_a_layer_scales_its_update(optimizer: str) -> None:
+    """With every optimiser; the first pattern counts, and a step is counted once."""
+    first, *gradients = random_arrays(5, 3, 2)
+    factors = {'conv1': 0.1, 'conv2': 0.5, 'local3': 1.0, 'softmax_linear': 10.0}
+    recipe = Recipe(
+        optimizer=optimizer,
+        layer_learning_rates='conv1=0.1,conv*=0.5,softmax_linear=10,softmax_linear=7',
+    )
+    with tf.Graph().as_default():
+        weights = [tf.get_variable(f'{name}/weights', initializer=first) for name in factors]
+        copy = tf.Variable(first, trainable=False, name='copy')
+        gradient = tf.placeholder(tf.float32, first.shape)
+        global_step, _ = cifar10.create_counters()
+        pairs = [(gradient, weight) for weight in weights]
+        rate = tf.constant(0.01)
+        step = take_step(recipe, pairs, rate, tf.constant(0.0), global_step, [(gradient, copy)])
+        with initialized_session() as session:
+            for value in gradients:
+                session.run(step, {gradient: value})
+            found, of_copy, count = session.run([weights, copy, global_step])
+    assert count == 4
+    for value, factor in zip(found, factors.values(), strict=True):
+        expected = plain_steps(optimizer, first, gradients, 0.01 * factor)
+        np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_array_equal(of_copy, found[0])
+
+
+def test_the_factor_of_a_layer_scales_the_rate_of_muons_filters() -> None:
+    first, *gradients = random_arrays(4, 3, 3, 4, 8)
+    recipe = Recipe(optimizer='muon', learning_rate=2.0, layer_learning_rates='conv1=0.5')
+    with tf.Graph().as_default():
+        weight = tf.get_variable('conv1/weights', initializer=first)
+        gradient = tf.placeholder(tf.float32, first.shape)
+        global_step, _ = cifar10.create_counters()
+        rate, epochs = tf.constant(1.0), tf.constant(0.0)
+        step = take_step(recipe, [(gradient, weight)], rate, epochs, global_step)
+        with initialized_session() as session:
+            for value in gradients:
+                session.run(step, {gradient: value})
+            found = session.run(weight)
+    expected = steps(recipe, first, gradients, rate=0.5)[-1]
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
