@@ -37,7 +37,7 @@ from cifar10_lib.nn import layers, summaries
 from cifar10_lib.nn.layers import Network, Options, weights
 from cifar10_lib.nn.lrn import local_response_normalization
 from cifar10_lib.nn.networks import NETWORKS as OTHER_NETWORKS
-from cifar10_lib.nn.optimizers import look_ahead, take_step
+from cifar10_lib.nn.optimizers import clip_gradients, look_ahead, take_step
 from cifar10_lib.nn.recipes import (
     BATCH_SIZE,
     INITIAL_LEARNING_RATE,
@@ -196,24 +196,38 @@ def inference(
 NETWORKS = {'tutorial': Network(inference), **OTHER_NETWORKS}
 
 
-def cross_entropy(logits: tf.Tensor, labels: tf.Tensor, label_smoothing: float = 0.0) -> tf.Tensor:
+def cross_entropy(
+    logits: tf.Tensor,
+    labels: tf.Tensor,
+    label_smoothing: float = 0.0,
+    class_weights: Sequence[float] = (),
+) -> tf.Tensor:
     """Mean cross entropy of the batch.
 
     Args:
       logits: float32 [batch, num_classes].
-      labels: int32 [batch], 0 to num_classes - 1.
+      labels: int32 [batch], 0 to num_classes - 1; or, of mixed images, float32
+        [batch, num_classes], the share of each class.
       label_smoothing: part of each label that all classes share alike: Szegedy et al.,
         "Rethinking the inception architecture for computer vision", CVPR 2016, sec. 7.
+      class_weights: factor of an example's cross entropy, one for each class; none: 1. Of mixed
+        images, the mean by the shares.
 
     Returns:
       float32 [], in nats.
     """
     with tf.name_scope('cross_entropy'):
-        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
+        if labels.dtype.is_integer:
+            losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels=labels, logits=logits)
+        else:
+            losses = tf.nn.softmax_cross_entropy_with_logits_v2(labels=labels, logits=logits)
         if label_smoothing:
             # The cross entropy is linear in the labels: log of the sum, less the labelled logit.
-            labelled = tf.gather(logits, labels, batch_dims=1)
+            labelled = layers.labelled(logits, labels)
             losses += label_smoothing * (labelled - tf.reduce_mean(logits, axis=1))
+        if class_weights:
+            every_example = tf.zeros_like(logits) + tf.constant(class_weights, tf.float32)
+            losses *= layers.labelled(every_example, labels)
         return tf.reduce_mean(losses, name='mean')
 
 
@@ -229,15 +243,15 @@ def loss(
 
     Args:
       logits: float32 [batch, num_classes].
-      labels: int32 [batch], 0 to num_classes - 1.
+      labels: as of `cross_entropy`.
       decay_factor: of the weight decay; 0 leaves it out.
-      recipe: its label smoothing and weight decay are used.
+      recipe: its label smoothing, class weights and weight decay are used.
 
     Returns:
       total_loss: float32 [], in nats.
     """
     with tf.name_scope('loss'):
-        terms = [cross_entropy(logits, labels, recipe.label_smoothing)]
+        terms = [cross_entropy(logits, labels, recipe.label_smoothing, recipe.class_factors())]
         if decay_factor and recipe.total_weight_decay:
             layers.decay_all(recipe)
         if decay_factor:
@@ -350,6 +364,8 @@ def apply_gradients(
     with tf.name_scope('train'):
         with tf.control_dependencies([_check_finite([*gradients, *statistics], total_loss)]):
             update_loss_averages = _summarize_losses(total_loss)
+            if recipe.clip_norm:
+                gradients, moved_alike = clip_gradients(recipe.clip_norm, gradients, moved_alike)
             updates = [
                 take_step(recipe, gradients, rate, epochs, global_step, moved_alike),
                 *layers.update_statistics(statistics, recipe.batch_norm_decay),

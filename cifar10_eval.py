@@ -23,9 +23,7 @@ start(__name__, EvalSettings)
 
 import contextlib
 import dataclasses
-import json
 import os
-import shutil
 import sys
 import time
 from collections.abc import Mapping
@@ -36,11 +34,12 @@ import cifar10
 from cifar10_input import evaluation_files
 from cifar10_lib.base import files, watch
 from cifar10_lib.base.console import image_bar, on_terminal, timestamp
-from cifar10_lib.base.errors import UserError, error_message, write_errors_named
+from cifar10_lib.base.errors import UserError, error_message
 from cifar10_lib.base.files import utf8_name
 from cifar10_lib.base.flags import run_script
 from cifar10_lib.evaluation import report
 from cifar10_lib.evaluation.analysis import wilson_interval
+from cifar10_lib.evaluation.best import Best, ChosenOn
 from cifar10_lib.evaluation.evaluator import (
     Evaluator,
     Result,
@@ -56,7 +55,6 @@ from cifar10_lib.runs.checkpoints import (
 )
 from cifar10_lib.runs.run_folder import (
     EVAL_DIRECTORY,
-    SETTINGS_FILE,
     RunFolder,
 )
 
@@ -96,62 +94,6 @@ def _add_to_history(result: Result, settings: EvalSettings, labels: Mapping[str,
     )
 
 
-class Best:
-    """A copy of the checkpoint of the best precision so far, with the reason for the choice."""
-
-    def __init__(self, settings: EvalSettings, run: str | None = None) -> None:
-        """
-        Args:
-          settings: of the evaluation; `num_examples` is not 0.
-          run: name of the run.
-
-        Raises:
-          UserError: the present copy was chosen on other images, or can't be read.
-        """
-        self._checkpoint_dir = settings.checkpoint_dir
-        self._directory = os.path.join(settings.eval_dir, 'best')
-        self._file = os.path.join(self._directory, 'best.json')
-        names = ('eval_data', 'num_examples', 'views')
-        self._chosen_on = {**{name: getattr(settings, name) for name in names}, 'run': run}
-        self._precision = -1.0
-        try:
-            with open(self._file, encoding='utf-8') as file:
-                kept = json.load(file)
-            # Earlier versions averaged ten views, or none.
-            kept.setdefault('views', '10' if kept.get('average_views') else '1')
-            self._precision = float(kept['precision'])
-            kept_on = {**{name: kept[name] for name in names}, 'run': kept.get('run')}
-        except FileNotFoundError:
-            return
-        except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-            raise UserError(f'{self._file}: not what --keep_best writes: {error!r}') from error
-        if kept_on != self._chosen_on:
-            raise UserError(
-                f'--keep_best: {self._directory} was chosen by {kept_on}, not by '
-                f'{self._chosen_on}; name another --eval_dir'
-            )
-
-    def offer(self, checkpoint: Checkpoint, result: Result) -> None:
-        """Copies the checkpoint if it is better than the present copy.
-
-        Raises:
-          UserError: it can't be copied.
-        """
-        if result.precision <= self._precision:
-            return
-        reason = {**self._chosen_on, 'precision': result.precision, 'step': result.step}
-        with write_errors_named(self._directory):
-            os.makedirs(self._directory, exist_ok=True)
-            # So that the folder of the copy names the data set of training.
-            settings_file = os.path.join(self._checkpoint_dir, SETTINGS_FILE)
-            if os.path.exists(settings_file):
-                shutil.copy(settings_file, self._directory)
-            copy = CheckpointFolder(self._directory, max_to_keep=1).add_copy(checkpoint)
-            files.replace_text(self._file, json.dumps(reason, indent=2) + '\n')
-        self._precision = result.precision
-        print(f'Best so far: kept as {copy}', flush=True)
-
-
 class _Evaluation:
     """The evaluation of one checkpoint after another."""
 
@@ -179,8 +121,11 @@ class _Evaluation:
             self._data.num_classes,
             run.find_held_out(self._data),
         )
-        scored = dataclasses.replace(settings, num_examples=self._evaluator.num_examples)
-        self._best = Best(scored, run.run) if settings.keep_best else None
+        self._best = None
+        if settings.keep_best:
+            num_examples = self._evaluator.num_examples
+            chosen_on = ChosenOn(settings.eval_data, num_examples, settings.views, run.run)
+            self._best = Best(settings.eval_dir, '--eval_dir', settings.checkpoint_dir, chosen_on)
         try:
             with self._evaluator.graph.as_default():
                 self._writer = tf.summary.FileWriter(

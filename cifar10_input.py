@@ -52,8 +52,12 @@ _NUMBERS_PER_COUNTER = 4
 # In this order: crop's row and column, flip, brightness, contrast, cutout's row and column.
 _NUMBERS_PER_EXAMPLE = 8
 
-# Stream of the random numbers of `warp`; the other distortions take stream 0.
+# Streams of the random numbers of `warp` and `mix_up`; the other distortions take stream 0.
 _WARP_STREAM = 1
+_MIXUP_STREAM = 2
+
+# Halvings of an interval that find a share to 6e-8, the precision of float32.
+_NUM_HALVINGS = 24
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,6 +110,7 @@ class Distortions:
       cutout: side in pixels of a square at a random place in the crop that is set to 0 once
         scaled: DeVries and Taylor, "Improved regularization of convolutional neural networks
         with cutout", 2017.
+      mixup: alpha of `mix_up`; 0: images aren't mixed.
     """
 
     max_shift: int = 4
@@ -118,6 +123,7 @@ class Distortions:
     max_zoom: float = 0.0
     max_translation: float = 0.0
     cutout: int = 0
+    mixup: float = 0.0
 
     @property
     def warps(self) -> bool:
@@ -429,6 +435,58 @@ def distort_at(
     return distort(images, random_numbers(seed, position, count), distortions, view, flips)
 
 
+def mix_up(
+    images: tf.Tensor,
+    labels: tf.Tensor,
+    alpha: float,
+    seed: int,
+    position: tf.Tensor,
+    num_classes: int = NUM_CLASSES,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Mixes the images of each pair, and their labels: s x own + (1 - s) x other.
+
+    Zhang et al., "mixup: beyond empirical risk minimization", ICLR 2018, where each image of a
+    batch is mixed with one at random. Here it is the neighbour in the stream, whose order is
+    random: so a pair is the same one however the stream is cut into even batches. Each image has
+    a share s of its own from Beta(alpha, alpha), by the seed and its position.
+
+    Args:
+      images: float32 [batch, size, size, depth]; an even number.
+      labels: int32 [batch], 0 to num_classes - 1.
+      alpha: more than 0; small ones leave most images all but unmixed.
+      seed: 0 to 2**63 - 1.
+      position: int64 [], the first image's place in the stream.
+      num_classes: number of classes.
+
+    Returns:
+      images: as they came.
+      labels: float32 [batch, num_classes], the share of each class.
+    """
+    count = get_batch_size(images)
+    numbers = random_numbers(seed, position, count, numbers_per_example=1, stream=_MIXUP_STREAM)
+    share = beta_quantile(alpha, numbers)
+    neighbours = tf.reshape(tf.reverse(tf.reshape(tf.range(count), [-1, 2]), [1]), [-1])
+    labels = tf.one_hot(labels, num_classes)
+    labels = share * labels + (1 - share) * tf.gather(labels, neighbours)
+    share = share[:, :, tf.newaxis, tf.newaxis]
+    return share * images + (1 - share) * tf.gather(images, neighbours), labels
+
+
+def beta_quantile(alpha: float, probability: tf.Tensor) -> tf.Tensor:
+    """The values below which Beta(alpha, alpha) has these probabilities, float32 0 to 1.
+
+    The interval is halved by the distribution's function, the regularised incomplete beta
+    function.
+    """
+    low, high = tf.zeros_like(probability), tf.ones_like(probability)
+    exponents = tf.fill(tf.shape(probability), tf.constant(alpha, probability.dtype))
+    for _ in range(_NUM_HALVINGS):
+        middle = (low + high) / 2
+        is_below = tf.math.betainc(exponents, exponents, middle) < probability
+        low, high = tf.where_v2(is_below, middle, low), tf.where_v2(is_below, high, middle)
+    return (low + high) / 2
+
+
 def get_batch_size(images: tf.Tensor) -> int | tf.Tensor:
     """Number of images: an int, or int64 [] where the graph doesn't know it."""
     size = images.shape.as_list()[0]
@@ -572,6 +630,7 @@ def distorted_inputs(
     distortions: Distortions = TUTORIAL_DISTORTIONS,
     held_out: Sequence[int] = (),
     view: View = TUTORIAL_VIEW,
+    num_classes: int = NUM_CLASSES,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Training batches, distorted, without end.
 
@@ -589,10 +648,11 @@ def distorted_inputs(
       distortions: ranges of the changes to the images.
       held_out: places of the training images that are left out.
       view: the part of them that the network sees.
+      num_classes: number of classes; for mixup alone.
 
     Returns:
       images: float32 [batch_size, size, size, depth], scaled as the view has it.
-      labels: int32 [batch_size], 0 to 255.
+      labels: int32 [batch_size], 0 to 255; with mixup float32 [batch_size, num_classes].
     """
 
     files = train_files(data_dir)
@@ -605,7 +665,10 @@ def distorted_inputs(
         if distortions.alternating_flip:
             epochs = (position + tf.range(batch_size, dtype=tf.int64)) // num_examples
             flips = alternating_flips(records, seed, epochs)
-        return distort_at(images, seed, position, distortions, view, flips), labels
+        images = distort_at(images, seed, position, distortions, view, flips)
+        if distortions.mixup:
+            return mix_up(images, labels, distortions.mixup, seed, position, num_classes)
+        return images, labels
 
     stream = record_stream(files, seed, start_example, record, held_out)
     batches = stream.batch(batch_size, drop_remainder=True).enumerate()

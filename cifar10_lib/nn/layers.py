@@ -488,6 +488,18 @@ def logits(values: tf.Tensor, options: Options, stddev: float | None = None) -> 
     return tf.cast(last, tf.float32)
 
 
+def labelled(values: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """The value of each example's class, float32 [batch]; of mixed classes, the mean of theirs.
+
+    Args:
+      values: float32 [batch, classes].
+      labels: int32 [batch], or float32 [batch, classes], the share of each class.
+    """
+    if labels.dtype.is_integer:
+        return tf.gather(values, labels, batch_dims=1)
+    return tf.reduce_sum(values * labels, axis=1)
+
+
 def decay_all(recipe: Recipe) -> None:
     """Adds the recipe's total weight decay to tf.GraphKeys.REGULARIZATION_LOSSES.
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import tensorflow.compat.v1 as tf
 
+from cifar10_lib.nn import summaries
 from cifar10_lib.nn.recipes import Recipe, examples_per_decay
 from cifar10_lib.nn.towers import GradientsAndVariables
 
@@ -135,6 +136,30 @@ def orthogonalize(matrix: tf.Tensor) -> tf.Tensor:
         factor = a * tf.eye(columns) + b * gram + c * tf.matmul(gram, gram)
         matrix = tf.matmul(matrix, factor)
     return matrix
+
+
+def clip_gradients(
+    clip_norm: float, gradients: GradientsAndVariables, copies: GradientsAndVariables = ()
+) -> tuple[GradientsAndVariables, GradientsAndVariables]:
+    """Scales gradients down to a norm of all of them together, where theirs is larger.
+
+    Pascanu et al., "On the difficulty of training recurrent neural networks", ICML 2013,
+    algorithm 1.
+
+    Args:
+      clip_norm: the largest norm.
+      gradients: (gradient, variable) pairs.
+      copies: pairs of the same gradients for copies of the variables, which get the same scale.
+    """
+    with tf.name_scope('clip'):
+        norm = tf.linalg.global_norm([gradient for gradient, _ in gradients])
+        summaries.scalar('train/gradient_norm', norm)
+        scale = tf.minimum(1.0, clip_norm / norm)
+        scaled, scaled_copies = (
+            [(gradient * scale, variable) for gradient, variable in pairs]
+            for pairs in (gradients, copies)
+        )
+    return scaled, scaled_copies
 
 
 def take_step(

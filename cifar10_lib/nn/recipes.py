@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from cifar10_lib.base.errors import UserError
@@ -27,8 +27,11 @@ _LARGEST_SHIFT = 4
 # Leaves a choice to the network.
 NETWORKS_OWN = 'network'
 
-# Of `gradient_scales`, `freeze` and `layer_learning_rates`.
+# Of `gradient_scales`, `freeze`, `layer_learning_rates` and `class_weights`.
 NONE = 'none'
+
+# Of `class_weights`: by the number of training images of each class.
+BALANCED = 'balanced'
 
 # The network's own, or one of `cifar10_input.SCALINGS`.
 SCALINGS = (NETWORKS_OWN, 'standardized', 'unit', 'channels')
@@ -142,6 +145,12 @@ class Recipe:
         at_least=0.0,
         at_most=3e38,
     )
+    patience: int = setting(
+        0,
+        'Evaluations during training without a better precision, one after the other, after '
+        'which training ends; 0: it ends at --max_steps.',
+        at_least=0,
+    )
     moving_average_decay: float = setting(
         MOVING_AVERAGE_DECAY,
         'Decay of the moving averages of the weights, which evaluation uses; 0: no averages.',
@@ -174,6 +183,17 @@ class Recipe:
     )
     label_smoothing: float = setting(
         0.0, 'Part of each label that all classes share alike.', at_least=0.0, at_most=1.0
+    )
+    class_weights: str = setting(
+        NONE,
+        'Factors of the loss by class of an image: balanced, so that each class counts alike; '
+        "by name, as 'cat=2,dog=0.5', and 1 for the others; or a number for each class in order.",
+    )
+    clip_norm: float = setting(
+        0.0,
+        'Largest norm of all gradients together, which are scaled down to it; 0: none.',
+        at_least=0.0,
+        at_most=3e38,
     )
     batch_norm_decay: float = setting(
         0.99,
@@ -256,6 +276,13 @@ class Recipe:
         at_least=0,
         at_most=24,
     )
+    mixup: float = setting(
+        0.0,
+        'Alpha of mixup: each training image and its label are mixed with another of its batch, by '
+        'a share that Beta(alpha, alpha) gives; 0: none.',
+        at_least=0,
+        at_most=100,
+    )
 
     def filter_counts(self) -> tuple[int, ...]:
         """The numbers of `num_filters`; none where the network has its own.
@@ -304,6 +331,21 @@ class Recipe:
         text = self.layer_learning_rates
         return _split_factors(text, 'layer_learning_rates', 'conv*=0.1', at_least=0.0)
 
+    def class_factors(self) -> tuple[float, ...]:
+        """The numbers of `class_weights`, one for each class; empty for none.
+
+        Raises:
+          UserError: it has something else: names and `balanced` are numbers once the data is known.
+        """
+        if self.class_weights == NONE:
+            return ()
+        return _split(
+            self.class_weights,
+            'class_weights',
+            'a number of 0 or more for each class',
+            lambda text: _finite(text, at_least=0.0),
+        )
+
 
 _T = TypeVar('_T')
 
@@ -316,6 +358,55 @@ def _split(text: str, flag: str, expected: str, parse: Callable[[str], _T]) -> t
         raise UserError(f'--{flag}={text}: expected {expected}') from error
 
 
+def _finite(text: str, at_least: float) -> float:
+    """The number of a text; raises ValueError where it is none, or another than allowed."""
+    number = float(text)
+    if not (math.isfinite(number) and number >= at_least):
+        raise ValueError
+    return number
+
+
+def resolve_class_weights(text: str, names: Sequence[str], counts: Sequence[int]) -> str:
+    """A text of `class_weights` as a number for each class, in the order of the labels.
+
+    Of `balanced`, each class has (number of images) / (number of classes x images of the class),
+    whose mean over the images is 1 (King and Zeng, "Logistic regression in rare events data",
+    Political Analysis 9, 2001); one without images has 1.
+
+    Args:
+      text: `none`, `balanced`, names with numbers, or numbers.
+      names: of the classes.
+      counts: training images of each.
+
+    Raises:
+      UserError: it is none of these, or names a class that there isn't.
+    """
+    if text == NONE:
+        return text
+    if text == BALANCED:
+        num_classes = sum(count > 0 for count in counts)
+        weights = [sum(counts) / (num_classes * count) if count else 1.0 for count in counts]
+    elif '=' in text:
+        given = dict(_split_factors(text, 'class_weights', 'cat=2,dog=0.5', at_least=0.0))
+        unknown = [name for name in given if name not in names]
+        if unknown:
+            raise UserError(
+                f'--class_weights={text}: found no class {unknown[0]}; expected names of '
+                f'{", ".join(names)}'
+            )
+        weights = [given.get(name, 1.0) for name in names]
+    else:
+        weights = list(Recipe(class_weights=text).class_factors())
+        if len(weights) != len(names):
+            raise UserError(
+                f'--class_weights={text}: found {len(weights)} numbers; expected {len(names)}, one '
+                f'for each of {", ".join(names)}; or names with numbers, {BALANCED} or {NONE}'
+            )
+    if not any(weights):
+        raise UserError(f'--class_weights={text}: found no class of a weight over 0; expected one')
+    return ','.join(f'{weight:.6g}' for weight in weights)
+
+
 def _split_factors(
     text: str, flag: str, example: str, at_least: float = -math.inf
 ) -> tuple[tuple[str, float], ...]:
@@ -323,9 +414,9 @@ def _split_factors(
 
     def pair(text: str) -> tuple[str, float]:
         pattern, _, factor = text.rpartition('=')
-        if not (pattern and math.isfinite(float(factor)) and float(factor) >= at_least):
+        if not pattern:
             raise ValueError
-        return pattern, float(factor)
+        return pattern, _finite(factor, at_least)
 
     if text == NONE:
         return ()

@@ -107,6 +107,17 @@ def plateau_fraction(precisions: Sequence[float], recipe: Recipe) -> float:
     return fraction
 
 
+def evaluations_since_best(precisions: Sequence[float]) -> int:
+    """The number of evaluations after the best precision, the earliest of equal ones.
+
+    Args:
+      precisions: of all evaluations so far, the earliest first.
+    """
+    if not precisions:
+        return 0
+    return len(precisions) - 1 - precisions.index(max(precisions))
+
+
 def _times(examples: tf.Tensor, length: int) -> tf.Tensor:
     """float32 [], how many times `length` goes into `examples`."""
     # Divided in float64: the 24 bits of float32 are fewer than epochs of examples need.

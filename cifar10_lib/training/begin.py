@@ -30,9 +30,16 @@ from cifar10_lib.data import held_out, prepare, record_files
 from cifar10_lib.data.datasets import IDX_DIRECTORIES
 from cifar10_lib.data.framing import Framing
 from cifar10_lib.data.prepare import data_note
+from cifar10_lib.evaluation.best import BEST_DIRECTORY, REASON_FILE
 from cifar10_lib.nn import summaries
 from cifar10_lib.nn.layers import Network, Options, training_options
-from cifar10_lib.nn.recipes import in_steps, last_step
+from cifar10_lib.nn.recipes import (
+    BALANCED,
+    NONE,
+    in_steps,
+    last_step,
+    resolve_class_weights,
+)
 from cifar10_lib.nn.schedules import distortions
 from cifar10_lib.runs import checkpoints, history, run_folder
 from cifar10_lib.runs.checkpoints import CheckpointFolder
@@ -53,6 +60,17 @@ _RUN_FILES = (
     # Of its evaluations, but for the checkpoint that --keep_best keeps.
     os.path.join(run_folder.EVAL_DIRECTORY, 'events.out.tfevents.*'),
     os.path.join(run_folder.EVAL_DIRECTORY, history.HISTORY_FILE),
+    # The checkpoint that its own --keep_best kept.
+    *(
+        os.path.join(BEST_DIRECTORY, name)
+        for name in (
+            checkpoints.STATE_FILE,
+            f'{checkpoints.PREFIX}-*',
+            checkpoints.UNFINISHED,
+            run_folder.SETTINGS_FILE,
+            REASON_FILE,
+        )
+    ),
 )
 
 # Files of other folders: where there is no run yet, none is begun beside them.
@@ -72,6 +90,9 @@ _KEPT = {
     'num_held_out': 'was trained with',
 }
 
+
+# Of the largest class to the smallest, above which training warns.
+_LARGEST_RATIO = 3
 
 # Training images from which a network's first values may derive.
 _NUM_FIRST_IMAGES = 5000
@@ -138,9 +159,11 @@ def begin(
         held_out=0.0,
     )
     _check_kept('num_held_out', settings.num_held_out, earlier)
-    _check_plateau(settings, worker)
+    _check_evaluations(settings, worker)
+    _check_pairs(settings)
     network = network.of_size(prepared.framing.size)
     data = _training_data(settings, prepared, batch_size, earlier)
+    settings = _weigh_classes(settings, prepared, data)
     settings = in_steps(settings, data.num_examples, batch_size)
     network = network.trained_by(settings)
     print(f'Data: {_describe(settings, data)}{data_note(prepared.dataset)}')
@@ -247,19 +270,42 @@ def _check_kept(name: str, found: Any, earlier: RunFolder) -> None:
         )
 
 
-def _check_plateau(settings: TrainSettings, worker: Worker) -> None:
-    """Raises UserError where the run has no evaluations that the learning rate could follow."""
-    if not settings.plateau_evaluations:
-        return
-    flag = f'--plateau_evaluations={settings.plateau_evaluations}'
-    if settings.eval_every < 1:
-        raise UserError(
-            f'{flag}: nothing is evaluated during training; expected an --eval_every of 1 or more'
+def _check_evaluations(settings: TrainSettings, worker: Worker) -> None:
+    """Checks what follows evaluations; warns where the test images would choose.
+
+    Raises:
+      UserError: the run has no evaluations to follow.
+    """
+    following = {
+        f'--{name}={getattr(settings, name)}': name
+        for name in ('plateau_evaluations', 'patience', 'keep_best')
+        if getattr(settings, name)
+    }
+    for flag, name in following.items():
+        if settings.eval_every < 1:
+            raise UserError(
+                f'{flag}: nothing is evaluated during training; expected an --eval_every of 1 or '
+                'more'
+            )
+        if worker.num_workers > 1 and name != 'keep_best':
+            raise UserError(
+                f'{flag}: found {worker.num_workers} workers, of which only one evaluates; '
+                f'expected one, or --{name}=0'
+            )
+    if (settings.patience or settings.keep_best) and settings.evaluated_data == 'test':
+        print(
+            f'Warning: {", ".join(following)}: chosen by the test images, precision on them is too '
+            'high; --held_out=0.1 keeps them for the end',
+            file=sys.stderr,
         )
-    if worker.num_workers > 1:
+
+
+def _check_pairs(settings: TrainSettings) -> None:
+    """Raises UserError where mixup has an image without another."""
+    if settings.mixup and settings.batch_size % 2:
         raise UserError(
-            f'{flag}: found {worker.num_workers} workers, of which only one evaluates; '
-            'expected one, or --plateau_evaluations=0'
+            f'--mixup={settings.mixup}: mixes the images of a batch in pairs; found '
+            f'--batch_size={settings.batch_size}, expected an even number'
         )
 
 
@@ -371,6 +417,32 @@ def _first_weights(
     return dataclasses.replace(settings, init_from=source), weights
 
 
+def _weigh_classes(
+    settings: TrainSettings, prepared: prepare.Prepared, data: TrainingData
+) -> TrainSettings:
+    """The settings with their class weights as numbers; warns where classes are far from equal.
+
+    Raises:
+      UserError: the weights are not those of the classes.
+    """
+    names = record_files.read_class_names(prepared.directory)
+    labels = np.concatenate(
+        [record_files.read_labels(f, data.record) for f in train_files(prepared.directory)]
+    )
+    trained = np.delete(labels, list(data.held_out))
+    counts = np.bincount(trained, minlength=data.num_classes).tolist()
+    weights = resolve_class_weights(settings.class_weights, names, counts)
+    least, most = min(counts), max(counts)
+    if weights == NONE and most > _LARGEST_RATIO * least:
+        print(
+            f'Warning: classes are far from equal: {most:,} training images of '
+            f'{names[counts.index(most)]}, {least:,} of {names[counts.index(least)]}, more than '
+            f'{_LARGEST_RATIO} to 1; --class_weights={BALANCED} has each class count alike',
+            file=sys.stderr,
+        )
+    return dataclasses.replace(settings, class_weights=weights)
+
+
 def _describe(settings: TrainSettings, data: TrainingData) -> str:
     """The training images, and those held out."""
     more = f', {settings.num_held_out:,} more held out' if settings.num_held_out else ''
@@ -450,7 +522,7 @@ def training_batches(run: Run, batch_size: int) -> tuple[tf.Tensor, tf.Tensor]:
 
     Returns:
       images: float32 [batch_size, size, size, depth], as the network's view has them.
-      labels: int32 [batch_size].
+      labels: int32 [batch_size]; with mixup float32 [batch_size, classes].
     """
     with tf.device('/cpu:0'), tf.name_scope('input'):
         images, labels = distorted_inputs(
@@ -464,6 +536,7 @@ def training_batches(run: Run, batch_size: int) -> tuple[tf.Tensor, tf.Tensor]:
             distortions=distortions(run.settings, run.network.size),
             held_out=run.data.held_out,
             view=run.network.view,
+            num_classes=run.data.num_classes,
         )
         summaries.images(images)
     return images, labels

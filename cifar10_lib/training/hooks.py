@@ -1,4 +1,4 @@
-"""Hooks of a training run: checkpoints, plateaus, and a watch on the training files."""
+"""Hooks of a training run: checkpoints, plateaus, patience, and a watch on the training files."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import tensorflow.compat.v1 as tf
 
 from cifar10_lib.base.errors import UserError, write_errors_named
 from cifar10_lib.base.watch import Watch
-from cifar10_lib.nn.schedules import plateau_fraction, plateau_variable
+from cifar10_lib.nn.schedules import evaluations_since_best, plateau_fraction, plateau_variable
 from cifar10_lib.runs.checkpoints import CheckpointFolder
 from cifar10_lib.runs.history import Entry, History
 from cifar10_lib.training import nonfinite
@@ -134,11 +134,38 @@ def newest_note(folder: CheckpointFolder | None) -> str:
     return f'; the last complete checkpoint is {newest}' if newest else '; there is no checkpoint'
 
 
-class PlateauHook(tf.train.SessionRunHook):
-    """Makes the learning rate of each step follow the evaluations before it.
+class _Precisions:
+    """The precisions of a run's evaluations, from its history, the earliest first.
 
-    They are those in the history, so that a run in pieces has the learning rates of one in one go.
+    So a run in pieces has those of one in one go.
     """
+
+    def __init__(self, settings: TrainSettings, history: History) -> None:
+        self._settings = settings
+        self._history = history
+        self._num_seen = 0
+        self.values: list[float] = []
+        self.steps: list[int] = []
+
+    def update(self) -> bool:
+        """Reads what is new in the history; whether there was an evaluation."""
+        new = self._history.entries[self._num_seen :]
+        self._num_seen += len(new)
+        evaluations = [entry for entry in new if 'precision' in entry and self._counts(entry)]
+        self.values += [entry['precision'] for entry in evaluations]
+        self.steps += [entry['step'] for entry in evaluations]
+        return bool(evaluations)
+
+    def _counts(self, entry: Entry) -> bool:
+        """Whether it is no evaluation of an earlier run's last step, which one go doesn't have."""
+        return (
+            entry.get('eval_data') == self._settings.evaluated_data
+            and entry['step'] % self._settings.eval_every == 0
+        )
+
+
+class PlateauHook(tf.train.SessionRunHook):
+    """Makes the learning rate of each step follow the evaluations before it."""
 
     def __init__(self, settings: TrainSettings, history: History) -> None:
         """
@@ -147,29 +174,57 @@ class PlateauHook(tf.train.SessionRunHook):
           history: of its evaluations.
         """
         self._settings = settings
-        self._history = history
-        self._num_seen = 0
-        self._precisions: list[float] = []
+        self._precisions = _Precisions(settings, history)
 
     def begin(self) -> None:
         self._fraction = tf.placeholder(tf.float32, [], name='plateau_fraction_after')
         self._assign = plateau_variable().assign(self._fraction).op
 
     def before_run(self, run_context: tf.train.SessionRunContext) -> None:
-        new = self._history.entries[self._num_seen :]
-        self._num_seen += len(new)
-        precisions = [e['precision'] for e in new if 'precision' in e and self._counts(e)]
-        if precisions:
-            self._precisions += precisions
-            fraction = plateau_fraction(self._precisions, self._settings)
+        if self._precisions.update():
+            fraction = plateau_fraction(self._precisions.values, self._settings)
             run_context.session.run(self._assign, {self._fraction: fraction})
 
-    def _counts(self, entry: Entry) -> bool:
-        """Whether it is no evaluation of an earlier run's last step, which one go doesn't have."""
-        return (
-            entry.get('eval_data') == self._settings.evaluated_data
-            and entry['step'] % self._settings.eval_every == 0
+
+class PatienceHook(tf.train.SessionRunHook):
+    """Ends the run after as many evaluations without a better precision as --patience says."""
+
+    def __init__(self, settings: TrainSettings, history: History) -> None:
+        """
+        Args:
+          settings: of the run.
+          history: of its evaluations.
+        """
+        self._patience = settings.patience
+        self._precisions = _Precisions(settings, history)
+        self.reason: str | None = None
+        """Why the run ended, once it has."""
+
+    def after_create_session(self, session: tf.Session, coord: tf.train.Coordinator) -> None:
+        # Of a run that has ended so already, or was broken off in its last evaluation.
+        if self._is_over():
+            coord.request_stop()
+
+    def after_run(
+        self, run_context: tf.train.SessionRunContext, run_values: tf.train.SessionRunValues
+    ) -> None:
+        if self._is_over():
+            run_context.request_stop()
+
+    def _is_over(self) -> bool:
+        """Whether the patience is at its end, where there is a new evaluation."""
+        if not self._precisions.update():
+            return False
+        precisions = self._precisions.values
+        since = evaluations_since_best(precisions)
+        if since < self._patience:
+            return False
+        best = len(precisions) - 1 - since
+        self.reason = (
+            f'{since} evaluations without a better precision than {precisions[best]:.3f} at step '
+            f'{self._precisions.steps[best]}'
         )
+        return True
 
 
 class WatchDataHook(tf.train.SessionRunHook):

@@ -13,8 +13,9 @@ from cifar10_lib.base import watch
 from cifar10_lib.base.errors import UserError
 from cifar10_lib.base.files import utf8_name
 from cifar10_lib.data.record_files import holds_test_images
+from cifar10_lib.evaluation.best import Best, ChosenOn
 from cifar10_lib.evaluation.evaluator import Evaluator, Result, evaluation_entry, report_precision
-from cifar10_lib.runs.checkpoints import open_checkpoint
+from cifar10_lib.runs.checkpoints import Checkpoint, open_checkpoint
 from cifar10_lib.runs.history import History
 from cifar10_lib.training.begin import Run
 from cifar10_lib.training.console import LiveLine, Stopwatch
@@ -109,6 +110,11 @@ class PeriodicEvaluation:
         numbers = {'train_eval': plan.num_training_examples} if plan.num_training_examples else {}
         numbers[settings.evaluated_data] = plan.num_examples
         self._evaluators = {name: _evaluator(run, name, number) for name, number in numbers.items()}
+        self._best = None
+        if settings.keep_best:
+            num_examples = self._evaluators[settings.evaluated_data].num_examples
+            chosen_on = ChosenOn(settings.evaluated_data, num_examples, '1', run.labels.get('run'))
+            self._best = Best(settings.train_dir, '--train_dir', settings.train_dir, chosen_on)
         self._watch = watch.Watch(evaluation_files(settings.evaluated_data, run.data.directory))
 
     def is_due(self, step: int) -> bool:
@@ -135,9 +141,13 @@ class PeriodicEvaluation:
         try:
             with self._stopwatch.paused():
                 self._watch.check()
-                results = {name: self._score(name, checkpoint) for name in self._evaluators}
+                opened = open_checkpoint(checkpoint)
+                results = {name: self._score(name, opened) for name in self._evaluators}
         except _BrokenOffError:
             return
+        # Before the history says that this evaluation is done.
+        if self._best:
+            self._best.offer(opened, results[self._settings.evaluated_data])
         writer = tf.summary.FileWriterCache.get(utf8_name(self._settings.train_dir))
         for eval_data, result in results.items():
             report_precision(result, self._settings.dataset, eval_data, 1, writer)
@@ -152,7 +162,7 @@ class PeriodicEvaluation:
         if self._line:
             self._line.show_precisions(self._history.precisions(self._settings.evaluated_data))
 
-    def _score(self, name: str, checkpoint: str) -> Result:
+    def _score(self, name: str, checkpoint: Checkpoint) -> Result:
         """The result of the images of one kind; raises _BrokenOffError where the run is to end."""
         evaluator, line = self._evaluators[name], self._line
         shown = line.evaluating(evaluator.num_examples) if line else contextlib.nullcontext()
@@ -164,7 +174,7 @@ class PeriodicEvaluation:
                 if show_scored:
                     show_scored(num_scored)
 
-            return evaluator.evaluate(open_checkpoint(checkpoint), show_unless_stopping)
+            return evaluator.evaluate(checkpoint, show_unless_stopping)
 
 
 def _evaluator(run: Run, eval_data: str, num_examples: int) -> Evaluator:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -17,6 +18,7 @@ from cifar10_lib.base.console import SteadyOutput, on_terminal, prints_above, st
 from cifar10_lib.base.errors import UserError, error_message
 from cifar10_lib.base.files import utf8_name
 from cifar10_lib.data.prepare import data_note
+from cifar10_lib.evaluation.best import BEST_DIRECTORY, read_reason
 from cifar10_lib.nn.recipes import last_step
 from cifar10_lib.nn.schedules import get_examples_seen, learning_rate
 from cifar10_lib.nn.summaries import HISTOGRAMS
@@ -33,7 +35,13 @@ from cifar10_lib.training.console import (
     StepTensors,
     Stopwatch,
 )
-from cifar10_lib.training.hooks import CheckpointHook, PlateauHook, WatchDataHook, newest_note
+from cifar10_lib.training.hooks import (
+    CheckpointHook,
+    PatienceHook,
+    PlateauHook,
+    WatchDataHook,
+    newest_note,
+)
 from cifar10_lib.training.periodic_eval import PeriodicEvaluation, make_plan
 from cifar10_lib.training.settings import TrainSettings
 
@@ -144,7 +152,8 @@ def training_session(
                 # The session would take it for the end of the input, which has none: it
                 # comes from a file that grows beyond what is allowed.
                 raise _user_error(error, run) from error
-    _print_end(run, console.step, stop.received)
+    out_of_patience = role.patience.reason if role.patience else None
+    _print_end(run, console.step, stop.received, out_of_patience)
 
 
 def _step_tensors(run: Run, total_loss: tf.Tensor, train_op: tf.Operation) -> StepTensors:
@@ -186,6 +195,8 @@ class _Role(NamedTuple):
     stopwatch: Stopwatch
     checkpoints: CheckpointHook | None = None
     """Of the chief."""
+    patience: PatienceHook | None = None
+    """Where the run ends by --patience."""
     prints_lines: bool = False
 
 
@@ -215,14 +226,16 @@ def _role(
         if plan:
             evaluation = PeriodicEvaluation(run, plan, history, stopwatch, line, is_stopping)
         saver = CheckpointHook(run, run.folder, tensors, history, evaluation)
+        patience = PatienceHook(settings, history) if settings.patience else None
         hooks = [
             HistoryHook(tensors, history, stopwatch, settings.log_frequency, output),
             *([LiveHook(tensors, line)] if line else []),
             saver,
             *([PlateauHook(settings, history)] if settings.plateau_evaluations else []),
+            *([patience] if patience else []),
             *_summary_hooks(run),
         ]
-        yield _Role(hooks, stopwatch, saver, prints_lines=line is None)
+        yield _Role(hooks, stopwatch, saver, patience, prints_lines=line is None)
 
 
 @contextlib.contextmanager
@@ -331,14 +344,20 @@ def _files_explained(run: Run) -> Iterator[None]:
 # ----------------------------------------------------------------------------- end
 
 
-def _print_end(run: Run, step: int, received: signal.Signals | None) -> None:
+def _print_end(
+    run: Run, step: int, received: signal.Signals | None, out_of_patience: str | None
+) -> None:
     """Says why the run ended, and the command that resumes it."""
     settings, worker = run.settings, run.worker
     end = f'{"Stopped by " + received.name if received else "Finished"} at step {step}'
+    if out_of_patience:
+        end += f', after {out_of_patience}'
     if not worker.is_chief:
         print(f'{end}, saved by the chief')
         return
     print(f'{end}, saved in {settings.train_dir}{data_note(settings.dataset)}')
+    if settings.keep_best:
+        _print_best(run)
     print(f'To watch: {tensorboard.command_line(settings.train_dir)}')
     settings = dataclasses.replace(settings, start_over=False)
     last = last_step(settings, run.data.num_examples, run.batch_size)
@@ -350,7 +369,18 @@ def _print_end(run: Run, step: int, received: signal.Signals | None) -> None:
             flush=True,
         )
         return
+    if out_of_patience:
+        settings = dataclasses.replace(settings, patience=2 * settings.patience)
     if step >= settings.max_steps:
         settings = dataclasses.replace(settings, max_steps=last or max(100_000, 2 * step))
     where = '' if worker.num_workers == 1 else ', on each worker with its TF_CONFIG'
     print(f'To resume{where}: {flags.command_line(settings)}', flush=True)
+
+
+def _print_best(run: Run) -> None:
+    """Says which checkpoint --keep_best kept."""
+    folder = os.path.join(run.settings.train_dir, BEST_DIRECTORY)
+    best = read_reason(folder)
+    if best:
+        precision, step = best['precision'], best['step']
+        print(f'Best: precision @ 1 = {precision:.3f} at step {step}, kept in {folder}')

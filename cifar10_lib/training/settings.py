@@ -93,6 +93,11 @@ class RunSettings:
         'these, where images are held out.',
         choices=('test', 'held_out'),
     )
+    keep_best: bool = setting(
+        False,
+        'Keep a copy of the checkpoint of the best precision so far in the folder best of '
+        '--train_dir.',
+    )
     log_device_placement: bool = setting(False, 'Log the device of every operation.')
     use_fp16: bool = setting(
         False, 'Compute in float16, with float32 master variables: for GPUs with tensor cores.'

@@ -5,13 +5,16 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 
+import cifar10
 import cifar10_eval
 import cifar10_export
+import cifar10_multi_gpu_train
 import cifar10_plot
 import cifar10_predict
 import cifar10_train
@@ -19,7 +22,11 @@ from cifar10_eval import EvalSettings
 from cifar10_input import TEST_FILES, TRAIN_FILES
 from cifar10_lib.base.errors import UserError
 from cifar10_lib.runs.run_folder import RunFolder
+from cifar10_lib.training.begin import begin
+from cifar10_multi_gpu_train import MultiGpuTrainSettings
 from cifar10_train import OneDeviceTrainSettings
+from tests.helpers.data_sets import write_own_set
+from tests.helpers.runs import checkpoint_values
 
 NAMES = ('cat', 'polar bear', 'Zürich')
 
@@ -169,3 +176,88 @@ def test_data_is_looked_for_where_the_run_found_it(
     with pytest.raises(UserError, match='^gone: missing; the run in .* --data_dir names where'):
         RunFolder.open(str(tmp_path)).find_data_dir(None)
     assert RunFolder.open('no run').find_data_dir(None) == 'cifar10_data'
+
+
+# -------------------------------------------------- clipping, mixup and class weights
+
+
+def shared(data: Path, train_dir: Path, **more: Any) -> dict[str, Any]:
+    return {
+        'data_dir': str(data),
+        'dataset': 'own',
+        'train_dir': str(train_dir),
+        'max_steps': 3,
+        'deterministic': True,
+        'clip_norm': 0.5,
+        'mixup': 0.4,
+        'label_smoothing': 0.1,
+        'class_weights': 'balanced',
+        **more,
+    }
+
+
+@pytest.mark.slow
+def test_clipping_mixup_and_class_weights_hold_in_pieces_and_on_towers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_own_set(tmp_path / 'data', [0, 0, 0, 1, 1, 2] * 6)
+    values = {}
+    for name, steps in (('whole', (3,)), ('pieces', (1, 3))):
+        for max_steps in steps:
+            options = shared(data, tmp_path / name, max_steps=max_steps, batch_size=8)
+            cifar10_train.train(OneDeviceTrainSettings(batch_splits=2, **options))
+        values[name] = checkpoint_values(tmp_path / name)
+    # Numbers in place of the name: the run keeps them.
+    stored = RunFolder.open(str(tmp_path / 'pieces')).settings
+    assert stored['class_weights'] == '0.666667,1,2'
+    assert 'class_weights was' not in capsys.readouterr().out
+    for variables in ('first', 'mirrored'):
+        options = shared(data, tmp_path / variables, batch_size=4, num_gpus=2, tower_device='cpu')
+        cifar10_multi_gpu_train.train(MultiGpuTrainSettings(variables=variables, **options))
+        values[variables] = checkpoint_values(tmp_path / variables)
+    whole = values.pop('whole')
+    for name, found in values.items():
+        assert set(found) == set(whole)
+        for variable, value in whole.items():
+            if name == 'pieces':
+                np.testing.assert_array_equal(found[variable], value, err_msg=variable)
+            np.testing.assert_allclose(found[variable], value, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ('labels', 'more', 'warned'),
+    [
+        ([0, 1, 1, 1] * 6, {}, False),
+        ([0, 1, 1, 1, 1] * 6, {}, True),
+        ([0, 1, 1, 1, 1] * 6, {'class_weights': 'balanced'}, False),
+        ([0, 2] * 12, {}, True),
+    ],
+)
+def test_classes_that_are_far_from_equal_are_told(
+    labels: list[int],
+    more: dict[str, Any],
+    warned: bool,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    data = write_own_set(tmp_path / 'data', labels)
+    settings = OneDeviceTrainSettings(
+        data_dir=str(data), train_dir=str(tmp_path / 'run'), batch_size=8, **more
+    )
+    with begin(settings, cifar10.NETWORKS['tutorial'], 8):
+        error = capsys.readouterr().err
+    assert ('Warning: classes are far from equal: ' in error) == warned
+    if warned:
+        least = 'class0' if max(labels) == 1 else 'class1'
+        count = labels.count(int(least[-1]))
+        assert f'{count} of {least}, more than 3 to 1; --class_weights=balanced has' in error
+
+
+def test_an_image_without_another_to_mix_with_is_an_error(data_dir: str, tmp_path: Path) -> None:
+    settings = OneDeviceTrainSettings(
+        data_dir=data_dir, train_dir=str(tmp_path / 'run'), batch_size=7, mixup=0.2
+    )
+    pattern = '--mixup=0.2: .* found --batch_size=7, expected an even number'
+    with pytest.raises(UserError, match=pattern):
+        cifar10_train.train(settings)
+    assert not (tmp_path / 'run').exists()

@@ -389,6 +389,74 @@ def test_no_brightness_and_no_contrast_leave_the_evaluation_crop() -> None:
     np.testing.assert_allclose(distorted, expected, atol=FLOAT32_TOLERANCE)
 
 
+# --------------------------------------------------------------------------- mixup
+
+# The function of Beta(alpha, alpha) in closed form.
+BETA = {
+    0.5: lambda x: 2 / np.pi * np.arcsin(np.sqrt(x)),
+    1.0: lambda x: x,
+    2.0: lambda x: x**2 * (3 - 2 * x),
+}
+
+
+@pytest.mark.parametrize('alpha', BETA)
+def test_a_quantile_of_beta_has_its_probability(alpha: float) -> None:
+    probabilities = np.linspace(0.01, 0.99, 99, dtype=np.float32)
+    found = evaluate(lambda: cifar10_input.beta_quantile(alpha, tf.constant(probabilities)))
+    np.testing.assert_allclose(BETA[alpha](found.astype(np.float64)), probabilities, atol=1e-5)
+
+
+def test_shares_of_small_alphas_are_all_but_0_or_1() -> None:
+    numbers = np.random.default_rng(0).random(2000, np.float32)
+    found = evaluate(lambda: cifar10_input.beta_quantile(0.1, tf.constant(numbers)))
+    assert found.min() >= 0 and found.max() <= 1
+    # Variance of Beta(a, a): 1 / (4 (2 a + 1)).
+    assert found.mean() == pytest.approx(0.5, abs=0.03)
+    assert found.var() == pytest.approx(1 / 4.8, abs=0.01)
+
+
+def test_mixup_mixes_an_image_with_its_neighbour() -> None:
+    rng = np.random.default_rng(1)
+    images = rng.standard_normal([4, 5, 5, 3]).astype(np.float32)
+    labels = np.array([2, 0, 1, 1], np.int32)
+
+    def build() -> Any:
+        position = tf.constant(10, tf.int64)
+        numbers = cifar10_input.random_numbers(7, position, 4, 1, stream=2)
+        mixed = cifar10_input.mix_up(
+            tf.constant(images), tf.constant(labels), 1.0, 7, position, num_classes=3
+        )
+        return numbers, mixed
+
+    # Of Beta(1, 1) the quantile is the probability.
+    shares, (mixed, mixed_labels) = evaluate(build)
+    others = [1, 0, 3, 2]
+    classes = np.eye(3)[labels]
+    np.testing.assert_allclose(
+        mixed_labels, shares * classes + (1 - shares) * classes[others], atol=1e-6
+    )
+    shares = shares.reshape(4, 1, 1, 1)
+    np.testing.assert_allclose(mixed, shares * images + (1 - shares) * images[others], atol=1e-5)
+
+
+def test_mixed_batches_are_cut_from_one_stream(records: Path) -> None:
+    """Whatever their size and start, and by several readers."""
+    options: dict[str, Any] = {'distortions': Distortions(mixup=0.5)}
+    images, labels = first_batches(records, 3, 12, **options)
+    assert labels.shape == (36, 10) and labels.dtype == np.float32
+    np.testing.assert_allclose(labels.sum(axis=1), 1, atol=1e-6)
+    assert ((labels > 0.1) & (labels < 0.9)).any()
+    for count, size, start in ((6, 6, 0), (2, 12, 12), (9, 4, 0)):
+        found, found_labels = first_batches(records, count, size, start=start, **options)
+        np.testing.assert_array_equal(found, images[start:])
+        np.testing.assert_array_equal(found_labels, labels[start:])
+    share, share_labels = first_batches(records, 3, 6, share=1, num_shares=2, **options)
+    np.testing.assert_array_equal(
+        share, images.reshape(3, 2, 6, *images.shape[1:])[:, 1].reshape(18, *images.shape[1:])
+    )
+    np.testing.assert_array_equal(share_labels, labels.reshape(3, 2, 6, 10)[:, 1].reshape(18, 10))
+
+
 # -------------------------------------------------------------------------- warping
 
 # A channel that holds each pixel's x, and one that holds its y.

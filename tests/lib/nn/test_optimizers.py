@@ -1,4 +1,4 @@
-"""Muon, Keras's RMSprop and lookahead, beside plain NumPy; what is trained at which rate."""
+"""Optimisers, lookahead, clipping and the loss beside plain NumPy; what learns at which rate."""
 
 from __future__ import annotations
 
@@ -289,3 +289,57 @@ def test_the_factor_of_a_layer_scales_the_rate_of_muons_filters() -> None:
             found = session.run(weight)
     expected = steps(recipe, first, gradients, rate=0.5)[-1]
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+# ------------------------------------------------------------- clipping, class weights
+
+
+@pytest.mark.parametrize('clip_norm', [0.5, 100.0])
+def test_gradients_are_scaled_down_to_their_norm_together(clip_norm: float) -> None:
+    """And not up; nor are those of other steps that are not finite."""
+    first, *gradients = random_arrays(3, 4, 2)
+    recipe = Recipe(clip_norm=clip_norm, moving_average_decay=0.0, learning_rate=0.5)
+    with tf.Graph().as_default():
+        weights = [tf.get_variable(f'layer{i}/weights', initializer=first) for i in range(2)]
+        placeholders = [tf.placeholder(tf.float32, first.shape) for _ in weights]
+        counters = cifar10.create_counters()
+        pairs = list(zip(placeholders, weights, strict=True))
+        step = cifar10.apply_gradients(pairs, tf.constant(1.0), *counters, recipe=recipe)
+        with initialized_session() as session:
+            session.run(step, dict(zip(placeholders, gradients, strict=True)))
+            found = session.run(weights)
+            huge = np.full([4, 2], 1e19, np.float32)
+            for bad in (huge, np.full([4, 2], np.nan, np.float32)):
+                with pytest.raises(tf.errors.InvalidArgumentError, match='not finite'):
+                    session.run(step, dict(zip(placeholders, [gradients[0], bad], strict=True)))
+            np.testing.assert_array_equal(session.run(weights), found)
+    norm = np.sqrt(sum((gradient.astype(np.float64) ** 2).sum() for gradient in gradients))
+    scale = min(1.0, clip_norm / norm)
+    expected = [first - 0.5 * scale * gradient for gradient in gradients]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize('is_mixed', [False, True])
+@pytest.mark.parametrize('smoothing', [0.0, 0.2])
+def test_class_weights_weigh_each_example_by_its_class(is_mixed: bool, smoothing: float) -> None:
+    """With label smoothing, and of mixed classes by their shares."""
+    rng = np.random.default_rng(2)
+    logits = 3 * rng.standard_normal([6, 3]).astype(np.float32)
+    labels: np.ndarray = np.array([0, 2, 1, 1, 0, 2], np.int32)
+    shares = np.eye(3)[labels]
+    if is_mixed:
+        shares = rng.dirichlet([1, 1, 1], 6)
+        labels = shares.astype(np.float32)
+    weights = shares @ [2.0, 1.0, 0.25]
+    targets = (1 - smoothing) * shares + smoothing / 3
+    log_probabilities = logits - np.log(np.exp(logits.astype(np.float64)).sum(1, keepdims=True))
+    losses = -(targets * log_probabilities).sum(axis=1)
+    probabilities = np.exp(log_probabilities)
+    recipe = Recipe(label_smoothing=smoothing, class_weights='2,1,0.25')
+    with tf.Graph().as_default(), tf.Session() as session:
+        tensor = tf.constant(logits)
+        loss = cifar10.loss(tensor, tf.constant(labels), recipe=recipe)
+        found, gradient = session.run([loss, tf.gradients(loss, tensor)[0]])
+    assert found == pytest.approx((weights * losses).mean(), rel=1e-5)
+    expected = weights[:, np.newaxis] * (probabilities - targets) / 6
+    np.testing.assert_allclose(gradient, expected, atol=1e-6)

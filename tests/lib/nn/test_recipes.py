@@ -13,7 +13,14 @@ import cifar10_input
 from cifar10 import NETWORKS
 from cifar10_lib.base.errors import UserError
 from cifar10_lib.nn.presets import MODEL_NAMES, NETWORK_PRESETS, PRESETS
-from cifar10_lib.nn.recipes import SCALINGS, TUTORIAL_RECIPE, Recipe, in_steps, load_recipe
+from cifar10_lib.nn.recipes import (
+    SCALINGS,
+    TUTORIAL_RECIPE,
+    Recipe,
+    in_steps,
+    load_recipe,
+    resolve_class_weights,
+)
 from cifar10_lib.nn.schedules import distortions
 from cifar10_lib.training.settings import TrainSettings
 from tests.helpers.scripts import REPOSITORY
@@ -95,3 +102,44 @@ def test_texts_of_numbers_are_refused_by_the_flags_name(values: dict, message: s
     recipe = Recipe(**values)
     with pytest.raises(UserError, match=message):
         recipe.filter_counts() + recipe.gradient_factors()
+
+
+# ---------------------------------------------------------------------- class weights
+
+NAMES = ('cat', 'dog', 'polar bear')
+
+
+@pytest.mark.parametrize(
+    ('text', 'expected'),
+    [
+        ('none', 'none'),
+        # 100 images of 3 classes: 100 / (3 x 60), ...
+        ('balanced', '0.555556,1.11111,3.33333'),
+        ('cat=2, polar bear=0.5', '2,1,0.5'),
+        ('1,0,2.5', '1,0,2.5'),
+    ],
+)
+def test_class_weights_become_a_number_for_each_class(text: str, expected: str) -> None:
+    """Which stay as they are when a run is resumed."""
+    found = resolve_class_weights(text, NAMES, [60, 30, 10])
+    assert found == expected
+    assert resolve_class_weights(found, NAMES, [60, 30, 10]) == expected
+
+
+def test_balanced_weights_leave_a_class_without_images_out() -> None:
+    assert resolve_class_weights('balanced', NAMES, [60, 0, 20]) == '0.666667,1,2'
+
+
+@pytest.mark.parametrize(
+    ('text', 'message'),
+    [
+        ('bird=2', '--class_weights=bird=2: found no class bird; expected names of cat, dog, pol'),
+        ('cat=-1', '--class_weights=cat=-1: expected names and factors'),
+        ('1,2', '--class_weights=1,2: found 2 numbers; expected 3, one for each of cat, dog'),
+        ('even', '--class_weights=even: expected a number of 0 or more for each class'),
+        ('0,0,0', '--class_weights=0,0,0: found no class of a weight over 0'),
+    ],
+)
+def test_wrong_class_weights_are_one_error(text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        resolve_class_weights(text, NAMES, [60, 30, 10])

@@ -158,3 +158,11 @@ def test_the_rate_of_a_plateau_is_the_schedules_times_its_fraction() -> None:
         assert not tf.global_variables()
         session.run(variable.assign(0.25))
         np.testing.assert_allclose(session.run(rates), [0.0125, 0.0125], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ('precisions', 'expected'),
+    [([], 0), ([0.5], 0), ([0.5, 0.5], 1), ([0.5, 0.4, 0.6, 0.6, 0.1], 2), ([0.1, 0.2, 0.3], 0)],
+)
+def test_patience_waits_for_a_better_precision(precisions: list[float], expected: int) -> None:
+    assert schedules.evaluations_since_best(precisions) == expected

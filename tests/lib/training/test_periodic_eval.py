@@ -349,3 +349,98 @@ def test_a_learning_rate_that_is_to_follow_no_evaluation_is_an_error(
     ):
         pass
     assert not (tmp_path / 'run').exists()
+
+
+# ------------------------------------------------------------------ the best, patience
+
+
+@pytest.fixture
+def scored(monkeypatch: pytest.MonkeyPatch) -> dict[int, int]:
+    """Precisions in percent, by step, that evaluations find."""
+    precisions = {2: 30, 4: 60, 5: 90, 6: 60, 7: 70, 8: 50, 10: 99, 12: 10, 14: 10, 16: 10}
+    monkeypatch.setattr(
+        Evaluator,
+        'evaluate',
+        lambda self, checkpoint, *_: Result(checkpoint.step, precisions[checkpoint.step], 100, 1.0),
+    )
+    return precisions
+
+
+def test_a_run_ends_when_its_patience_does(
+    scored: dict[int, int],
+    synthetic_data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """At the same step in pieces, one of which ends at step 5, and with the same bits."""
+    options: dict[str, Any] = {
+        'eval_every': 2,
+        'patience': 2,
+        'deterministic': True,
+        'eval_data': 'held_out',
+        'num_held_out': 20,
+    }
+    train(synthetic_data, tmp_path / 'whole', max_steps=16, **options)
+    output = capsys.readouterr().out
+    reason = '2 evaluations without a better precision than 0.600 at step 4'
+    assert f'Finished at step 8, after {reason}, saved in' in output
+    assert output.rstrip().endswith('--patience=4')
+    for max_steps in (5, 7, 16):
+        train(synthetic_data, tmp_path / 'pieces', max_steps=max_steps, **options)
+    whole, pieces = (checkpoint_values(tmp_path / name) for name in ('whole', 'pieces'))
+    assert whole['global_step'] == 8
+    assert all((whole[name] == pieces[name]).all() for name in whole)
+
+    # Again it takes no step; with more patience it does.
+    capsys.readouterr()
+    train(synthetic_data, tmp_path / 'whole', max_steps=16, **options)
+    assert f'Finished at step 8, after {reason}' in capsys.readouterr().out
+    assert checkpoint_values(tmp_path / 'whole')['global_step'] == 8
+    train(synthetic_data, tmp_path / 'whole', max_steps=16, **{**options, 'patience': 3})
+    assert 'than 0.990 at step 10' in capsys.readouterr().out
+    assert checkpoint_values(tmp_path / 'whole')['global_step'] == 16
+
+
+def test_a_run_that_was_broken_off_in_its_last_evaluation_takes_no_step_more(
+    scored: dict[int, int], synthetic_data: Path, tmp_path: Path
+) -> None:
+    options = {'eval_every': 2, 'patience': 2}
+    train(synthetic_data, tmp_path, max_steps=16, **options)
+    path = tmp_path / 'history.jsonl'
+    lines = [line for line in path.read_text().splitlines(True) if '"step": 8, ' not in line]
+    path.write_text(''.join(lines))
+    train(synthetic_data, tmp_path, max_steps=16, **options)
+    assert checkpoint_values(tmp_path)['global_step'] == 8
+    assert steps(history(tmp_path), 'precision') == [2, 4, 6, 8]
+
+
+def test_the_best_checkpoint_of_a_run_is_kept(
+    scored: dict[int, int],
+    synthetic_data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Beside the last ones, until the run is started over."""
+    run = tmp_path / 'run'
+    options = {'eval_every': 2, 'keep_best': True, 'max_to_keep': 1}
+    train(synthetic_data, run, max_steps=6, **options)
+    train(synthetic_data, run, max_steps=8, **options)
+    output = capsys.readouterr()
+    assert f'Best: precision @ 1 = 0.600 at step 4, kept in {run}/best\n' in output.out
+    assert 'chosen by the test images, precision on them is too high' in output.err
+    assert checkpoint_values(run / 'best')['global_step'] == 4
+    assert checkpoint_values(run)['global_step'] == 8
+    assert RunFolder.open(str(run / 'best')).run == RunFolder.open(str(run)).run
+
+    train(synthetic_data, run, max_steps=2, start_over=True, **options)
+    assert checkpoint_values(run / 'best')['global_step'] == 2
+
+
+@pytest.mark.parametrize('flag', ['patience', 'keep_best'])
+def test_what_is_to_follow_no_evaluation_is_an_error(
+    flag: str, synthetic_data: Path, tmp_path: Path
+) -> None:
+    pattern = f'--{flag}=.*: nothing is evaluated during training; expected an --eval_every'
+    with pytest.raises(UserError, match=pattern):
+        train(synthetic_data, tmp_path / 'run', **{flag: 2 if flag == 'patience' else True})
+    assert not (tmp_path / 'run').exists()
