@@ -136,7 +136,8 @@ def inference(
     """The tutorial's network, from images to logits.
 
     Two convolutions with pooling and local response normalisation, two dense layers with ReLU,
-    and the linear one that gives the logits. The softmax is part of the loss.
+    and the linear one that gives the logits. The softmax is part of the loss. The comments have the
+    tutorial's sizes; the options may have others.
 
     Args:
       images: float32 [batch, 24, 24, depth], standardised; any batch, also unknown.
@@ -151,12 +152,15 @@ def inference(
         return layers.in_parts(inference, images, options, training, position)
     images = tf.cast(images, options.dtype)
 
+    filters1, filters2 = layers.sizes(options.num_filters, 64, 64)
+    size3, size4 = layers.sizes(options.hidden_size, 384, 192)
+
     # [batch, 24, 24, depth] -> [batch, 12, 12, 64]
     with tf.variable_scope('conv1'):
-        shape = [5, 5, images.shape.as_list()[-1], 64]
+        shape = [5, 5, images.shape.as_list()[-1], filters1]
         kernel = weights(shape, 0.05, options, options.conv_weight_decay)
         convolved = tf.nn.conv2d(images, kernel, strides=1, padding='SAME')
-        biases = layers.biases(64, 0.0, options)
+        biases = layers.biases(filters1, 0.0, options)
         # Computed when it is summarised, and only then.
         conv1 = tf.nn.relu(tf.nn.bias_add(convolved, biases))
     layers.summarize('conv1', conv1, options)
@@ -169,16 +173,17 @@ def inference(
 
     # [batch, 12, 12, 64] -> [batch, 6, 6, 64]
     with tf.variable_scope('conv2'):
-        kernel = weights([5, 5, 64, 64], 0.05, options, options.conv_weight_decay)
+        shape = [5, 5, filters1, filters2]
+        kernel = weights(shape, 0.05, options, options.conv_weight_decay)
         convolved = tf.nn.conv2d(norm1, kernel, strides=1, padding='SAME')
-        conv2 = tf.nn.relu(tf.nn.bias_add(convolved, layers.biases(64, 0.1, options)))
+        conv2 = tf.nn.relu(tf.nn.bias_add(convolved, layers.biases(filters2, 0.1, options)))
     layers.summarize('conv2', conv2, options)
     norm2 = local_response_normalization(conv2, 4, bias=1.0, alpha=0.001 / 9.0, name='norm2')
     pool2 = layers.max_pool('pool2', norm2, side=3, padding='SAME')
 
     # [batch, 6, 6, 64] -> [batch, 384] -> [batch, 192]
     hidden = pool2
-    for name, size in (('local3', 384), ('local4', 192)):
+    for name, size in (('local3', size3), ('local4', size4)):
         rate = options.dropout
         hidden = layers.dropout(f'{name}_inputs', hidden, rate, options, training, position)
         with tf.variable_scope(name):
@@ -189,7 +194,7 @@ def inference(
         layers.summarize(name, hidden, options)
 
     # [batch, 192] -> [batch, num_classes]
-    return layers.logits(hidden, options, stddev=1 / 192.0)
+    return layers.logits(hidden, options, stddev=1 / size4)
 
 
 # The networks by the names of --model.

@@ -26,9 +26,6 @@ from cifar10_lib.nn.layers import (
 
 VIEW = View(size=32, scaling='channels')
 
-# Filters of the three blocks, unless the recipe has others.
-_NUM_FILTERS = (64, 256, 256)
-
 # Side of the patches that the first layer whitens, and what is added to their variances.
 _PATCH_SIDE = 2
 _WHITENING_EPSILON = 5e-4
@@ -50,7 +47,7 @@ def airbench(images: tf.Tensor, options: Options, training: bool, position: Any)
     """
     del position
     features = gelu('gelu0', whiten('whiten', images, options), options)
-    for block, num_filters in enumerate(options.num_filters or _NUM_FILTERS):
+    for block, num_filters in enumerate(layers.sizes(options.num_filters, 64, 256, 256)):
         features = _block(block, features, num_filters, options, training)
     features = max_pool('largest', features, side=3, stride=3)
     with tf.variable_scope('softmax_linear'):

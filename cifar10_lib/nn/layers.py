@@ -26,10 +26,13 @@ from cifar10_input import (
     random_numbers,
 )
 from cifar10_lib.nn import summaries
-from cifar10_lib.nn.recipes import NETWORKS_OWN, TUTORIAL_RECIPE, WEIGHT_DECAY, Recipe
+from cifar10_lib.nn.recipes import NETWORKS_OWN, TUTORIAL_RECIPE, WEIGHT_DECAY, Recipe, Sizes
 
 # Collection of (statistic of a batch, variable that averages it) pairs, of all towers.
 BATCH_STATISTICS = 'batch_statistics'
+
+# Collection of the flags whose sizes a network has taken.
+SIZES = 'sizes'
 
 # Collection of the variables of frozen layers.
 FROZEN = 'frozen'
@@ -66,8 +69,10 @@ class Options:
     """Dropout rate of the inputs of the hidden dense layers, besides the network's own dropout."""
     summaries: bool = True
     """Summarise the activations."""
-    num_filters: tuple[int, ...] = ()
-    """Of the blocks of `airbench`; empty: its own."""
+    num_filters: Sizes = Sizes('num_filters')
+    """Of the convolutions: see `sizes`."""
+    hidden_size: Sizes = Sizes('hidden_size')
+    """Of the hidden dense layers."""
     block_depth: int = 2
     """Convolutions in a block of `airbench`."""
     batch_norm_epsilon: float = TUTORIAL_RECIPE.batch_norm_epsilon
@@ -95,7 +100,8 @@ def training_options(recipe: Recipe, **options: Any) -> Options:
             'weight_decay': recipe.weight_decay,
             'conv_weight_decay': recipe.conv_weight_decay,
             'dropout': recipe.dropout,
-            'num_filters': recipe.filter_counts(),
+            'num_filters': Sizes('num_filters', recipe.num_filters),
+            'hidden_size': Sizes('hidden_size', recipe.hidden_size),
             'block_depth': recipe.block_depth,
             'batch_norm_epsilon': recipe.batch_norm_epsilon,
             'gradient_factors': recipe.gradient_factors(),
@@ -199,6 +205,16 @@ def in_parts(
         with scope, tf.name_scope(f'part_{i}'):
             logits.append(inference(part, part_options, training, position + i * part_size))
     return tf.concat(logits, axis=0, name='logits')
+
+
+def sizes(chosen: Sizes, *own: int) -> tuple[int, ...]:
+    """The sizes of a network's layers of one kind: its own, unless the options have others.
+
+    Raises:
+      UserError: they have another number of them.
+    """
+    tf.add_to_collection(SIZES, chosen.flag)
+    return chosen.of(own)
 
 
 # --------------------------------------------------------------------- variables

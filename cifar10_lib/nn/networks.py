@@ -26,6 +26,7 @@ from cifar10_lib.nn.layers import (
     logits,
     max_pool,
     network,
+    sizes,
 )
 from cifar10_lib.nn.lrn import local_response_normalization
 
@@ -60,17 +61,19 @@ def logistic(images: tf.Tensor, options: Options, training: bool, position: Any)
 @network
 def mlp(images: tf.Tensor, options: Options, training: bool, position: Any) -> tf.Tensor:
     """A multilayer perceptron of two hidden layers of 128 sigmoids: 411,146 weights."""
-    hidden1 = _hidden('hidden1', images, 128, options, training, position, tf.sigmoid)
-    hidden2 = _hidden('hidden2', hidden1, 128, options, training, position, tf.sigmoid)
+    size1, size2 = sizes(options.hidden_size, 128, 128)
+    hidden1 = _hidden('hidden1', images, size1, options, training, position, tf.sigmoid)
+    hidden2 = _hidden('hidden2', hidden1, size2, options, training, position, tf.sigmoid)
     return logits(hidden2, options)
 
 
 @network
 def small_cnn(images: tf.Tensor, options: Options, training: bool, position: Any) -> tf.Tensor:
     """Two convolutions without padding, each pooled: 42,442 weights."""
-    conv1 = convolution('conv1', images, 32, 3, options, VALID)
+    filters1, filters2 = sizes(options.num_filters, 32, 64)
+    conv1 = convolution('conv1', images, filters1, 3, options, VALID)
     pool1 = max_pool('pool1', conv1)
-    conv2 = convolution('conv2', pool1, 64, 3, options, VALID)
+    conv2 = convolution('conv2', pool1, filters2, 3, options, VALID)
     pool2 = max_pool('pool2', conv2)
     return logits(pool2, options)
 
@@ -78,10 +81,12 @@ def small_cnn(images: tf.Tensor, options: Options, training: bool, position: Any
 @network
 def dropout_cnn(images: tf.Tensor, options: Options, training: bool, position: Any) -> tf.Tensor:
     """One convolution, pooled, and a hidden layer, each with dropout: 4,200,842 weights."""
-    conv1 = convolution('conv1', images, 32, 3, options)
+    (filters1,) = sizes(options.num_filters, 32)
+    (size1,) = sizes(options.hidden_size, 512)
+    conv1 = convolution('conv1', images, filters1, 3, options)
     pool1 = max_pool('pool1', conv1)
     dropout1 = dropout('dropout1', pool1, 0.25, options, training, position)
-    hidden1 = _hidden('hidden1', dropout1, 512, options, training, position)
+    hidden1 = _hidden('hidden1', dropout1, size1, options, training, position)
     dropout2 = dropout('dropout2', hidden1, 0.5, options, training, position)
     return logits(dropout2, options)
 
@@ -92,15 +97,17 @@ def deep_cnn(images: tf.Tensor, options: Options, training: bool, position: Any)
 
     The network of Keras's own example of CIFAR-10, but that the second convolution is padded.
     """
-    conv1 = convolution('conv1', images, 32, 3, options)
-    conv2 = convolution('conv2', conv1, 32, 3, options)
+    filters1, filters2, filters3, filters4 = sizes(options.num_filters, 32, 32, 64, 64)
+    (size1,) = sizes(options.hidden_size, 512)
+    conv1 = convolution('conv1', images, filters1, 3, options)
+    conv2 = convolution('conv2', conv1, filters2, 3, options)
     pool1 = max_pool('pool1', conv2)
     dropout1 = dropout('dropout1', pool1, 0.25, options, training, position)
-    conv3 = convolution('conv3', dropout1, 64, 3, options)
-    conv4 = convolution('conv4', conv3, 64, 3, options, VALID)
+    conv3 = convolution('conv3', dropout1, filters3, 3, options)
+    conv4 = convolution('conv4', conv3, filters4, 3, options, VALID)
     pool2 = max_pool('pool2', conv4)
     dropout2 = dropout('dropout2', pool2, 0.25, options, training, position)
-    hidden1 = _hidden('hidden1', dropout2, 512, options, training, position)
+    hidden1 = _hidden('hidden1', dropout2, size1, options, training, position)
     dropout3 = dropout('dropout3', hidden1, 0.5, options, training, position)
     return logits(dropout3, options)
 
@@ -113,14 +120,15 @@ def batch_norm_cnn(images: tf.Tensor, options: Options, training: bool, position
     follow the pooling, and the parts that are dropped are this project's choice.
     """
     features = images
-    for block, num_filters in enumerate((32, 64, 128)):
+    for block, num_filters in enumerate(sizes(options.num_filters, 32, 64, 128)):
         first, second = 2 * block + 1, 2 * block + 2
         features = convolution(f'conv{first}', features, num_filters, 3, options)
         features = convolution(f'conv{second}', features, num_filters, 1, options)
         features = max_pool(f'pool{block + 1}', features)
         features = batch_normalization(f'norm{block + 1}', features, training, options)
         features = dropout(f'dropout{block + 1}', features, 0.25, options, training, position)
-    hidden1 = _hidden('hidden1', features, 256, options, training, position)
+    (size1,) = sizes(options.hidden_size, 256)
+    hidden1 = _hidden('hidden1', features, size1, options, training, position)
     dropout4 = dropout('dropout4', hidden1, 0.5, options, training, position)
     return logits(dropout4, options)
 
@@ -131,9 +139,11 @@ def mnist_cnn(images: tf.Tensor, options: Options, training: bool, position: Any
 
     As Yalçın, "Image classification in 10 minutes with MNIST dataset", 2018, has it.
     """
-    conv1 = convolution('conv1', images, 28, 3, options, VALID, tf.identity)
+    (filters1,) = sizes(options.num_filters, 28)
+    (size1,) = sizes(options.hidden_size, 128)
+    conv1 = convolution('conv1', images, filters1, 3, options, VALID, tf.identity)
     pool1 = max_pool('pool1', conv1)
-    hidden1 = _hidden('hidden1', pool1, 128, options, training, position)
+    hidden1 = _hidden('hidden1', pool1, size1, options, training, position)
     dropout1 = dropout('dropout1', hidden1, 0.2, options, training, position)
     return logits(dropout1, options)
 
@@ -144,15 +154,17 @@ def mnist_deep(images: tf.Tensor, options: Options, training: bool, position: An
 
     As Ghouzam, "Introduction to CNN Keras", Kaggle 2017, has it.
     """
-    conv1 = convolution('conv1', images, 32, 5, options)
-    conv2 = convolution('conv2', conv1, 32, 5, options)
+    filters1, filters2, filters3, filters4 = sizes(options.num_filters, 32, 32, 64, 64)
+    (size1,) = sizes(options.hidden_size, 256)
+    conv1 = convolution('conv1', images, filters1, 5, options)
+    conv2 = convolution('conv2', conv1, filters2, 5, options)
     pool1 = max_pool('pool1', conv2)
     dropout1 = dropout('dropout1', pool1, 0.25, options, training, position)
-    conv3 = convolution('conv3', dropout1, 64, 3, options)
-    conv4 = convolution('conv4', conv3, 64, 3, options)
+    conv3 = convolution('conv3', dropout1, filters3, 3, options)
+    conv4 = convolution('conv4', conv3, filters4, 3, options)
     pool2 = max_pool('pool2', conv4)
     dropout2 = dropout('dropout2', pool2, 0.25, options, training, position)
-    hidden1 = _hidden('hidden1', dropout2, 256, options, training, position)
+    hidden1 = _hidden('hidden1', dropout2, size1, options, training, position)
     dropout3 = dropout('dropout3', hidden1, 0.5, options, training, position)
     return logits(dropout3, options)
 
@@ -166,14 +178,15 @@ def book(images: tf.Tensor, options: Options, training: bool, position: Any) -> 
     and no bias at first.
     """
     features = images
-    for number in (1, 2):
-        features = convolution(f'conv{number}', features, 64, 5, options, stddev=0.05)
+    for number, num_filters in enumerate(sizes(options.num_filters, 64, 64), start=1):
+        features = convolution(f'conv{number}', features, num_filters, 5, options, stddev=0.05)
         features = max_pool(f'pool{number}', features, side=3, padding=SAME)
         features = local_response_normalization(
             features, depth_radius=5, bias=2.0, alpha=0.001, name=f'norm{number}'
         )
-    local3 = _hidden('local3', features, 384, options, training, position, stddev=0.05)
-    local4 = _hidden('local4', local3, 192, options, training, position, stddev=0.05)
+    size3, size4 = sizes(options.hidden_size, 384, 192)
+    local3 = _hidden('local3', features, size3, options, training, position, stddev=0.05)
+    local4 = _hidden('local4', local3, size4, options, training, position, stddev=0.05)
     return logits(local4, options, stddev=0.05)
 
 

@@ -27,6 +27,9 @@ _LARGEST_SHIFT = 4
 # Leaves a choice to the network.
 NETWORKS_OWN = 'network'
 
+# Of layers by `num_filters` and `hidden_size`.
+LARGEST_SIZE = 65_536
+
 # Of `gradient_scales`, `freeze`, `layer_learning_rates` and `class_weights`.
 NONE = 'none'
 
@@ -39,6 +42,43 @@ SCALINGS = (NETWORKS_OWN, 'standardized', 'unit', 'channels')
 OPTIMIZERS = ('sgd', 'momentum', 'nesterov', 'adam', 'rmsprop', 'keras_rmsprop', 'muon')
 _ENDING_SCHEDULES = ('linear', 'cosine', 'one_cycle', 'triangle')
 SCHEDULES = ('staircase', 'exponential', 'inverse', *_ENDING_SCHEDULES)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """Sizes of layers of one kind, as a flag has them."""
+
+    flag: str = 'num_filters'
+    """`num_filters` or `hidden_size`."""
+    text: str = NETWORKS_OWN
+
+    def of(self, own: tuple[int, ...]) -> tuple[int, ...]:
+        """The sizes of as many layers as a network has.
+
+        Args:
+          own: the network's sizes.
+
+        Raises:
+          UserError: the text is none of what the flag takes.
+        """
+        if self.text == NETWORKS_OWN:
+            return own
+        example = ','.join(map(str, own))
+        expected = (
+            f"a number for each layer, as '{example}', one for all, a factor, as 2x, or "
+            f'{NETWORKS_OWN}; each size 1 to {LARGEST_SIZE:,}'
+        )
+        if self.text.endswith('x'):
+            (factor,) = _split(self.text, self.flag, expected, lambda text: float(text[:-1]))
+            # Not a size that is NaN, infinite or too large for an int.
+            sizes = [size * factor for size in own]
+            rounded = tuple(round(size) if 0 < size <= LARGEST_SIZE else 0 for size in sizes)
+        else:
+            numbers = _split(self.text, self.flag, expected, int)
+            rounded = numbers * len(own) if len(numbers) == 1 else numbers
+        if len(rounded) != len(own) or not all(1 <= size <= LARGEST_SIZE for size in rounded):
+            raise UserError(f'--{self.flag}={self.text}: expected {expected}')
+        return rounded
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +97,11 @@ class Recipe:
     )
     num_filters: str = setting(
         NETWORKS_OWN,
-        "Filters of each block of the network airbench, as '64,128,128'; network: its own.",
+        "Filters of each convolution, or block of airbench and batch_norm_cnn, as '64,128,128'; "
+        "one number for all; or a factor of the network's own, as 2x; network: its own.",
+    )
+    hidden_size: str = setting(
+        NETWORKS_OWN, 'Sizes of the hidden dense layers, in the same ways as --num_filters.'
     )
     block_depth: int = setting(
         2,
@@ -283,19 +327,6 @@ class Recipe:
         at_least=0,
         at_most=100,
     )
-
-    def filter_counts(self) -> tuple[int, ...]:
-        """The numbers of `num_filters`; none where the network has its own.
-
-        Raises:
-          UserError: it has something else.
-        """
-        if self.num_filters == NETWORKS_OWN:
-            return ()
-        numbers = _split(self.num_filters, 'num_filters', "numbers, as '64,256,256'", int)
-        if len(numbers) != 3 or min(numbers) < 1:
-            raise UserError(f'--num_filters={self.num_filters}: expected three, each 1 or more')
-        return numbers
 
     def gradient_factors(self) -> tuple[tuple[str, float], ...]:
         """The (pattern of a name, factor) pairs of `gradient_scales`.

@@ -88,6 +88,9 @@ _KEPT = {
     'model': 'trains the network',
     'preset': 'is trained by the preset',
     'num_held_out': 'was trained with',
+    'num_filters': 'trains a network of --num_filters',
+    'hidden_size': 'trains a network of --hidden_size',
+    'block_depth': 'trains a network of --block_depth',
 }
 
 
@@ -219,6 +222,8 @@ def _prepare_data(settings: TrainSettings, earlier: RunFolder) -> prepare.Prepar
     _check_kept('dataset', dataset, earlier)
     _check_kept('model', settings.model, earlier)
     _check_kept('preset', settings.preset_name, earlier)
+    for name in ('num_filters', 'hidden_size', 'block_depth'):
+        _check_kept(name, getattr(settings, name), earlier)
     try:
         return prepare.prepare(
             settings.data_dir,
@@ -262,7 +267,7 @@ def _check_train_dir(train_dir: str, data_dir: str, directory: str) -> None:
 
 def _check_kept(name: str, found: Any, earlier: RunFolder) -> None:
     """Raises UserError where a resumed run would have another value of what it must keep."""
-    expected = getattr(earlier, name)
+    expected = getattr(earlier, name, getattr(earlier.recipe, name, None))
     if earlier.settings and None not in (found, expected) and found != expected:
         raise UserError(
             f'--{name}={found}: the run in {earlier.path} {_KEPT[name]} {expected}; name '

@@ -1,4 +1,4 @@
-"""Fine-tuning: layers by name, and the weights of another run that a new one begins with.
+"""Layers by name and size, and fine-tuning: the weights of another run that a new one begins with.
 
 Yosinski et al., "How transferable are features in deep neural networks?", NIPS 2014: the first
 layers of a trained network serve other classes too, which then need fewer images.
@@ -15,8 +15,8 @@ import numpy as np
 import tensorflow.compat.v1 as tf
 
 from cifar10_lib.base.errors import UserError
-from cifar10_lib.nn.layers import Network
-from cifar10_lib.nn.recipes import NONE
+from cifar10_lib.nn.layers import SIZES, Network
+from cifar10_lib.nn.recipes import NETWORKS_OWN, NONE
 from cifar10_lib.runs.checkpoints import (
     Checkpoint,
     CheckpointFolder,
@@ -25,6 +25,9 @@ from cifar10_lib.runs.checkpoints import (
     weights_by_name,
 )
 from cifar10_lib.training.settings import TrainSettings
+
+# What the sizes of each flag are of.
+_SIZES = {'num_filters': 'convolutions of such sizes', 'hidden_size': 'hidden dense layers'}
 
 
 class _Layer(NamedTuple):
@@ -35,34 +38,46 @@ class _Layer(NamedTuple):
     is_trained: bool
 
 
-def _find_layers(network: Network, num_classes: int) -> dict[str, _Layer]:
-    """The layers of a network that have variables, by name, in their order."""
+def _find_layers(network: Network, num_classes: int) -> tuple[dict[str, _Layer], list[str]]:
+    """The layers of a network that have variables, by name, in their order.
+
+    And the flags whose sizes they have.
+    """
     view = network.view
     with tf.Graph().as_default():
         network.evaluate(tf.zeros([1, view.size, view.size, view.depth]), num_classes)
         trained = {variable.op.name for variable in tf.trainable_variables()}
         shapes: dict[str, dict[str, list[int]]] = {}
-        variables = weights_by_name()
+        variables, taken = weights_by_name(), tf.get_collection(SIZES)
         # In the order of creation, which is that of the layers.
         for variable in tf.global_variables():
             name = variable.op.name
             if name in variables:
                 layer = name.rpartition('/')[0]
                 shapes.setdefault(layer, {})[name] = variable.shape.as_list()
-    return {name: _Layer(of, not trained.isdisjoint(of)) for name, of in shapes.items()}
+    layers = {name: _Layer(of, not trained.isdisjoint(of)) for name, of in shapes.items()}
+    return layers, taken
 
 
 def check_layers(settings: TrainSettings, network: Network, num_classes: int) -> None:
-    """Checks the layers that --freeze and --layer_learning_rates name.
+    """Checks the sizes of layers, and those that --freeze and --layer_learning_rates name.
 
     Raises:
-      UserError: a pattern matches no layer, or all layers are frozen.
+      UserError: the network has no layers of such sizes, a pattern matches none, or all layers
+        are frozen.
     """
     frozen = settings.frozen_layers()
     factors = [pattern for pattern, _ in settings.layer_factors()]
-    if not (frozen or factors):
+    sizes = [name for name in _SIZES if getattr(settings, name) != NETWORKS_OWN]
+    if not (frozen or factors or sizes):
         return
-    layers = _find_layers(network, num_classes)
+    layers, taken = _find_layers(network, num_classes)
+    for name in sizes:
+        if name not in taken:
+            raise UserError(
+                f'--{name}={getattr(settings, name)}: the network {settings.model} has no '
+                f'{_SIZES[name]}; expected {NETWORKS_OWN}'
+            )
     _refuse_unmatched('freeze', settings.freeze, frozen, layers)
     _refuse_unmatched('layer_learning_rates', settings.layer_learning_rates, factors, layers)
     if all(_matches(name, frozen) for name, layer in layers.items() if layer.is_trained):
@@ -111,7 +126,7 @@ def read_weights(
     checkpoint = _find_checkpoint(source, settings.train_dir)
     weights: dict[str, np.ndarray] = {}
     taken, anew = [], []
-    for layer, (shapes, _) in _find_layers(network, num_classes).items():
+    for layer, (shapes, _) in _find_layers(network, num_classes)[0].items():
         found = {name: checkpoint.weight(name) for name in shapes}
         differing = [
             name

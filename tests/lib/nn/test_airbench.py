@@ -16,6 +16,7 @@ from cifar10_lib.nn import layers
 from cifar10_lib.nn.airbench import whitening_filters
 from cifar10_lib.nn.layers import Options, training_options
 from cifar10_lib.nn.presets import PRESETS
+from cifar10_lib.nn.recipes import Sizes
 from tests.helpers.networks import batch_for, initialized_session
 
 NETWORK = NETWORKS['airbench']
@@ -60,7 +61,7 @@ def test_filters_whiten_patches() -> None:
 
 def test_convolutions_begin_as_the_identity_as_far_as_they_have_filters() -> None:
     with tf.Graph().as_default():
-        NETWORK.inference(tf.zeros([1, 32, 32, 3]), Options(num_filters=(30, 40, 40)))
+        NETWORK.inference(tf.zeros([1, 32, 32, 3]), Options(num_filters=Sizes(text='30,40,40')))
         kernels = {v.op.name: v for v in tf.trainable_variables() if 'conv' in v.op.name}
         with initialized_session() as session:
             kernels = session.run(kernels)
@@ -149,7 +150,7 @@ def test_eight_steps_of_the_recipe_have_their_golden_losses(use_bf16: bool) -> N
         options = training_options(
             recipe,
             first_images=lambda: images,
-            num_filters=(30, 40, 48),
+            num_filters=Sizes(text='30,40,48'),
             use_bf16=use_bf16,
             summaries=False,
         )
