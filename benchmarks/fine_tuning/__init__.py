@@ -1,0 +1,1 @@
+"""Fine-tuning, beside training from new weights: see docs/fine-tuning.md."""
