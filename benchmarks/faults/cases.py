@@ -31,6 +31,7 @@ from benchmarks.processes import REPOSITORY, child_environment
 from benchmarks.tables import markdown_table
 from cifar10_lib.base.errors import UserError
 from cifar10_lib.base.flags import run_script, setting
+from cifar10_lib.base.locks import LOCK_FILE
 
 SECONDS = 240
 
@@ -418,11 +419,11 @@ class Outcome(NamedTuple):
 
 
 def _digests(folder: Path) -> dict[str, str]:
-    """SHA-256 of each file below, by its path."""
+    """SHA-256 of each file below, by its path; locks are whose turn it is."""
     return {
         str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(folder.rglob('*'))
-        if path.is_file()
+        if path.is_file() and path.name != LOCK_FILE
     }
 
 
