@@ -601,6 +601,7 @@ def record_stream(
     if num_examples <= 0:
         raise ValueError(f'no record of {record.record_bytes} bytes in {", ".join(files)}')
     first_epoch, offset = divmod(start, num_examples)
+    names = _as_bytes(files)
 
     def records_of_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
         # A shuffle mixes the graph-level seed into its own; here that is the seed of
@@ -609,7 +610,7 @@ def record_stream(
         order_seed = tf.random.stateless_uniform(
             [], seed=[seed, epoch], minval=None, maxval=None, dtype=tf.int64
         )
-        records = _raw_records(files, record)
+        records = tf.data.FixedLengthRecordDataset(names, record.record_bytes)
         if len(held_out):
             records = _at_places(records, _without(num_records, held_out))
         window = min(num_examples, SHUFFLE_WINDOW)
@@ -711,7 +712,7 @@ def inputs(
       ValueError: `eval_data` is none of these.
     """
     files = evaluation_files(eval_data, data_dir)
-    records = _raw_records(files, record)
+    records = tf.data.FixedLengthRecordDataset(_as_bytes(files), record.record_bytes)
     if eval_data != 'test' and (len(held_out) or eval_data == 'held_out'):
         records = _at_places(records, evaluation_places(eval_data, data_dir, held_out, record))
     records = records.take(num_examples)
@@ -754,10 +755,9 @@ def evaluation_places(
     return _without(num_records, held_out if eval_data == 'train_eval' else ())
 
 
-def _raw_records(files: Sequence[str], record: RecordFormat) -> tf.data.Dataset:
-    """The records of files one after another, as string []; a name need not be UTF-8."""
-    names = [os.fsencode(file) for file in files]
-    return tf.data.FixedLengthRecordDataset(names, record.record_bytes)
+def _as_bytes(files: Sequence[str]) -> list[bytes]:
+    """Names of files for TensorFlow, which takes text only where it is UTF-8."""
+    return [os.fsencode(file) for file in files]
 
 
 def _without(num_records: int, left_out: Sequence[int]) -> list[int]:

@@ -37,7 +37,7 @@ class Plan(NamedTuple):
     """Training images that are scored as well."""
 
 
-# An automatic plan: at most so many evaluations, each of enough images for a curve, a fifth of
+# An automatic plan: at most so many evaluations, each with time for so many images, a fifth of
 # them training images. To score an image takes about half the time of training on it, so that the
 # share keeps all of them within 3% of the run's time.
 _MOST_EVALUATIONS = 15
@@ -56,12 +56,14 @@ def make_plan(run: Run) -> Plan | None:
             return None
         available = count_examples(evaluation_files('test', data.directory), data.record)
     budget = int(_SHARE_OF_EXAMPLES * settings.max_steps * run.batch_size)
-    count = min(budget // min(_FEWEST_IMAGES, available * 5 // 4), _MOST_EVALUATIONS)
+    count = min(budget // _FEWEST_IMAGES, _MOST_EVALUATIONS)
     if not count:
         return None
-    num_examples = min(budget // count * 4 // 5, available)
+    share = budget // count // 5
     return Plan(
-        -(-settings.max_steps // count), num_examples, min(num_examples // 4, data.num_examples)
+        -(-settings.max_steps // count),
+        num_examples=min(4 * share, available),
+        num_training_examples=min(share, data.num_examples),
     )
 
 

@@ -167,18 +167,18 @@ def plan_of(data_dir: Path, train_dir: Path, **options: Any) -> periodic_eval.Pl
 def test_evaluations_come_by_themselves_as_often_as_the_run_has_time_for(
     synthetic_data: Path, tmp_path: Path
 ) -> None:
-    """The set has 240 training and 60 test images; a twentieth of the examples are scored."""
+    """The set has 200 training and 60 test images; a twentieth of the examples are scored."""
     plans = {
-        # 40 examples: 2 images, too few for one evaluation.
-        5: None,
-        # 16,000 examples: 800 images, 10 evaluations of all test images and a quarter as many.
-        2_000: (200, 60, 15),
-        100_000: (6_667, 60, 15),
+        # 16,000 examples: time for 800 images, too few for one evaluation.
+        2_000: None,
+        # Twice 2,000 images, of which there are not as many.
+        10_000: (5_000, 60, 200),
+        100_000: (6_667, 60, 200),
     }
     for max_steps, expected in plans.items():
         assert plan_of(synthetic_data, tmp_path, max_steps=max_steps) == expected
-    held_out = plan_of(synthetic_data, tmp_path / 'held_out', max_steps=2_000, num_held_out=20)
-    assert held_out == (134, 20, 5)
+    held_out = plan_of(synthetic_data, tmp_path / 'held_out', max_steps=10_000, num_held_out=20)
+    assert held_out == (5_000, 20, 180)
     assert plan_of(synthetic_data, tmp_path, max_steps=2_000, eval_every=0) is None
     assert plan_of(synthetic_data, tmp_path, max_steps=2_000, eval_every=7) == (7, 0, 0)
 
@@ -189,17 +189,18 @@ def test_an_automatic_evaluation_scores_training_images_too(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(periodic_eval, '_SHARE_OF_EXAMPLES', 3.0)
+    monkeypatch.setattr(periodic_eval, '_SHARE_OF_EXAMPLES', 1.1)
+    monkeypatch.setattr(periodic_eval, '_FEWEST_IMAGES', 25)
     train(synthetic_data, tmp_path, max_steps=6, num_held_out=40)
     evaluated = [entry for entry in history(tmp_path) if 'precision' in entry]
     kinds = [(entry['step'], entry['eval_data'], entry['num_examples']) for entry in evaluated]
     assert kinds == [
-        (step, *kind) for step in (3, 6) for kind in (('train_eval', 10), ('held_out', 40))
+        (step, *kind) for step in (3, 6) for kind in (('train_eval', 5), ('held_out', 20))
     ]
     assert all(0 < entry['cross_entropy'] < 10 for entry in evaluated)
     printed = capsys.readouterr().out
-    assert '(step 3, 10 training images)' in printed
-    assert '(step 6, 40 held-out training images)' in printed
+    assert '(step 3, 5 training images)' in printed
+    assert '(step 6, 20 held-out training images)' in printed
 
 
 def test_a_signal_breaks_an_evaluation_off(
