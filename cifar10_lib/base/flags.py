@@ -32,6 +32,7 @@ from typing import Any, TypeVar
 
 from absl import flags
 
+from cifar10_lib.base.commands import command, name_commands
 from cifar10_lib.base.errors import UserError
 from cifar10_lib.base.names import printable
 
@@ -252,7 +253,7 @@ def exit_code(action: Callable[[], None]) -> int:
         try:
             action()
         except UserError as error:
-            print(f'{script}: error: {printable(str(error))}', file=sys.stderr)
+            print(f'{script}: error: {printable(name_commands(str(error)))}', file=sys.stderr)
             code = 1
         except KeyboardInterrupt:
             print(f'\n{script}: interrupted', file=sys.stderr)
@@ -421,7 +422,7 @@ def help_text(
     docstring = inspect.cleandoc(docstring)
     options, rest = _split_fields(settings_class)
     example = re.search(r'(?m)(?:^    .*\n?)+', docstring)
-    blocks = [f'Example:\n{example[0].rstrip()}'] if example else []
+    blocks = [f'Example:\n{name_commands(example[0].rstrip())}'] if example else []
     blocks.append(textwrap.fill(docstring.partition('\n')[0], width))
     blocks += [f'Usage:\n    {script} [flags] [{field.name} ...]' for field in rest]
     groups = getattr(settings_class, 'MAIN_FLAGS', {})
@@ -490,9 +491,4 @@ def command_line(settings: Any) -> str:
     rest = [argument for field in rest_fields for argument in getattr(settings, field.name)]
     if any(argument.startswith('-') for argument in rest):
         words.append('--')
-    return shlex.join([interpreter(), sys.argv[0], *words, *rest])
-
-
-def interpreter() -> str:
-    """The interpreter that runs this script, as short as a user writes it."""
-    return 'python' if shutil.which('python') == sys.executable else sys.executable
+    return shlex.join([*command(os.path.basename(sys.argv[0])), *words, *rest])

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import IO
 
+from cifar10_lib.base.commands import is_installed
 from cifar10_lib.base.errors import UserError
 from cifar10_lib.base.flags import exit_code, in_notebook, parse_flags, script_name
 
@@ -76,9 +77,8 @@ def _import_tensorflow() -> None:
     except ModuleNotFoundError as error:
         if error.name != 'tensorflow':
             raise
-        raise UserError(
-            'TensorFlow is not installed: python -m pip install -r requirements.txt'
-        ) from error
+        needed = 'tensorflow' if is_installed() else '-r requirements.txt'
+        raise UserError(f'TensorFlow is not installed: python -m pip install {needed}') from error
 
 
 @contextlib.contextmanager

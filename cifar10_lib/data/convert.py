@@ -33,9 +33,9 @@ import numpy as np
 from tqdm import tqdm
 
 from cifar10_input import TEST_FILES, TRAIN_FILES
+from cifar10_lib.base.commands import command
 from cifar10_lib.base.errors import UserError
 from cifar10_lib.base.files import filled_directory, refuse_among
-from cifar10_lib.base.flags import interpreter
 from cifar10_lib.base.names import printable
 from cifar10_lib.data import download, record_files, sources
 from cifar10_lib.data.archive import FETCH_ANEW, extract_all, is_archive
@@ -517,7 +517,6 @@ def _title(data_dir: str, counts: np.ndarray) -> str:
 
 def _train_command(data_dir: str, num_train: int, batch_size: int) -> str:
     """The command that trains on them, with a batch size and steps that fit their number."""
-    script = os.path.join(os.path.dirname(sys.argv[0]), 'cifar10_train.py')
     train_dir = os.path.normpath(data_dir) + '_train'
     options = [f'--data_dir={data_dir}', f'--train_dir={train_dir}']
     if num_train < batch_size:
@@ -525,4 +524,4 @@ def _train_command(data_dir: str, num_train: int, batch_size: int) -> str:
         options.append(f'--batch_size={batch_size}')
     steps = min(max(_EPOCHS * num_train // batch_size, _FEWEST_STEPS), _MOST_STEPS)
     options.append(f'--max_steps={round(steps, -2)}')
-    return shlex.join([interpreter(), script, *options])
+    return shlex.join([*command('cifar10_train.py'), *options])
