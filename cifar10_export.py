@@ -11,8 +11,9 @@ writes, with the moving averages as the weights,
     cifar10_export/metadata.json            step, classes, preprocessing, sizes and precision
     cifar10_export/example.py, example_lite.py
 
-and with --int8 model_int8.tflite, a quarter of the size, for one image at a time. All take uint8
-images [batch, 32, 32, 3], or of the data set's own size, named `images`, and give `logits` and
+with --int8 model_int8.tflite, a quarter of the size, for one image at a time, and with --onnx
+model.onnx and example_onnx.py, for ONNX Runtime and what else reads ONNX. All take uint8 images
+[batch, 32, 32, 3], or of the data set's own size, named `images`, and give `logits` and
 `probabilities`; those with names `class_names` as well. The SavedModel's other signature,
 `serving_bytes`, takes encoded pictures of any size. Each model is read back and compared with the
 checkpoint; --eval does so on all test images, and measures the precision.
@@ -41,7 +42,7 @@ from cifar10_lib.base.flags import run_script
 from cifar10_lib.data.prepare import data_note
 from cifar10_lib.evaluation import analysis
 from cifar10_lib.evaluation.evaluator import Evaluator, Predictor
-from cifar10_lib.export import description, lite, saved_model
+from cifar10_lib.export import description, lite, onnx, saved_model
 from cifar10_lib.export.description import Measured, ModelMeasured
 from cifar10_lib.export.saved_model import Exported, ServedNetwork
 from cifar10_lib.nn.layers import Network
@@ -56,10 +57,12 @@ CONTENT = (
     lite.FLOAT32,
     lite.FLOAT16,
     lite.INT8,
+    onnx.MODEL,
     description.METADATA,
     description.LABELS,
     description.EXAMPLE,
     description.LITE_EXAMPLE,
+    description.ONNX_EXAMPLE,
 )
 
 # Largest difference of a probability between an exported model in float32 and the checkpoint.
@@ -124,7 +127,7 @@ def measure(
         images = rng.integers(0, 256, shape, dtype=np.uint8)
         expected = Predictor(checkpoint, network).probabilities(images)
     models = {}
-    for name in (SAVED_MODEL, lite.FLOAT32, lite.FLOAT16, lite.INT8):
+    for name in (SAVED_MODEL, lite.FLOAT32, lite.FLOAT16, lite.INT8, onnx.MODEL):
         path = os.path.join(directory, name)
         if os.path.exists(path):
             model = load_model(path)
@@ -135,7 +138,7 @@ def measure(
 
 def check(name: str, model: ModelMeasured, checkpoint: Checkpoint) -> None:
     """Raises UserError where a model's probabilities are not the checkpoint's."""
-    is_exact = name in (SAVED_MODEL, lite.FLOAT32)
+    is_exact = name in (SAVED_MODEL, lite.FLOAT32, onnx.MODEL)
     difference = model.largest if is_exact else model.mean
     expected = TOLERANCE if is_exact else MEAN_TOLERANCE
     # Not >: a difference that is NaN is an error too.
@@ -152,7 +155,7 @@ def load_model(path: str) -> Exported:
     """An exported model, opened without this code."""
     if os.path.isdir(path):
         return saved_model.load(os.path.join(path, saved_model.VERSION))
-    return lite.load(path)
+    return onnx.load(path) if path.endswith(onnx.MODEL) else lite.load(path)
 
 
 def count_bytes(path: str) -> int:
@@ -188,6 +191,8 @@ def write_models(
     }
     if settings.int8:
         converted[lite.INT8] = lite.convert_to_int8(served, _read_calibration(settings, run))
+    if settings.onnx:
+        converted[onnx.MODEL] = onnx.convert(served)
     for name, content in converted.items():
         with open(os.path.join(directory, name), 'wb') as file:
             file.write(content)
@@ -222,6 +227,8 @@ def write_descriptions(
         description.EXAMPLE: description.example(),
         description.LITE_EXAMPLE: description.lite_example(run.framing),
     }
+    if onnx.MODEL in measured.models:
+        texts[description.ONNX_EXAMPLE] = description.onnx_example(run.framing)
     for name, text in texts.items():
         with open(os.path.join(directory, name), 'w', encoding='utf-8', newline='\n') as file:
             file.write(text)
@@ -232,10 +239,12 @@ def export(settings: ExportSettings) -> None:
 
     Raises:
       UserError: there is no complete checkpoint, the folder is in the way or can't be written,
-        or the models don't agree with the checkpoint.
+        a package is missing, or the models don't agree with the checkpoint.
     """
     # TensorFlow's loader logs through absl that it finds no fingerprint, which it doesn't need.
     logging.set_verbosity(logging.WARNING)
+    if settings.onnx:
+        onnx.require_packages()
     run = RunFolder.open(settings.checkpoint_dir, settings.model, settings.checkpoint)
     network = run.configure(cifar10.NETWORKS[run.model])
     checkpoint = run.require_checkpoint()

@@ -37,7 +37,11 @@ def test_requirements_are_those_of_the_package(metadata: dict[str, Any]) -> None
 
 def test_every_package_that_an_error_asks_for_is_in_an_extra(metadata: dict[str, Any]) -> None:
     extras = metadata['project']['optional-dependencies']
-    offered = {package for name in set(extras) - {'dev', 'gpu'} for package in extras[name]}
+    offered = {
+        re.split('[<>=]', package)[0]
+        for name in set(extras) - {'dev', 'gpu'}
+        for package in extras[name]
+    }
     sources = '\n'.join(
         path.read_text(encoding='utf-8') for path in (REPOSITORY / 'cifar10_lib').rglob('*.py')
     )

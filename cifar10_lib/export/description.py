@@ -16,7 +16,7 @@ from cifar10_lib.runs.checkpoints import Checkpoint
 from cifar10_lib.runs.run_folder import RunFolder
 
 METADATA, LABELS = 'metadata.json', 'labels.txt'
-EXAMPLE, LITE_EXAMPLE = 'example.py', 'example_lite.py'
+EXAMPLE, LITE_EXAMPLE, ONNX_EXAMPLE = 'example.py', 'example_lite.py', 'example_onnx.py'
 
 
 class ModelMeasured(NamedTuple):
@@ -141,13 +141,6 @@ print(found['class_names'][0, found['probabilities'][0].numpy().argmax()].numpy(
 
 def lite_example(framing: Framing) -> str:
     """A program that classifies a picture with LiteRT, NumPy and Pillow alone."""
-    inner = framing.inner or framing.size
-    function = {'crop': 'ImageOps.fit', 'pad': 'ImageOps.pad', 'stretch': 'Image.Image.resize'}
-    image = f"{function[framing.fit]}(Image.open(sys.argv[1]).convert('RGB'), ({inner}, {inner}))"
-    if framing.invert:
-        image = f'ImageOps.invert({image})'
-    if inner != framing.size:
-        image = f'ImageOps.expand({image}, {(framing.size - inner) // 2})'
     return f"""\
 import pathlib, sys
 import numpy as np
@@ -155,7 +148,33 @@ from ai_edge_litert.interpreter import Interpreter
 from PIL import Image, ImageOps
 folder = pathlib.Path(__file__).parent
 network = Interpreter(str(folder / 'model_float16.tflite')).get_signature_runner()
-image = {image}
+image = {_framed_picture(framing)}
 found = network(images=np.asarray(image)[np.newaxis])['probabilities'][0]
 print((folder / 'labels.txt').read_text(encoding='utf-8').splitlines()[found.argmax()])
 """
+
+
+def onnx_example(framing: Framing) -> str:
+    """A program that classifies a picture with ONNX Runtime, NumPy and Pillow alone."""
+    return f"""\
+import pathlib, sys
+import numpy as np
+from onnxruntime import InferenceSession
+from PIL import Image, ImageOps
+network = InferenceSession(pathlib.Path(__file__).parent / 'model.onnx')
+image = {_framed_picture(framing)}
+found = network.run(['class_names', 'probabilities'], {{'images': np.asarray(image)[np.newaxis]}})
+print(found[0][0, found[1][0].argmax()])
+"""
+
+
+def _framed_picture(framing: Framing) -> str:
+    """An expression of Pillow's: the picture that a program is given, as the models take it."""
+    inner = framing.inner or framing.size
+    function = {'crop': 'ImageOps.fit', 'pad': 'ImageOps.pad', 'stretch': 'Image.Image.resize'}
+    image = f"{function[framing.fit]}(Image.open(sys.argv[1]).convert('RGB'), ({inner}, {inner}))"
+    if framing.invert:
+        image = f'ImageOps.invert({image})'
+    if inner != framing.size:
+        image = f'ImageOps.expand({image}, {(framing.size - inner) // 2})'
+    return image

@@ -26,6 +26,10 @@ class ExportSettings:
         'Also write a TensorFlow Lite file in int8, calibrated on training images. The models are '
         'then compared as by --eval.',
     )
+    onnx: bool = setting(
+        False,
+        'Also write an ONNX file, for ONNX Runtime and its like; needs tf2onnx and onnxruntime.',
+    )
     force: bool = setting(
         False, 'Replace an export that --output holds, once the new one is complete.'
     )

@@ -194,6 +194,82 @@ def test_the_example_is_printed_and_classifies_a_picture(
         assert result.stdout.strip() == CIFAR10_CLASS_NAMES[label]
 
 
+@pytest.fixture(scope='module')
+def with_onnx(trained: ExportSettings, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip('tf2onnx')
+    pytest.importorskip('onnxruntime')
+    directory = tmp_path_factory.mktemp('with_onnx') / 'new'
+    cifar10_export.export(dataclasses.replace(trained, output=str(directory), onnx=True, eval=True))
+    return directory
+
+
+@pytest.mark.parametrize('count', [1, 25])
+def test_onnx_runtime_opens_the_onnx_model(
+    trained: ExportSettings, with_onnx: Path, records: Path, count: int
+) -> None:
+    session = pytest.importorskip('onnxruntime').InferenceSession(with_onnx / 'model.onnx')
+    (images,) = session.get_inputs()
+    assert (images.name, images.type) == ('images', 'tensor(uint8)')
+    assert images.shape == ['batch', 32, 32, 3]
+    assert {output.name: output.shape for output in session.get_outputs()} == {
+        name: ['batch', 10] for name in ('logits', 'probabilities', 'class_names')
+    }
+    values = analysis.read_images([str(records / 'test_batch.bin')], np.arange(count))
+    names = ['probabilities', 'class_names']
+    probabilities, class_names = session.run(names, {'images': values})
+    expected = expected_probabilities(trained, records)[:count]
+    np.testing.assert_allclose(probabilities, expected, atol=1e-5)
+    assert class_names.tolist() == [list(CIFAR10_CLASS_NAMES)] * count
+
+
+def test_the_onnx_example_needs_no_tensorflow(
+    trained: ExportSettings, with_onnx: Path, records: Path, tmp_path: Path
+) -> None:
+    images = analysis.read_images([str(records / 'test_batch.bin')], np.arange(1))
+    Image.fromarray(images[0]).save(tmp_path / 'picture.png')
+    program = (
+        'import runpy, sys; sys.modules["tensorflow"] = None; sys.argv.pop(0); '
+        'runpy.run_path(sys.argv[0])'
+    )
+    result = subprocess.run(
+        [sys.executable, '-I', '-c', program, str(with_onnx / 'example_onnx.py'), 'picture.png'],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert result.returncode == 0, result.stderr
+    label = expected_probabilities(trained, records)[0].argmax()
+    assert result.stdout.strip() == CIFAR10_CLASS_NAMES[label]
+
+
+def test_the_onnx_model_gives_the_evaluators_precision_on_cifar10(
+    trained: ExportSettings, real_data: str, tmp_path: Path
+) -> None:
+    pytest.importorskip('tf2onnx')
+    pytest.importorskip('onnxruntime')
+    settings = dataclasses.replace(
+        trained, output=str(tmp_path / 'new'), onnx=True, eval=True, data_dir=real_data
+    )
+    cifar10_export.export(settings)
+    found = json.loads((tmp_path / 'new' / 'metadata.json').read_text())
+    assert found['num_test_images'] == 10_000
+    model = found['models']['model.onnx']
+    assert 0 <= model['largest_difference_of_a_probability'] < 1e-4
+    assert model['precision_at_1'] == pytest.approx(found['precision_at_1'], abs=2e-4)
+
+
+def test_a_missing_package_is_named_before_anything_is_written(
+    trained: ExportSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, 'onnxruntime', None)
+    settings = dataclasses.replace(trained, output=str(tmp_path / 'new'), onnx=True)
+    message = '--onnx: needs onnxruntime, which is missing: pip install tf2onnx onnxruntime'
+    with pytest.raises(UserError, match=message):
+        cifar10_export.export(settings)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_metadata_says_what_the_models_are(
     trained: ExportSettings, exported: Path, records: Path
 ) -> None:

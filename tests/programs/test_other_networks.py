@@ -26,7 +26,7 @@ from cifar10_lib.base.errors import UserError
 from cifar10_lib.data.framing import Framing
 from cifar10_lib.evaluation import layer_table
 from cifar10_lib.evaluation.evaluator import Predictor
-from cifar10_lib.export import lite
+from cifar10_lib.export import lite, onnx
 from cifar10_lib.export.saved_model import ServedNetwork
 from cifar10_lib.nn.presets import MODEL_NAMES, NETWORK_PRESETS, PRESETS
 from cifar10_lib.nn.towers import FIRST, MIRRORED
@@ -382,7 +382,7 @@ def test_plots_are_of_the_runs_network(
 
 
 @pytest.mark.parametrize('name', NETWORKS)
-def test_every_network_becomes_a_lite_model(name: str, tmp_path: Path) -> None:
+def test_every_network_becomes_a_lite_and_an_onnx_model(name: str, tmp_path: Path) -> None:
     """Of TensorFlow Lite's own operations, with the probabilities of the graph."""
     model = NETWORKS[name]
     with tf.Graph().as_default(), tf.Session() as session:
@@ -409,6 +409,11 @@ def test_every_network_becomes_a_lite_model(name: str, tmp_path: Path) -> None:
         (tmp_path / 'lite').write_bytes(content)
         found = lite.load(str(tmp_path / 'lite'))(images)
         np.testing.assert_allclose(found, expected, atol=tolerance)
+    pytest.importorskip('tf2onnx')
+    pytest.importorskip('onnxruntime')
+    (tmp_path / onnx.MODEL).write_bytes(onnx.convert(served))
+    found = onnx.load(str(tmp_path / onnx.MODEL))(images)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_a_network_can_be_named_where_no_settings_are(tmp_path: Path) -> None:
