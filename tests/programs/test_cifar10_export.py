@@ -135,7 +135,7 @@ def test_the_lite_models_need_no_other_operations(exported: Path) -> None:
 def test_servers_find_the_batch_in_each_tensor(
     trained: ExportSettings, exported: Path, records: Path, count: int
 ) -> None:
-    """As row requests and batching need it: of the inputs, and of all outputs."""
+    """As row requests and batching need it: a row is answered alone as it is among others."""
     loaded = tensorflow.saved_model.load(str(exported / 'saved_model' / '1'))
     images = analysis.read_images([str(records / 'test_batch.bin')], np.arange(count))
     encoded = [tf.io.encode_png(image).numpy() for image in images]
@@ -158,12 +158,18 @@ def test_servers_find_the_batch_in_each_tensor(
         }
         # A PNG of the records' size is decoded to the same pixels.
         np.testing.assert_allclose(found['probabilities'], expected, atol=1e-5)
+        for row in range(count):
+            alone = signature(
+                **{key: tf.constant(value[row : row + 1]) for key, value in values.items()}
+            )
+            assert (alone['class_names'][0] == found['class_names'][row]).numpy().all()
+            np.testing.assert_allclose(alone['logits'][0], found['logits'][row], atol=1e-4)
 
 
 def test_keras_takes_the_saved_model_as_a_layer(
     trained: ExportSettings, exported: Path, records: Path
 ) -> None:
-    layer = tensorflow.keras.layers.TFSMLayer(
+    layer = pytest.importorskip('keras').layers.TFSMLayer(
         str(exported / 'saved_model' / '1'), call_endpoint='serving_default'
     )
     images = analysis.read_images([str(records / 'test_batch.bin')], np.arange(25))
