@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -19,6 +20,7 @@ import time
 from collections.abc import Sequence
 from typing import IO, Any
 
+from cifar10_lib.base.commands import command
 from cifar10_lib.base.errors import UserError
 from cifar10_lib.training.settings import TrainSettings
 
@@ -58,12 +60,15 @@ def free_addresses(count: int) -> list[str]:
 
 def become_evaluator(settings: TrainSettings) -> None:
     """Replaces this process by `cifar10_eval.py`, on the run of these settings."""
-    script = os.path.join(os.path.dirname(sys.argv[0]), 'cifar10_eval.py')
-    flags = [f'--checkpoint_dir={settings.train_dir}', f'--model={settings.model}']
-    flags += [f'--data_dir={settings.data_dir}']
-    flags += [f'--dataset={settings.dataset}'] if settings.dataset else []
-    print(f'Evaluator: {script} {" ".join(flags)}', flush=True)
-    os.execv(sys.executable, [sys.executable, script, *flags])
+    words = [
+        *command('cifar10_eval.py'),
+        f'--checkpoint_dir={settings.train_dir}',
+        f'--data_dir={settings.data_dir}',
+        f'--model={settings.model}',
+        *([f'--dataset={settings.dataset}'] if settings.dataset else []),
+    ]
+    print(f'Evaluator: {shlex.join(words)}', flush=True)
+    os.execvp(words[0], words)
 
 
 class _WorkerProcess:
