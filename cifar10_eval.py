@@ -37,7 +37,7 @@ from cifar10_lib.base.console import image_bar, on_terminal, timestamp
 from cifar10_lib.base.errors import UserError, error_message
 from cifar10_lib.base.files import utf8_name
 from cifar10_lib.base.flags import run_script
-from cifar10_lib.evaluation import report
+from cifar10_lib.evaluation import report, results
 from cifar10_lib.evaluation.analysis import wilson_interval
 from cifar10_lib.evaluation.best import Best, ChosenOn
 from cifar10_lib.evaluation.evaluator import (
@@ -101,6 +101,8 @@ class _Evaluation:
         _check_eval_dir(settings)
         if settings.report:
             report.check_folder(settings.report)
+        if settings.predictions:
+            results.check_predictions(settings.predictions)
         files.make_folder(settings.eval_dir, '--eval_dir')
         self.run = run = RunFolder.open(settings.checkpoint_dir, settings.model)
         self._network = run.configure(cifar10.NETWORKS[run.model])
@@ -150,6 +152,9 @@ class _Evaluation:
         _add_to_history(scored.result, settings, self.run.labels)
         if self._best:
             self._best.offer(checkpoint, scored.result)
+        if settings.predictions:
+            results.write_predictions(settings.predictions, scored, data.class_names)
+            print(f'Predictions: {settings.predictions}', flush=True)
         if settings.report:
             evaluation = report.Evaluation(
                 checkpoint,

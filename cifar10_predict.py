@@ -2,7 +2,7 @@ r"""Classifies pictures with the newest checkpoint.
 
     python cifar10_predict.py photo.jpg more/ 'others/*.png'
 
-prints the three likeliest classes of each picture with their probabilities:
+prints the three likeliest classes of each picture, or --top, with their probabilities:
 
     photo.jpg: cat 0.812, dog 0.101, frog 0.043
 
@@ -55,9 +55,6 @@ from cifar10_lib.evaluation.evaluator import BATCH_SIZE, Predictor, views_note
 from cifar10_lib.nn.layers import Network
 from cifar10_lib.runs.run_folder import RunFolder
 
-# Number of the likeliest classes that are shown.
-TOP = 3
-
 # In one drawing.
 MAX_DRAWN = 60
 
@@ -83,9 +80,9 @@ class Prediction(NamedTuple):
     probabilities: np.ndarray
     """float32 [classes]."""
 
-    def top(self) -> list[int]:
-        """Labels of the likeliest classes, the likeliest first."""
-        return np.argsort(-self.probabilities, kind='stable')[:TOP].tolist()
+    def top(self, count: int) -> list[int]:
+        """Labels of at most `count` classes, the likeliest first."""
+        return np.argsort(-self.probabilities, kind='stable')[:count].tolist()
 
 
 # ---------------------------------------------------------------------------- pictures
@@ -181,10 +178,10 @@ def predictions(predictor: Predictor, pictures: Iterable[Picture]) -> Iterator[P
 # ----------------------------------------------------------------------------- results
 
 
-def _line(prediction: Prediction, names: Sequence[str], output_format: str) -> str:
-    """One line of text or JSON."""
+def _line(prediction: Prediction, names: Sequence[str], output_format: str, top: int) -> str:
+    """One line of text or JSON, of the `top` likeliest classes."""
     picture = prediction.picture
-    likeliest = [(label, float(prediction.probabilities[label])) for label in prediction.top()]
+    likeliest = [(label, float(prediction.probabilities[label])) for label in prediction.top(top)]
     if output_format == 'json':
         classes = [
             {'class': names[label], 'label': label, 'probability': probability}
@@ -202,7 +199,11 @@ def _title(picture: Picture, names: Sequence[str]) -> str:
 
 
 def draw(
-    some: Sequence[Prediction], names: Sequence[str], title: str, seen: float = 1.0
+    some: Sequence[Prediction],
+    names: Sequence[str],
+    title: str,
+    top: int = PredictSettings.top,
+    seen: float = 1.0,
 ) -> figures.Figure:
     """The pictures with their likeliest classes.
 
@@ -210,6 +211,7 @@ def draw(
       some: one or more.
       names: of the classes.
       title: above all.
+      top: how many classes are shown of each picture.
       seen: side of the central part that the network sees, as a fraction of a record's.
     """
     pictures = [prediction.picture for prediction in some]
@@ -219,7 +221,7 @@ def draw(
             _title(picture._replace(name=os.path.basename(picture.name)), names)
             for picture in pictures
         ],
-        [[(names[n], float(each.probabilities[n])) for n in each.top()] for each in some],
+        [[(names[n], float(each.probabilities[n])) for n in each.top(top)] for each in some],
         title,
         seen,
     )
@@ -230,7 +232,7 @@ def table(some: Sequence[Prediction], names: Sequence[str], header: Sequence[str
     text = io.StringIO()
     writer = csv.writer(text, lineterminator='\n')
     writer.writerow(header)
-    writer.writerows((each.picture.name, names[each.top()[0]]) for each in some)
+    writer.writerows((each.picture.name, names[each.top(1)[0]]) for each in some)
     return text.getvalue()
 
 
@@ -291,7 +293,7 @@ def predict(settings: PredictSettings) -> None:
     found = []
     for prediction in predictions(predictor, pictures):
         if not (rows and is_table):
-            print(_line(prediction, names, settings.format), flush=True)
+            print(_line(prediction, names, settings.format, settings.top), flush=True)
         if settings.output:
             empty = np.empty(0)
             light = prediction.picture._replace(pixels=empty, drawn=empty)
@@ -319,7 +321,7 @@ def _write(
         size, complete = network.view.size, network.size
         # Six views reach a pixel further on each side, and ten to the edges.
         seen = {1: size, 6: min(size + 2, complete), 10: complete}[settings.num_views]
-        figures.write(draw(found, names, title, seen / complete), settings.output)
+        figures.write(draw(found, names, title, settings.top, seen / complete), settings.output)
     print(f'Wrote {settings.output}', file=sys.stderr)
 
 

@@ -479,7 +479,8 @@ def draw_predictions(
     """
     num_columns = min(len(pictures), 1 + len(pictures) // 6, 3)
     num_rows = -(-len(pictures) // num_columns)
-    figure = Figure(figsize=(5 * num_columns, 1.7 * num_rows + 0.5), layout='constrained')
+    row_height = max(1.7, 0.25 * max(map(len, likeliest)) + 0.4)
+    figure = Figure(figsize=(5 * num_columns, row_height * num_rows + 0.5), layout='constrained')
     figure.suptitle(title, fontsize=10)
     grid = figure.subplots(
         num_rows, 2 * num_columns, squeeze=False, width_ratios=[1, 2] * num_columns

@@ -20,7 +20,7 @@ from cifar10_lib.base import files
 from cifar10_lib.base.errors import UserError, os_errors_named
 from cifar10_lib.base.files import regular_size
 from cifar10_lib.data.prepare import Prepared, data_note
-from cifar10_lib.evaluation import analysis, figures, layer_table
+from cifar10_lib.evaluation import analysis, figures, layer_table, results
 from cifar10_lib.evaluation.analysis import Series
 from cifar10_lib.evaluation.evaluator import Scored
 from cifar10_lib.evaluation.settings import EVAL_DATA_NAMES
@@ -64,9 +64,9 @@ class Evaluation(NamedTuple):
 
 
 def write(folder: str, evaluation: Evaluation) -> str:
-    """Writes index.html into a folder, which is created if necessary.
+    """Writes index.html and evaluation.json into a folder, which is created if necessary.
 
-    An earlier report is replaced in one step; other files stay.
+    Each of an earlier report's is replaced in one step; other files stay.
 
     Returns:
       Path of the page.
@@ -76,9 +76,21 @@ def write(folder: str, evaluation: Evaluation) -> str:
     """
     path = check_folder(folder)
     text = page(evaluation)
+    run, data = evaluation.run, evaluation.data
+    values = results.numbers(
+        evaluation.scored,
+        data.class_names,
+        evaluation.eval_data,
+        evaluation.num_views,
+        run=run.run,
+        network=run.model,
+        checkpoint=os.path.abspath(evaluation.checkpoint.path),
+        dataset=data.dataset,
+    )
     with os_errors_named(path):
         os.makedirs(folder, exist_ok=True)
         files.replace_text(path, text)
+        results.write(folder, values)
     return path
 
 
@@ -103,6 +115,11 @@ def check_folder(folder: str) -> str:
                     f'--report={folder}: holds an {REPORT_FILE} that is no report; name another '
                     'folder'
                 )
+    elif os.path.lexists(numbers := os.path.join(folder, results.RESULTS_FILE)):
+        raise UserError(
+            f'--report={folder}: holds {results.RESULTS_FILE} without a report: move {numbers} '
+            'away, or name another folder'
+        )
     return path
 
 

@@ -90,7 +90,14 @@ class EvalSettings(_ScoresViews):
     )
     views: str = views_setting()
     report: str = path_setting(
-        None, 'Folder for a report, an HTML page, of the newest evaluation; replaced by the next.'
+        None,
+        'Folder for a report, an HTML page, of the newest evaluation, and its numbers, '
+        'evaluation.json; replaced by the next.',
+    )
+    predictions: str = path_setting(
+        None,
+        'File for the probabilities of all classes of each image, .csv; replaced by the next '
+        'evaluation.',
     )
     num_examples: int = setting(0, 'How many images to score; 0: all.', at_least=0)
     run_once: bool = setting(False, 'Evaluate the newest checkpoint and exit.')
@@ -139,6 +146,9 @@ class PredictSettings(_ScoresViews):
         None,
         'File to write: .png or .svg, a drawing of each picture and its classes; .csv, a table of '
         'the likeliest class of each.',
+    )
+    top: int = setting(
+        3, 'How many of the likeliest classes are shown of each picture.', at_least=1
     )
     views: str = views_setting()
 

@@ -2,13 +2,17 @@
 
 Training writes, every --log_frequency steps,
 
-    {"step": 100, "examples": 12800, "seconds": 4.1, "loss": 4.13, "learning_rate": 0.1}
+    {"step": 100, "examples": 12800, "seconds": 4.1, "loss": 4.13, "cross_entropy": 1.97,
+     "learning_rate": 0.1}
 
-where `seconds` is the training time since step 0, without start-ups, pauses between runs and
-evaluations; each evaluation adds
+where `loss` is the total loss of the step's batch, with the weight decay, and `seconds` is the
+training time since step 0, without start-ups, pauses between runs and evaluations; each
+evaluation adds
 
-    {"step": 100, "examples": 12800, "seconds": 4.1, "precision": 0.31, "cross_entropy": 1.92,
+    {"step": 100, "examples": 12800, "seconds": 4.1, "precision": 0.31, "cross_entropy": 1.88,
      "eval_data": "test", "num_examples": 10000, "views": 1}
+
+with the mean cross entropy of the evaluated images. Earlier versions wrote no cross entropies.
 
 Everything up to a checkpoint's step is on the disk before that checkpoint is complete, and a
 run that resumes from it removes later entries: so the history has each step once, whatever

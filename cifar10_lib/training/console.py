@@ -29,6 +29,8 @@ class StepTensors(NamedTuple):
     """float32 [], the total loss of the step's batch."""
     learning_rate: Any
     """float32 [], of this update."""
+    cross_entropy: Any
+    """float32 [], the part of the total loss that is no weight decay."""
 
 
 class Stopwatch:
@@ -195,6 +197,7 @@ class HistoryHook(_FetchHook):
                     'examples': int(values.examples),
                     'seconds': round(self._stopwatch.seconds, 3),
                     'loss': float(values.loss),
+                    'cross_entropy': float(values.cross_entropy),
                     # 0.1, not 0.10000000149011612, which is its float32.
                     'learning_rate': float(f'{values.learning_rate:.6g}'),
                 }

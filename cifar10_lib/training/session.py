@@ -163,7 +163,10 @@ def _step_tensors(run: Run, total_loss: tf.Tensor, train_op: tf.Operation) -> St
             step = tf.train.get_global_step().read_value()
             examples = get_examples_seen().read_value()
         rate = learning_rate(examples - run.batch_size, run.data.num_examples, run.settings)
-    return StepTensors(step, examples, total_loss, rate)
+        cross_entropy = total_loss - tf.add_n(
+            [tf.zeros([]), *tf.losses.get_regularization_losses()]
+        )
+    return StepTensors(step, examples, total_loss, rate, cross_entropy)
 
 
 def _open_session(

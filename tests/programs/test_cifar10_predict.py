@@ -317,6 +317,20 @@ def test_the_drawing_shows_pictures_and_probabilities(checkpoint: str, records: 
     assert [text.get_text() for text in right.texts] == ['50.0%', '30.0%', '20.0%']
     assert [label.get_text() for label in right.get_yticklabels()] == ['ant', 'bee', 'cow']
     assert right.get_title(loc='left') == '0.png'
+    only = cifar10_predict.draw(some, ['ant', 'bee', 'cow'], 'title', top=1).axes[1]
+    assert [text.get_text() for text in only.texts] == ['50.0%']
+
+
+def test_as_many_classes_are_shown_as_are_asked_for() -> None:
+    prediction = cifar10_predict.Prediction(
+        cifar10_predict.Picture('a.png', np.empty(0), np.empty(0)),
+        np.array([0.125, 0.5, 0.375], np.float32),
+    )
+    names = ['ant', 'bee', 'cow']
+    for top, expected in ((1, 'bee 0.500'), (2, 'bee 0.500, cow 0.375')):
+        assert cifar10_predict._line(prediction, names, 'text', top) == f'a.png: {expected}'
+    # There are no more.
+    assert prediction.top(10) == [1, 2, 0]
 
 
 @pytest.mark.parametrize(

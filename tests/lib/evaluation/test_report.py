@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import html
+import json
 import re
 import shutil
 from pathlib import Path
@@ -112,7 +113,10 @@ def test_names_stay_text(written: Written) -> None:
 
 
 def test_the_page_needs_no_other_file(written: Written) -> None:
-    assert [path.name for path in written.page.parent.iterdir()] == ['index.html']
+    assert sorted(path.name for path in written.page.parent.iterdir()) == [
+        'evaluation.json',
+        'index.html',
+    ]
     references = re.findall(r'(?:src|href)="([^"]*)"|url\(([^)]*)\)', written.text)
     # Links, drawings and mistakes.
     assert len(references) == 9 + 6 + min(24, 25 - written.result.num_correct)
@@ -157,7 +161,13 @@ def evaluation(written: Written, **changes: Any) -> report.Evaluation:
 def test_a_page_of_ones_own_is_not_replaced(written: Written, tmp_path: Path) -> None:
     (tmp_path / 'index.html').write_text('<title>My thesis</title>')
     (tmp_path / 'file').touch()
-    for folder, found in ((tmp_path, 'holds an index.html'), (tmp_path / 'file', 'not a folder')):
+    (tmp_path / 'numbers').mkdir()
+    (tmp_path / 'numbers' / 'evaluation.json').write_text('{}')
+    for folder, found in (
+        (tmp_path, 'holds an index.html'),
+        (tmp_path / 'file', 'not a folder'),
+        (tmp_path / 'numbers', 'holds evaluation.json without a report'),
+    ):
         settings = dataclasses.replace(written.settings, report=str(folder))
         with pytest.raises(UserError, match=f'--report={folder}: {found}'):
             cifar10_eval.evaluate(settings)
@@ -184,6 +194,8 @@ def test_a_report_that_fails_leaves_the_old_one(
         'other.txt': 'stays',
     }
     report.write(str(tmp_path), evaluation(written))
+    assert json.loads((tmp_path / 'evaluation.json').read_text())['accuracy'] == 1
+    (tmp_path / 'evaluation.json').unlink()
     assert {p.name: p.read_text(encoding='utf-8') for p in tmp_path.iterdir()} == {
         'index.html': 'new',
         'other.txt': 'stays',

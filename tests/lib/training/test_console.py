@@ -167,7 +167,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch, columns: int) -> Iterator[Terminal
 
 
 def values(step: int) -> StepTensors:
-    return StepTensors(step, 128 * step, np.float32(1.234), np.float32(0.1))
+    return StepTensors(step, 128 * step, np.float32(1.234), np.float32(0.1), np.float32(1))
 
 
 # The numbers that fit, and a bar as wide as the rest.
