@@ -1,11 +1,13 @@
 r"""Draws a picture of a run: its curves, mistakes, filters, layers or data.
 
     python cifar10_plot.py --output=curve.png
-    python cifar10_plot.py run1 run2 --x=time
+    python cifar10_plot.py runs/* --table=runs.html --sort=minutes
     python cifar10_plot.py --plot=filters --output=filters.svg
 
 --plot=curve draws loss and precision, of one run or of several side by side, from the
-histories of training and evaluation. The others draw one run: confusion, which classes of
+histories of training and evaluation. Of several, the runs in the named folders and below, it
+prints a table as well: what they are, where their settings differ, what they took and reached.
+The others draw one run: confusion, which classes of
 --eval_data the newest checkpoint takes for which; mistakes, its most confident wrong guesses;
 filters, its first layer's filters; layers, a table of the network's layers (printed, and drawn
 with --output); distortions, some training images before and after distortion; classes, how
@@ -26,6 +28,7 @@ start(__name__, PlotSettings)
 
 import itertools
 import os
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow.compat.v1 as tf
@@ -34,7 +37,7 @@ import cifar10
 from cifar10_lib.base.errors import UserError
 from cifar10_lib.base.flags import run_script
 from cifar10_lib.data.prepare import Prepared, data_note
-from cifar10_lib.evaluation import analysis, figures, layer_table
+from cifar10_lib.evaluation import analysis, comparison, figures, layer_table
 from cifar10_lib.evaluation.evaluator import Evaluator
 from cifar10_lib.nn import schedules
 from cifar10_lib.nn.layers import Network
@@ -49,57 +52,69 @@ NUM_MISTAKES = 24
 # ------------------------------------------------------------------------------ curves
 
 
-def curve(settings: PlotSettings) -> figures.Figure:
-    """Loss and precision of the runs."""
+def curve(settings: PlotSettings) -> figures.Figure | None:
+    """Loss and precision of the runs; of several a table as well, which may be all there is."""
     if settings.checkpoint:
         raise UserError(f'--checkpoint={settings.checkpoint}: --plot=curve draws complete runs')
+    if settings.table:
+        comparison.check_table(settings.table)
     folders = _runs(settings)
+    eval_dirs = _eval_dirs(folders, settings.eval_dir)
+    if len(folders) > 1 or settings.table:
+        return _compare(settings, folders, eval_dirs)
+    run = RunFolder.open(folders[0])
+    curves = analysis.read_curves(
+        folders[0] + data_note(run.dataset), run, eval_dirs[0], settings.x
+    )
+    panels = [panel for panel in ('loss', 'precision') if panel in curves.panels()]
+    if not panels:
+        raise UserError(
+            f'{folders[0]}: found no {HISTORY_FILE} with a loss or a precision; train first, for '
+            'example with python cifar10_train.py'
+        )
+    return figures.draw_curves([curves], settings.x, curves.name, panels)
+
+
+def _compare(
+    settings: PlotSettings, folders: Sequence[str], eval_dirs: Sequence[str | None]
+) -> figures.Figure | None:
+    """Prints and writes the table of several runs, and draws their curves."""
     last_parts = [os.path.basename(os.path.normpath(folder)) for folder in folders]
     # The last part of a path is the name of a run, where it tells several runs apart.
-    names = last_parts if 1 < len(folders) == len(set(last_parts)) else folders
-    runs = []
-    for name, folder, eval_dir in zip(names, folders, _eval_dirs(settings), strict=True):
-        run = RunFolder.open(folder)
-        title = name + data_note(run.dataset)
-        runs.append(analysis.read_curves(title, run, eval_dir, settings.x))
-        if not runs[-1].panels():
-            raise UserError(
-                f'{folder}: found no {HISTORY_FILE} with a loss or a precision; train first, for '
-                'example with python cifar10_train.py'
-            )
-    panels = [name for name in ('loss', 'precision') if any(name in run.panels() for run in runs)]
-    title = runs[0].name if len(runs) == 1 else ''
-    return figures.draw_curves(runs, settings.x, title, panels)
+    names = last_parts if len(folders) == len(set(last_parts)) else folders
+    runs = comparison.sort(comparison.compare(folders, names, eval_dirs), settings.sort)
+    print(comparison.terminal_table([each.row for each in runs]))
+    if settings.table:
+        comparison.write_table(settings.table, runs)
+        print(f'Wrote {settings.table}')
+    curves = comparison.read_curves(runs, settings.x)
+    panels = [
+        panel for panel in ('loss', 'precision') if any(panel in each.panels() for each in curves)
+    ]
+    return figures.draw_curves(curves, settings.x, panels=panels) if panels else None
 
 
-def _runs(settings: PlotSettings) -> tuple[str, ...]:
-    """The folders of the runs.
+def _runs(settings: PlotSettings) -> list[str]:
+    """The folders of the runs, of which those that are named may hold several.
 
     Raises:
-      UserError: they are named both by arguments and by the flag, or there are more than colours.
+      UserError: they are named both by arguments and by the flag.
     """
     if not settings.runs:
-        return (settings.train_dir,)
+        return [settings.train_dir]
     if settings.train_dir != PlotSettings.train_dir:
         raise UserError(
             f'--train_dir={settings.train_dir}: found {settings.runs[0]} as well; expected the '
             'folders one way or the other'
         )
-    largest = len(figures.PALETTE)
-    if len(settings.runs) > largest:
-        raise UserError(
-            f'found {len(settings.runs)} runs; expected at most {largest}, as many as there are '
-            'colours that can be told apart'
-        )
-    return settings.runs
+    return comparison.find_runs(settings.runs)
 
 
-def _eval_dirs(settings: PlotSettings) -> list[str | None]:
-    """The folder of each run's evaluations, or None."""
-    runs = _runs(settings)
-    if settings.eval_dir is None:
+def _eval_dirs(runs: Sequence[str], named: str | None) -> list[str | None]:
+    """The folder of each run's evaluations, or None; `named` are those of --eval_dir."""
+    if named is None:
         return [_default_eval_dir(run) for run in runs]
-    parts = settings.eval_dir.split(',')
+    parts = named.split(',')
     # A comma may also be part of a name.
     for ends in itertools.combinations(range(1, len(parts)), len(runs) - 1):
         bounds = itertools.pairwise((0, *ends, len(parts)))
@@ -107,7 +122,7 @@ def _eval_dirs(settings: PlotSettings) -> list[str | None]:
         if all(os.path.isdir(folder) for folder in folders):
             return list(folders)
     raise UserError(
-        f'--eval_dir={settings.eval_dir}: expected {len(runs)} folders that are there, as many as '
+        f'--eval_dir={named}: expected {len(runs)} folders that are there, as many as '
         'runs, with commas between them'
     )
 
@@ -245,7 +260,7 @@ def classes(settings: PlotSettings) -> figures.Figure:
     return figures.draw_classes(train, test, names, title)
 
 
-PLOTS = {
+PLOTS: dict[str, Callable[[PlotSettings], figures.Figure | None]] = {
     'curve': curve,
     'confusion': confusion,
     'mistakes': mistakes,
@@ -262,10 +277,12 @@ def plot(settings: PlotSettings) -> None:
     Raises:
       UserError: there is nothing to draw, or the picture can't be written.
     """
+    if settings.table and settings.plot != 'curve':
+        raise UserError(f'--table={settings.table}: --plot={settings.plot} has none')
     output = settings.output or f'cifar10_{settings.plot}.png'
     figures.check_output(output)
     figure = PLOTS[settings.plot](settings)
-    if settings.plot == 'layers' and not settings.output:
+    if figure is None or (settings.plot == 'layers' and not settings.output):
         return
     figures.write(figure, output)
     print(f'Wrote {output}')

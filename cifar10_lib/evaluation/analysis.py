@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import tensorflow.compat.v1 as tf
 
 import cifar10_input
-from cifar10_input import CIFAR10_RECORD, TUTORIAL_VIEW, Distortions, RecordFormat, View
+from cifar10_input import (
+    CIFAR10_RECORD,
+    NUM_CLASSES,
+    TUTORIAL_VIEW,
+    Distortions,
+    RecordFormat,
+    View,
+)
 from cifar10_lib.base.errors import UserError, os_errors_named
 from cifar10_lib.data import record_files
 from cifar10_lib.evaluation.settings import AXES, EVAL_DATA_NAMES
@@ -44,17 +51,27 @@ class Series(NamedTuple):
 
 
 class Curves(NamedTuple):
-    """Loss and precision of one run."""
+    """Loss, cross entropy and precision of one run."""
 
     name: str
     loss: Series
     """Total loss, one batch per point; may be empty."""
     precision: list[Series]
     """One for each kind of evaluation: images, their number, and views."""
+    training_cross_entropy: Series | None = None
+    """One batch per point; None in histories of earlier versions."""
+    cross_entropy: Sequence[Series] = ()
+    """One for each kind of evaluation."""
+    num_classes: int = NUM_CLASSES
 
     def panels(self) -> list[str]:
-        """The panels that have points: 'loss', 'precision', both or none."""
-        return ['loss'] * bool(len(self.loss.x)) + ['precision'] * bool(self.precision)
+        """The panels that have points, of 'loss', 'cross_entropy' and 'precision'."""
+        has_points = {
+            'loss': len(self.loss.x) > 0,
+            'cross_entropy': bool(self.training_cross_entropy or self.cross_entropy),
+            'precision': bool(self.precision),
+        }
+        return [panel for panel, has in has_points.items() if has]
 
 
 def read_curves(name: str, run: RunFolder, eval_dir: str | None, axis: str = 'step') -> Curves:
@@ -75,12 +92,12 @@ def read_curves(name: str, run: RunFolder, eval_dir: str | None, axis: str = 'st
     key, train_dir = AXES[axis], run.path
     trained = history.read(train_dir)
     training = [entry for entry in trained if 'loss' in entry]
-    known = {e['step']: _number(train_dir, e, key) for e in training if key in e}
+    known = {e['step']: number(train_dir, e, key) for e in training if key in e}
     steps, values = np.array(sorted(known.items()), np.float64).reshape(-1, 2).T
 
     def point(folder: str, entry: Entry, value: str) -> tuple[float, float]:
         if key in entry:
-            x = _number(folder, entry, key)
+            x = number(folder, entry, key)
         elif known:
             x = float(np.interp(entry['step'], steps, values))
         else:
@@ -88,26 +105,55 @@ def read_curves(name: str, run: RunFolder, eval_dir: str | None, axis: str = 'st
                 f'{os.path.join(folder, HISTORY_FILE)}: step {entry["step"]}: found no '
                 f'{key}, nor lines of training to interpolate it from'
             )
-        return x, _number(folder, entry, value)
+        return x, number(folder, entry, value)
 
     loss = _series('', (point(train_dir, entry, 'loss') for entry in training))
+    with_entropy = [entry for entry in training if 'cross_entropy' in entry]
+    training_cross_entropy = _series(
+        '', (point(train_dir, entry, 'cross_entropy') for entry in with_entropy)
+    )
     # By images, views and number of images, within which precisions can be compared.
-    kinds: dict[tuple[str, ...], dict[int, tuple[float, float]]] = {}
+    precisions: dict[tuple[str, ...], dict[int, tuple[float, float]]] = {}
+    entropies: dict[tuple[str, ...], dict[int, tuple[float, float]]] = {}
     evaluated = [(eval_dir, run.own_entries(eval_dir))] if eval_dir else []
     for folder, entries in ((train_dir, trained), *evaluated):
         for entry in entries:
             if 'precision' in entry:
                 defaults = {'eval_data': 'test', 'views': 1, 'num_examples': ''}
                 kind = tuple(str(entry.get(name, value)) for name, value in defaults.items())
-                kinds.setdefault(kind, {})[entry['step']] = point(folder, entry, 'precision')
-    numbers_differ = len({number for _, _, number in kinds}) > 1
-    precision = []
-    for (images, views, number), points in kinds.items():
+                for value, found in (('precision', precisions), ('cross_entropy', entropies)):
+                    if value in entry:
+                        found.setdefault(kind, {})[entry['step']] = point(folder, entry, value)
+    counts_differ = len({count for _, _, count in precisions}) > 1
+    return Curves(
+        name,
+        loss,
+        _by_kind(precisions, counts_differ),
+        training_cross_entropy if with_entropy else None,
+        _by_kind(entropies, counts_differ),
+        _num_classes(run),
+    )
+
+
+def _by_kind(
+    kinds: Mapping[tuple[str, ...], Mapping[int, tuple[float, float]]], counts_differ: bool
+) -> list[Series]:
+    """A line for each kind of evaluation, from its points by their steps."""
+    lines = []
+    for (images, views, count), points in kinds.items():
         label = EVAL_DATA_NAMES.get(images, images)
         label += f', {views} views' if views != '1' else ''
-        label += f', {number} of them' if numbers_differ and number else ''
-        precision.append(_series(label, points.values()))
-    return Curves(name, loss, precision)
+        label += f', {count} of them' if counts_differ and count else ''
+        lines.append(_series(label, points.values()))
+    return lines
+
+
+def _num_classes(run: RunFolder) -> int:
+    """Number of classes; ten where no checkpoint can be read."""
+    try:
+        return run.num_classes
+    except UserError:
+        return NUM_CLASSES
 
 
 def _series(label: str, points: Iterable[tuple[float, float]]) -> Series:
@@ -115,7 +161,8 @@ def _series(label: str, points: Iterable[tuple[float, float]]) -> Series:
     return Series(label, x, y)
 
 
-def _number(folder: str, entry: Entry, key: str) -> float:
+def number(folder: str, entry: Entry, key: str) -> float:
+    """A number of an entry of the history in a folder; UserError where it is none."""
     value = entry[key]
     if type(value) not in (int, float) or not abs(value) <= _LARGEST:
         raise UserError(

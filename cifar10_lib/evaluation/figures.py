@@ -52,6 +52,10 @@ GRID = '#dddddd'
 
 # Styles of the lines of one run.
 STYLES = ('-', '--', ':', '-.')
+MARKERS = ('o', 's', '^', 'D')
+
+# Of the values on an axis, so that noise alone doesn't fill it.
+_LEAST_SPAN = {'loss': 0.5, 'cross_entropy': 0.5, 'precision': 0.1}
 
 # A legend of more lines finds no place among them.
 _MAX_LINES_BESIDE_LEGEND = 2
@@ -97,21 +101,22 @@ def percent(share: float) -> str:
 # ------------------------------------------------------------------------------- files
 
 
-def check_output(output: str, endings: tuple[str, ...] = ('.png', '.svg')) -> None:
+def check_output(
+    output: str, endings: tuple[str, ...] = ('.png', '.svg'), flag: str = '--output'
+) -> None:
     """Raises UserError where an output could not be written, before long work.
 
     Its name must end as that of a format, and lie in a folder.
     """
     if not output.endswith(endings):
-        raise UserError(
-            f'--output={output}: expected a name that ends in {", ".join(endings[:-1])} or '
-            f'{endings[-1]}'
-        )
-    refuse_dangling_link(output, '--output')
+        *others, last = endings
+        expected = f'{", ".join(others)} or {last}' if others else last
+        raise UserError(f'{flag}={output}: expected a name that ends in {expected}')
+    refuse_dangling_link(output, flag)
     if not os.path.isdir(os.path.dirname(output) or os.curdir):
-        raise UserError(f'--output={output}: its folder is missing')
+        raise UserError(f'{flag}={output}: its folder is missing')
     if os.path.isdir(output):
-        raise UserError(f'--output={output}: is a folder; expected the name of a file')
+        raise UserError(f'{flag}={output}: is a folder; expected the name of a file')
 
 
 def write(figure: Figure, output: str) -> None:
@@ -157,13 +162,17 @@ def draw_curves(
     axis: str,
     title: str = '',
     panels: Sequence[str] = ('loss', 'precision'),
+    legends: bool = True,
 ) -> Figure:
-    """Loss and precision of one run or several, each in its colour.
+    """Loss, cross entropy and precision of one run or several, each in its colour: `line_of`.
+
+    A grey line is what guessing gives: the precision 1 / classes, the cross entropy ln(classes).
 
     Args:
-      runs: at most as many as `PALETTE` has colours.
+      runs: any number.
       axis: a key of `analysis.AXES`, for x.
-      panels: 'loss', 'precision', or both.
+      panels: some of 'loss', 'cross_entropy' and 'precision'.
+      legends: whether they have legends.
     """
     # The end of a long name tells runs apart.
     names = [
@@ -172,40 +181,99 @@ def draw_curves(
     ]
     runs = [run._replace(name=name) for run, name in zip(runs, names, strict=True)]
     size = (5 * len(panels), 3.8) if len(panels) > 1 else (4.4, 3.3)
+    if legends and len(runs) > len(STYLES):
+        # Legends of many lines are below.
+        size = size[0], size[1] + 0.2 * (len(runs) - len(STYLES))
     figure = Figure(figsize=size, layout='constrained')
     figure.suptitle(title)
-    draw = {'loss': _draw_loss, 'precision': _draw_precision}
+    draw = {
+        'loss': _draw_loss,
+        'cross_entropy': _draw_cross_entropy,
+        'precision': _draw_precision,
+    }
     largest = max(x.max(initial=0) for run in runs for _, x, _ in (run.loss, *run.precision))
+    num_classes = {run.num_classes for run in runs}
     units = _UNITS[axis]
     label, unit = next((unit for unit in units if largest >= 3 * unit[1]), units[-1])
     for axes, panel in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
         draw[panel](axes, runs, unit)
+        if not legends and axes.get_legend():
+            axes.get_legend().remove()
+        if panel == 'precision':
+            _draw_chance(axes, [1 / count for count in num_classes])
+        elif panel == 'cross_entropy':
+            _draw_chance(axes, [math.log(count) for count in num_classes])
         axes.set_xlabel(label)
         axes.xaxis.set_major_formatter('{x:,.10g}')
         axes.grid(color=GRID, linewidth=0.6)
         axes.spines[['top', 'right']].set_visible(False)
         axes.margins(x=0.04, y=0.1)
         axes.set_xlim(left=0)
-        if panel == 'precision':
-            low, high = axes.get_ylim()
-            axes.set_ylim(max(low, 0), min(high, 1))
+        low, high = axes.get_ylim()
+        more = max(_LEAST_SPAN[panel] - (high - low), 0) / 2
+        low, high = max(low - more, 0), high + more
+        axes.set_ylim(low, min(high, 1) if panel == 'precision' else high)
     return figure
 
 
+def line_of(place: int) -> tuple[str, str]:
+    """Colour and style of the line of the run at a place: 28 differ."""
+    styles, place = divmod(place, len(PALETTE))
+    return PALETTE[place], STYLES[styles % len(STYLES)]
+
+
+def _draw_chance(axes: Axes, values: Sequence[float]) -> None:
+    """Lines of what guessing gives."""
+    across = axes.get_yaxis_transform()
+    for value in values:
+        axes.hlines(
+            value, 0, 1, color='#888888', linestyle=(0, (1, 2)), linewidth=1, transform=across
+        )
+        axes.text(1.01, value, 'chance', transform=across, va='center', size=8, color='#666666')
+        # Lines in the units of a window don't count for the limits of its axis.
+        axes.update_datalim([(0, value)], updatex=False)
+    axes.autoscale_view()
+
+
 def _draw_loss(axes: Axes, runs: Sequence[Curves], unit: float) -> None:
-    dark = []
-    for run, color in zip(runs, PALETTE, strict=False):
-        # Odd, so that each mean is centred on its point.
-        window = 2 * int(_SMOOTHED_SHARE * len(run.loss.x) / 2) + 1
-        if window > 1:
-            x, y = _thinned(run.loss)
-            axes.plot(x / unit, y, color=color, alpha=0.35, linewidth=0.8, label='one batch')
-        x, y = _thinned(run.loss._replace(y=moving_average(run.loss.y, window)))
-        label = f'mean of {window} batches' if window > 1 else 'one batch'
-        label = label if len(runs) == 1 else run.name
-        dark += axes.plot(x / unit, y, color=color, linewidth=1.8, label=label)
+    _draw_batches(axes, [run.loss for run in runs], [run.name for run in runs], unit)
     axes.set_ylabel('total loss')
-    _add_legend(axes, list(axes.lines) if len(runs) == 1 else dark)
+
+
+def _draw_batches(
+    axes: Axes, lines: Sequence[Series | None], names: Sequence[str], unit: float
+) -> None:
+    """A value of each batch, and its moving average."""
+    dark = []
+    for place, (line, name) in enumerate(zip(lines, names, strict=True)):
+        if line is None or not len(line.x):
+            continue
+        color, style = line_of(place)
+        # Odd, so that each mean is centred on its point.
+        window = 2 * int(_SMOOTHED_SHARE * len(line.x) / 2) + 1
+        if window > 1:
+            x, y = _thinned(line)
+            axes.plot(x / unit, y, color=color, alpha=0.35, linewidth=0.8, label='one batch')
+        x, y = _thinned(line._replace(y=moving_average(line.y, window)))
+        label = f'mean of {window} batches' if window > 1 else 'one batch'
+        label = label if len(lines) == 1 else name
+        dark += axes.plot(x / unit, y, style, color=color, linewidth=1.8, label=label)
+    _add_legend(axes, list(axes.lines) if len(lines) == 1 else dark)
+
+
+def _draw_cross_entropy(axes: Axes, runs: Sequence[Curves], unit: float) -> None:
+    """That of the batches of training as lines, and that of evaluations as marks."""
+    _draw_batches(axes, [run.training_cross_entropy for run in runs], [r.name for r in runs], unit)
+    for place, run in enumerate(runs):
+        for number, series in enumerate(run.cross_entropy):
+            axes.plot(
+                series.x / unit,
+                series.y,
+                MARKERS[number % len(MARKERS)],
+                color=line_of(place)[0],
+                markersize=4,
+            )
+    axes.set_ylabel('cross entropy')
 
 
 def _thinned(line: Series) -> tuple[np.ndarray, np.ndarray]:
@@ -219,7 +287,10 @@ def _thinned(line: Series) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _draw_precision(axes: Axes, runs: Sequence[Curves], unit: float) -> None:
-    for run, color in zip(runs, PALETTE, strict=False):
+    for place, run in enumerate(runs):
+        color, style = line_of(place)
+        # Many runs have styles for themselves.
+        styles = STYLES if len(runs) <= len(PALETTE) else (style,)
         for number, series in enumerate(run.precision):
             label = run.name if len(runs) > 1 else series.label
             if len(runs) > 1 and len(run.precision) > 1:
@@ -227,9 +298,9 @@ def _draw_precision(axes: Axes, runs: Sequence[Curves], unit: float) -> None:
             axes.plot(
                 series.x / unit,
                 series.y,
-                STYLES[number % len(STYLES)],
+                styles[number % len(styles)],
                 color=color,
-                marker='o',
+                marker=MARKERS[number % len(MARKERS)],
                 markersize=4,
                 # Dots at a precision of 0 or 1 are not cut.
                 clip_on=False,

@@ -5,13 +5,11 @@ Its pictures are within it, and it has neither scripts nor requests.
 
 from __future__ import annotations
 
-import base64
 import datetime
 import io
 import os
 from typing import Any, NamedTuple
 
-import jinja2
 import numpy as np
 import tensorflow.compat.v1 as tf
 from PIL import Image
@@ -20,7 +18,7 @@ from cifar10_lib.base import files
 from cifar10_lib.base.errors import UserError, os_errors_named
 from cifar10_lib.base.files import regular_size
 from cifar10_lib.data.prepare import Prepared, data_note
-from cifar10_lib.evaluation import analysis, figures, layer_table, results
+from cifar10_lib.evaluation import analysis, figures, layer_table, pages, results
 from cifar10_lib.evaluation.analysis import Series
 from cifar10_lib.evaluation.evaluator import Scored
 from cifar10_lib.evaluation.settings import EVAL_DATA_NAMES
@@ -41,9 +39,6 @@ _NUM_MISTAKES, _NUM_CONFUSIONS = 24, 10
 
 # Most classes whose confusion matrix is readable as a table.
 _MAX_CLASSES_OF_TABLE = 50
-
-# CSS has 96 pixels per inch; figures are shown a little larger than on paper.
-_PIXELS_PER_INCH = 115
 
 
 class Evaluation(NamedTuple):
@@ -125,16 +120,9 @@ def check_folder(folder: str) -> str:
 
 def page(evaluation: Evaluation) -> str:
     """The report as HTML."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(os.path.dirname(os.path.abspath(__file__))),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters['cell'] = _cell
     result = evaluation.scored.result
-    return environment.get_template(_TEMPLATE).render(
+    return pages.render(
+        _TEMPLATE,
         marker=_MARKER,
         run=os.path.basename(os.path.abspath(evaluation.run.path)),
         checkpoint=evaluation.checkpoint.path,
@@ -157,13 +145,6 @@ def page(evaluation: Evaluation) -> str:
     )
 
 
-def _cell(value: str | int | float) -> str:
-    """Text, a number of images, weights or steps, or a share, for readers."""
-    if isinstance(value, float):
-        return figures.percent(value)
-    return f'{value:,}' if isinstance(value, int) else value
-
-
 # ---------------------------------------------------------------------------- sections
 
 
@@ -172,13 +153,17 @@ def _curves(evaluation: Evaluation) -> list[dict[str, Any]]:
     curves = analysis.read_curves('', evaluation.run, evaluation.eval_dir)
     precisions = '; '.join(f'of {line.label}, {_ends(line)}' for line in curves.precision)
     drawings = []
-    for panel in curves.panels():
+    for panel in ('loss', 'precision'):
+        if panel not in curves.panels():
+            continue
         alt = (
             f'Total loss over the steps, {_ends(curves.loss)}.'
             if panel == 'loss'
             else f'Precision over the steps: {precisions}.'
         )
-        drawings.append(_drawing(figures.draw_curves([curves], 'step', panels=[panel]), alt, panel))
+        drawings.append(
+            pages.drawing(figures.draw_curves([curves], 'step', panels=[panel]), alt, panel)
+        )
     return drawings
 
 
@@ -206,7 +191,7 @@ def _confusion(evaluation: Evaluation) -> dict[str, Any]:
         + (f'The most frequent mistakes: {most}.' if most else 'There are no mistakes.')
     )
     return {
-        'confusion': _drawing(figures.draw_confusion(matrix, names, ''), alt, 'confusion'),
+        'confusion': pages.drawing(figures.draw_confusion(matrix, names, ''), alt, 'confusion'),
         'confusions': pairs,
         'classes': list(zip(names, of_class.tolist(), *(s.tolist() for s in scores), strict=True)),
         'names': list(names),
@@ -234,7 +219,7 @@ def _mistakes(evaluation: Evaluation) -> list[dict[str, Any]]:
         Image.fromarray(image).save(buffer, 'PNG', optimize=True)
         mistakes.append(
             {
-                'uri': _data_uri('image/png', buffer),
+                'uri': pages.data_uri('image/png', buffer),
                 'truth': names[labels[position]],
                 'predicted': names[predicted],
                 'probability': float(probabilities[position, predicted]),
@@ -250,7 +235,7 @@ def _network(evaluation: Evaluation) -> dict[str, Any]:
         weights = analysis.first_filters(evaluation.checkpoint)
         height, width, _, count = weights.shape
         alt = f'{count} filters of {height} by {width} pixels'
-        filters = _drawing(figures.draw_filters(weights, ''), alt, 'filters')
+        filters = pages.drawing(figures.draw_filters(weights, ''), alt, 'filters')
     with tf.Graph().as_default():
         layers = layer_table.network_layers(evaluation.network, evaluation.data.num_classes)
     num_weights = sum(layer.num_weights for layer in layers)
@@ -273,7 +258,7 @@ def _distortions(evaluation: Evaluation) -> dict[str, Any]:
     alt = f'Training images, each with {analysis.NUM_VERSIONS} distorted versions: ' + ', '.join(
         names[label] for label in distorted.labels
     )
-    return _drawing(
+    return pages.drawing(
         figures.draw_distortions(distorted, names, '', network.view), alt, 'distortions'
     )
 
@@ -289,7 +274,7 @@ def _class_counts(evaluation: Evaluation) -> dict[str, Any]:
         f'{_range(test)} test images of each.'
     )
     return {
-        'counts': _drawing(figures.draw_classes(train, test, names), alt, 'classes'),
+        'counts': pages.drawing(figures.draw_classes(train, test, names), alt, 'classes'),
         'class_counts': list(zip(names, train.tolist(), test.tolist(), strict=True)),
     }
 
@@ -297,27 +282,3 @@ def _class_counts(evaluation: Evaluation) -> dict[str, Any]:
 def _range(counts: np.ndarray) -> str:
     low, high = counts.min(), counts.max()
     return f'{low:,}' if low == high else f'{low:,} to {high:,}'
-
-
-# ---------------------------------------------------------------------------- pictures
-
-
-def _drawing(figure: figures.Figure, alt: str, name: str) -> dict[str, Any]:
-    """A figure as an SVG image.
-
-    Args:
-      figure: the figure.
-      alt: its alternative text.
-      name: its subject, for the label of a part of the page that scrolls.
-    """
-    buffer = io.BytesIO()
-    # The same figure gives the same bytes.
-    with figures.matplotlib.rc_context({'svg.hashsalt': name}):
-        figures.save(figure, buffer, format='svg', metadata={'Date': None})
-    width, height = (round(_PIXELS_PER_INCH * inches) for inches in figure.get_size_inches())
-    uri = _data_uri('image/svg+xml', buffer)
-    return {'uri': uri, 'alt': alt, 'name': name, 'width': width, 'height': height}
-
-
-def _data_uri(media_type: str, content: io.BytesIO) -> str:
-    return f'data:{media_type};base64,{base64.b64encode(content.getvalue()).decode("ascii")}'

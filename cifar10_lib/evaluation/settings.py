@@ -158,6 +158,15 @@ class PlotSettings:
     """What to draw, and where to."""
 
     runs: tuple[str, ...] = arguments()
+    table: str = path_setting(
+        None,
+        'File for the table of several runs: .csv, .json, or .html, a page with their curves.',
+    )
+    sort: str = setting(
+        'accuracy',
+        'Column that orders several runs, such as accuracy, minutes or a setting; a - before it '
+        'turns the order round.',
+    )
     train_dir: str = path_setting(
         'cifar10_train', 'Folder that training wrote; it can also be named without the flag.'
     )

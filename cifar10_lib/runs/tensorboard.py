@@ -39,7 +39,7 @@ _RESULTS = {'precision/test': 'precision @ 1', 'loss_average/cross_entropy': 'cr
 
 # Settings of the machine, the folders and the schedule of outputs, which don't change what a run
 # learns.
-_NOT_HPARAMS = frozenset(
+NOT_HPARAMS = frozenset(
     {
         'batch_splits',
         'data_dir',
@@ -139,7 +139,7 @@ def add_settings(
     shown = {
         name: printable(value) if isinstance(value, str) else value
         for name, value in settings.items()
-        if name not in _NOT_HPARAMS and isinstance(value, (bool, int, float, str))
+        if name not in NOT_HPARAMS and isinstance(value, (bool, int, float, str))
     }
     if not shown:
         return

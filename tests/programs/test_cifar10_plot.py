@@ -47,6 +47,12 @@ def run(tmp_path: Path) -> str:
     return write_history(tmp_path / 'a_train', *losses, scored(150, 0.55, seconds=40, examples=9))
 
 
+def curve(settings: PlotSettings) -> Figure:
+    figure = cifar10_plot.curve(settings)
+    assert figure
+    return figure
+
+
 def drawn(figure: Figure) -> list[dict[str, list[tuple[float, float]]]]:
     """Of each panel the points of each line, by the line's label."""
     return [
@@ -67,10 +73,10 @@ def legend(figure: Figure, panel: int) -> list[str]:
 
 
 def test_a_run_is_drawn_with_the_evaluations_beside_it(run: str) -> None:
-    losses, precisions = drawn(cifar10_plot.curve(PlotSettings(train_dir=run)))
+    losses, precisions = drawn(curve(PlotSettings(train_dir=run)))
     assert losses['one batch'] == [(1, 4.5), (100, 3.0), (200, 2.5)]
     assert precisions == {'test images: 0.625': [(100, 0.5), (150, 0.55), (200, 0.625)]}
-    assert drawn(cifar10_plot.curve(PlotSettings((run,)))) == [losses, precisions]
+    assert drawn(curve(PlotSettings((run,)))) == [losses, precisions]
 
 
 @pytest.mark.parametrize(
@@ -83,7 +89,7 @@ def test_a_run_is_drawn_with_the_evaluations_beside_it(run: str) -> None:
 def test_what_an_evaluation_does_not_note_is_interpolated(
     run: str, axis: str, label: str, x: list, evaluated: list
 ) -> None:
-    figure = cifar10_plot.curve(PlotSettings((run,), x=axis))
+    figure = curve(PlotSettings((run,), x=axis))
     losses, precisions = drawn(figure)
     assert [place for place, _ in losses['one batch']] == x
     assert [place for place, _ in precisions['test images: 0.625']] == evaluated
@@ -96,7 +102,7 @@ def test_long_runs_are_drawn_over_hours_and_millions(tmp_path: Path) -> None:
         ('time', 'hours of training', 5),
         ('examples', 'million examples', 9.216),
     ):
-        figure = cifar10_plot.curve(PlotSettings((run,), x=axis))
+        figure = curve(PlotSettings((run,), x=axis))
         assert figure.axes[0].get_xlabel() == label
         assert drawn(figure)[0]['one batch'][-1] == (last, 1.0)
 
@@ -110,7 +116,7 @@ def test_kinds_of_evaluation_are_lines_of_their_own(tmp_path: Path) -> None:
         scored(1, 0.125, num_examples=50),
         scored(2, 0.375),
     )
-    (precisions,) = drawn(cifar10_plot.curve(PlotSettings((run,))))
+    (precisions,) = drawn(curve(PlotSettings((run,))))
     assert precisions == {
         'test images, 100 of them: 0.375': [(1, 0.25), (2, 0.375)],
         'test images, 10 views, 100 of them: 0.500': [(1, 0.5)],
@@ -121,9 +127,10 @@ def test_kinds_of_evaluation_are_lines_of_their_own(tmp_path: Path) -> None:
 
 def test_runs_side_by_side_have_a_colour_each(run: str, tmp_path: Path) -> None:
     other = write_history(tmp_path / 'b$x$_train', trained(1, 4.0), scored(9, 0.75))
-    figure = cifar10_plot.curve(PlotSettings((run, other)))
-    assert legend(figure, 0) == ['a_train', 'b$x$_train']
-    assert legend(figure, 1) == ['a_train: 0.625', 'b$x$_train: 0.750']
+    figure = curve(PlotSettings((run, other)))
+    # The best first.
+    assert legend(figure, 0) == ['b$x$_train', 'a_train']
+    assert legend(figure, 1) == ['b$x$_train: 0.750', 'a_train: 0.625']
     colors = [[line.get_color() for line in axes.lines] for axes in figure.axes]
     assert colors[0] == colors[1] and len(set(colors[0])) == 2
 
@@ -131,24 +138,38 @@ def test_runs_side_by_side_have_a_colour_each(run: str, tmp_path: Path) -> None:
 def test_evaluations_of_several_runs_are_named_in_their_order(run: str, tmp_path: Path) -> None:
     other = write_history(tmp_path / 'other', trained(1, 4.0))
     folders = [write_history(tmp_path / n, scored(5, p)) for n, p in (('p', 0.25), ('q', 0.75))]
-    figure = cifar10_plot.curve(PlotSettings((run, other), eval_dir=','.join(folders)))
+    figure = curve(PlotSettings((run, other), eval_dir=','.join(folders)))
     points = list(drawn(figure)[1].values())
-    assert points == [[(5, 0.25), (150, 0.55)], [(5, 0.75)]]
+    assert points == [[(5, 0.75)], [(5, 0.25), (150, 0.55)]]
     # A comma may be part of a name.
     folders[0] = shutil.move(folders[0], str(tmp_path / 'p,q'))
-    figure = cifar10_plot.curve(PlotSettings((run, other), eval_dir=','.join(folders)))
+    figure = curve(PlotSettings((run, other), eval_dir=','.join(folders)))
     assert list(drawn(figure)[1].values()) == points
     with pytest.raises(UserError, match='--eval_dir=.*: expected 2 folders that are there'):
-        cifar10_plot.curve(PlotSettings((run, other), eval_dir=folders[0]))
+        curve(PlotSettings((run, other), eval_dir=folders[0]))
     with pytest.raises(UserError, match='/none: expected 1 folders that are there'):
-        cifar10_plot.curve(PlotSettings((run,), eval_dir=str(tmp_path / 'none')))
+        curve(PlotSettings((run,), eval_dir=str(tmp_path / 'none')))
+
+
+def test_several_runs_are_a_table_and_a_page_as_well(
+    run: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_history(tmp_path / 'more' / 'b_train', trained(1, 4.0), scored(9, 0.75))
+    cifar10_plot.plot(PlotSettings((run, 'more', 'a_eval'), table='runs.html', output='runs.png'))
+    heading, _, first, second, *end = capsys.readouterr().out.splitlines()
+    assert heading.split()[:2] == ['run', 'steps'] and 'accuracy' in heading
+    assert [first.split()[0], second.split()[0]] == ['b_train', 'a_train']
+    assert end[1:] == ['Wrote runs.html', 'Wrote runs.png']
+    check_picture(tmp_path / 'runs.png')
+    assert 'Comparison of 2 runs' in (tmp_path / 'runs.html').read_text()
 
 
 def test_of_very_many_lines_the_extremes_are_drawn(tmp_path: Path) -> None:
     losses = 2 + 0.1 * np.sin(np.arange(30_000))
     losses[12_345], losses[23_456] = 7, 1
     run = write_history(tmp_path / 'run', *(trained(i, x) for i, x in enumerate(losses.tolist())))
-    figure = cifar10_plot.curve(PlotSettings((run,)))
+    figure = curve(PlotSettings((run,)))
     assert legend(figure, 0) == ['one batch', 'mean of 601 batches']
     points = drawn(figure)[0]['one batch']
     assert len(points) <= 4000 and points == sorted(points)
@@ -160,11 +181,14 @@ def test_mistakes_of_asking_are_named(run: str, tmp_path: Path) -> None:
         cifar10_plot.plot(PlotSettings(output='curve.pdf'))
     nothing = write_history(tmp_path / 'none')
     with pytest.raises(UserError, match=r'none: found no history\.jsonl with a loss'):
-        cifar10_plot.plot(PlotSettings((run, nothing)))
-    with pytest.raises(UserError, match=r'found 8 runs; expected at most 7'):
-        cifar10_plot.plot(PlotSettings((run,) * 8))
+        cifar10_plot.plot(PlotSettings((nothing,)))
+    with pytest.raises(UserError, match=r'--table=runs\.txt: expected .*\.csv, \.json or \.html'):
+        cifar10_plot.plot(PlotSettings((run,), table='runs.txt'))
+    with pytest.raises(UserError, match=r'--table=runs\.csv: --plot=filters has none'):
+        cifar10_plot.plot(PlotSettings((run,), plot='filters', table='runs.csv'))
+    other = write_history(tmp_path / 'other', trained(1, 4.0))
     with pytest.raises(UserError, match=r'--plot=filters: found 2 runs; expected one'):
-        cifar10_plot.plot(PlotSettings((run, run), plot='filters'))
+        cifar10_plot.plot(PlotSettings((run, other), plot='filters'))
     with pytest.raises(UserError, match=r'--train_dir=other: found .*a_train as well'):
         cifar10_plot.plot(PlotSettings((run,), train_dir='other'))
     beyond = str(tmp_path / 'none' / 'none' / 'c.png')
@@ -178,13 +202,13 @@ def test_a_history_without_a_number_where_one_should_be_is_named(
 ) -> None:
     (tmp_path / 'history.jsonl').write_text(f'{{"step": 3, "loss": {value}}}\n')
     with pytest.raises(UserError, match=r'history\.jsonl: step 3: found loss .*expected a number'):
-        cifar10_plot.curve(PlotSettings((str(tmp_path),)))
+        curve(PlotSettings((str(tmp_path),)))
 
 
 def test_evaluations_alone_have_no_time(tmp_path: Path) -> None:
     run = write_history(tmp_path / 'run', scored(3, 0.5))
     with pytest.raises(UserError, match=r'run/history\.jsonl: step 3: found no seconds, nor'):
-        cifar10_plot.curve(PlotSettings((run,), x='time'))
+        curve(PlotSettings((run,), x='time'))
 
 
 # ------------------------------------------------------------------- other pictures

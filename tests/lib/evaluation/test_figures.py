@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import os
 import resource
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
@@ -163,6 +165,35 @@ def test_no_precision_lies_beyond_0_and_1(precision: float) -> None:
     figure = figures.draw_curves([Curves('run', loss, [series])], 'step')
     low, high = figure.axes[1].get_ylim()
     assert 0 <= low <= precision <= high <= 1
+
+
+@pytest.mark.parametrize('num_classes', [2, 100])
+def test_axes_of_curves_have_a_least_span_and_the_line_of_chance(num_classes: int) -> None:
+    x, flat = np.array([1.0, 60.0]), np.array([1 / num_classes, 1 / num_classes + 1e-6])
+    loss = Series('', x, math.log(num_classes) + flat)
+    accuracy = Series('test images', x, flat)
+    curves = Curves('run', loss, [accuracy], loss, [loss], num_classes)
+    panels = ['loss', 'cross_entropy', 'precision']
+    figure = figures.draw_curves([curves], 'step', panels=panels)
+    for axes, span, chance in zip(
+        figure.axes, (0.5, 0.5, 0.1), (None, math.log(num_classes), 1 / num_classes), strict=True
+    ):
+        low, high = axes.get_ylim()
+        # As far as 0 allows.
+        assert high - low > 0.9 * span / 2
+        heights = [
+            y for lines in axes.findobj(LineCollection) for ((_, y), _) in lines.get_segments()
+        ]
+        assert heights == ([chance] if chance else [])
+        assert all(low < height < high for height in heights)
+
+
+def test_the_lines_of_28_runs_differ() -> None:
+    assert len({figures.line_of(place) for place in range(28)}) == 28
+    series = Series('test images', np.array([1.0]), np.array([0.5]))
+    figure = figures.draw_curves([Curves(f'run {i}', series, [series]) for i in range(30)], 'step')
+    figures.save(figure, io.BytesIO(), dpi=50)
+    assert figure.axes[1].get_window_extent().height > 80
 
 
 @pytest.mark.parametrize('num_classes', [2, 10, 100, 256])
