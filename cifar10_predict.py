@@ -51,7 +51,7 @@ from cifar10_lib.data.prepare import data_note
 from cifar10_lib.data.sources import digits
 from cifar10_lib.data.sources.base import files_below
 from cifar10_lib.evaluation import analysis, figures
-from cifar10_lib.evaluation.evaluator import BATCH_SIZE, Predictor, views_note
+from cifar10_lib.evaluation.evaluator import BATCH_SIZE, Predictor, network_framing, views_note
 from cifar10_lib.nn.layers import Network
 from cifar10_lib.runs.run_folder import RunFolder
 
@@ -159,12 +159,9 @@ def _enlarged(pixels: np.ndarray) -> np.ndarray:
 
 def frame(settings: PredictSettings, framing: Framing, network: Network) -> Framing:
     """How pictures are framed, by those of training, the network and the flags."""
-    inner = framing.inner
-    if not inner and network.view.depth == 1:
-        # A network of digits sees those 28 of 32 pixels that MNIST's images take.
-        inner = network.view.size
+    framing = network_framing(framing, network)
     invert = framing.invert or settings.invert
-    return dataclasses.replace(framing, fit=settings.fit or framing.fit, invert=invert, inner=inner)
+    return dataclasses.replace(framing, fit=settings.fit or framing.fit, invert=invert)
 
 
 def predictions(predictor: Predictor, pictures: Iterable[Picture]) -> Iterator[Prediction]:

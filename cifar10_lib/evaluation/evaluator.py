@@ -6,6 +6,7 @@ images as evaluation does, undistorted, and use the moving averages of the weigh
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import os
 import sys
@@ -24,6 +25,7 @@ from cifar10_input import (
 )
 from cifar10_lib.base.console import timestamp
 from cifar10_lib.base.errors import UserError, error_message
+from cifar10_lib.data.framing import Framing
 from cifar10_lib.data.prepare import data_note
 from cifar10_lib.data.record_files import check_eval_data
 from cifar10_lib.evaluation.settings import EVAL_DATA_NAMES
@@ -269,6 +271,14 @@ class Predictor:
         batches = [pictures[start : start + self._batch_size] for start in starts]
         run = self._session.run
         return np.concatenate([run(self._probabilities, {self._pictures: b}) for b in batches])
+
+
+def network_framing(framing: Framing, network: Network) -> Framing:
+    """How pictures are framed for a network, by the framing of its data set."""
+    if not framing.inner and network.view.depth == 1:
+        # A network of digits sees those 28 of 32 pixels that MNIST's images take.
+        return dataclasses.replace(framing, inner=network.view.size)
+    return framing
 
 
 def picture_placeholder(size: int = CIFAR10_RECORD.height) -> tf.Tensor:

@@ -35,7 +35,7 @@ def layers(images: tf.Tensor, logits: tf.Tensor) -> list[Layer]:
       The input, the layers, then other layers that have weights.
     """
     shapes: dict[str, tuple[int | None, ...]] = {}
-    for op in _between(images.op, logits.op):
+    for op in between(images.op, logits.op):
         name = _outermost(op)
         # Removed first, so that a layer has the place of its last output.
         shapes.pop(name, None)
@@ -46,6 +46,31 @@ def layers(images: tf.Tensor, logits: tf.Tensor) -> list[Layer]:
         name = _outermost(variable.op)
         num_weights[name] = num_weights.get(name, 0) + variable.shape.num_elements()
     return [Layer(name, shapes.get(name), count) for name, count in num_weights.items()]
+
+
+def outputs(images: tf.Tensor, logits: tf.Tensor) -> dict[str, tf.Tensor]:
+    """The output of each layer by its name, from the first to that of the logits.
+
+    It is the last tensor of the layer's name scope that depends on the images, also where the
+    logits don't depend on it: an activation that a network computes in another order.
+
+    Args:
+      images, logits: as of `layers`, before gradients are added to their graph.
+
+    Returns:
+      Tensors [batch, height, width, channels] or [batch, values].
+    """
+    names: dict[str, None] = {}
+    for op in between(images.op, logits.op):
+        names.pop(_outermost(op), None)
+        names[_outermost(op)] = None
+    reached, found = {images.op}, {}
+    for op in logits.graph.get_operations():
+        if any(tensor.op in reached for tensor in op.inputs):
+            reached.add(op)
+            if _outermost(op) in names and op.outputs and op.outputs[0].shape.rank in (2, 4):
+                found[_outermost(op)] = op.outputs[0]
+    return {name: found[name] for name in names if name in found}
 
 
 def network_layers(network: Network, num_classes: int) -> list[Layer]:
@@ -60,7 +85,7 @@ def _outermost(op: tf.Operation) -> str:
     return op.name.partition('/')[0]
 
 
-def _between(first: tf.Operation, last: tf.Operation) -> Iterator[tf.Operation]:
+def between(first: tf.Operation, last: tf.Operation) -> Iterator[tf.Operation]:
     """The operations on all paths from `first` to `last`, both included, in their order."""
     needed, to_visit = {last}, [last]
     while to_visit:

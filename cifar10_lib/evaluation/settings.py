@@ -20,6 +20,12 @@ EVAL_DATA_NAMES = {
     'held_out': 'held-out training images',
 }
 
+# Kinds of figures of `cifar10_plot.py`.
+PLOT_NAMES = (
+    *('curve', 'confusion', 'mistakes', 'reliability', 'filters', 'feature_maps', 'saliency'),
+    *('grad_cam', 'embedding', 'layers', 'distortions', 'classes', 'kernels', 'all'),
+)
+
 # Of a curve: each axis by name, and its key in a line of the history.
 AXES = {'step': 'step', 'examples': 'examples', 'time': 'seconds'}
 
@@ -175,11 +181,26 @@ class PlotSettings:
         'Folder that evaluation wrote; for several runs as many, in their order, with commas '
         'between them. By default the folder eval in that of training.',
     )
-    output: str = path_setting(None, 'Picture to write, .png or .svg; by default cifar10_PLOT.png.')
+    output: str = path_setting(
+        None,
+        'Picture to write, .png or .svg, by default cifar10_PLOT.png; of --plot=all the folder, by '
+        'default cifar10_plots.',
+    )
     plot: str = setting(
         'curve',
-        'What to draw: curve, confusion, mistakes, filters, layers, distortions or classes.',
-        choices=('curve', 'confusion', 'mistakes', 'filters', 'layers', 'distortions', 'classes'),
+        'What to draw: curve, confusion, mistakes, reliability, filters, feature_maps, saliency, '
+        'grad_cam, embedding, layers, distortions, classes, kernels, or all.',
+        choices=PLOT_NAMES,
+    )
+    picture: str = path_setting(
+        None,
+        'Picture for feature_maps, saliency, grad_cam and kernels; by default the first test '
+        'image, for saliency and grad_cam the most confident mistakes; kernels needs one.',
+    )
+    kernel: str = setting(
+        'sobel_x',
+        'Kernel of kernels: identity, blur, gaussian, sharpen, edge, laplacian, sobel_x, sobel_y, '
+        'prewitt_x, prewitt_y, emboss, or nine numbers, row by row, as 1,0,-1,2,0,-2,1,0,-1.',
     )
     x: str = setting(
         'step',
@@ -188,7 +209,7 @@ class PlotSettings:
     )
     eval_data: str = setting(
         'test',
-        'The images of confusion and mistakes: test, train_eval or held_out.',
+        'The images that are evaluated or shown: test, train_eval or held_out.',
         choices=EVAL_DATA,
     )
     checkpoint: str = checkpoint_setting()

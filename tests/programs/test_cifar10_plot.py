@@ -13,14 +13,15 @@ import numpy as np
 import pytest
 import tensorflow.compat.v1 as tf
 from matplotlib.figure import Figure
+from PIL import Image
 
 import cifar10
 import cifar10_plot
 from cifar10_lib.base.errors import UserError
 from cifar10_lib.data.record_files import CIFAR10_CLASS_NAMES
-from cifar10_lib.evaluation.evaluator import Evaluator
+from cifar10_lib.evaluation.evaluator import Evaluator, Result, Scored
 from cifar10_lib.runs.checkpoints import open_checkpoint
-from cifar10_plot import PlotSettings
+from cifar10_plot import PlotSettings, Subject
 from tests.helpers.runs import save_network
 
 
@@ -48,7 +49,7 @@ def run(tmp_path: Path) -> str:
 
 
 def curve(settings: PlotSettings) -> Figure:
-    figure = cifar10_plot.curve(settings)
+    figure = cifar10_plot.curve(Subject(settings))
     assert figure
     return figure
 
@@ -244,19 +245,20 @@ def test_the_newest_checkpoints_averages_are_drawn(
             tf.train.Saver().save(
                 session, str(tmp_path / 'model.ckpt'), global_step=1000 + averages
             )
-        cifar10_plot.filters(PlotSettings(train_dir=str(tmp_path)))
+        cifar10_plot.filters(Subject(PlotSettings(train_dir=str(tmp_path))))
     assert [float(weights.mean()) for weights, _ in found] == [1, 2]
     assert found[1][1] == "The first layer's filters at step 1,001"
 
 
-@pytest.mark.parametrize('kind', ['filters', 'confusion', 'mistakes'])
+@pytest.mark.parametrize('kind', ['filters', 'confusion', 'saliency'])
 def test_what_a_network_sees_needs_a_checkpoint(tmp_path: Path, kind: str) -> None:
     with pytest.raises(UserError, match='found no checkpoint'):
         cifar10_plot.plot(PlotSettings(train_dir=str(tmp_path), plot=kind))
 
 
 def test_classes_are_counted(records: Path) -> None:
-    figure = cifar10_plot.classes(PlotSettings(data_dir=str(records), train_dir=str(records)))
+    settings = PlotSettings(data_dir=str(records), train_dir=str(records))
+    figure = cifar10_plot.classes(Subject(settings))
     shown = [[bar.get_width() for bar in axes.containers[0]] for axes in figure.axes]
     train = [np.fromfile(path, np.uint8)[::3073] for path in sorted(records.glob('data_batch_*'))]
     test = np.fromfile(records / 'test_batch.bin', np.uint8)[::3073]
@@ -280,14 +282,14 @@ def test_confusion_and_mistakes_are_those_of_the_evaluation(
         guesses = probabilities.argmax(axis=1)
         result = evaluator.evaluate(open_checkpoint(checkpoint))
 
-        figure = cifar10_plot.confusion(settings)
+        figure = cifar10_plot.confusion(Subject(settings))
         cells = np.array([int(text.get_text()) for text in figure.axes[0].texts[:100]])
         expected = np.zeros([10, 10], int)
         np.add.at(expected, (labels, guesses), 1)
         np.testing.assert_array_equal(cells.reshape(10, 10), expected)
         assert f'step 7\nprecision @ 1 = {result.precision:.3f}' in figure.get_suptitle()
 
-        first = cifar10_plot.mistakes(settings).axes[0]
+        first = cifar10_plot.mistakes(Subject(settings)).axes[0]
         wrong = np.where(guesses != labels, probabilities.max(axis=1), 0)
         place = int(wrong.argmax())
         assert first.texts[0].get_text() == (
@@ -305,10 +307,14 @@ def test_confusion_and_mistakes_are_those_of_the_evaluation(
 def test_a_network_without_mistakes_has_none_to_draw(
     checkpoint_dir: str, records: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    perfect = np.eye(10, dtype=np.float32), np.arange(10, dtype=np.int32)
-    monkeypatch.setattr(cifar10_plot, '_evaluate', lambda *_: perfect)
-    with pytest.raises(UserError, match='--plot=mistakes: found none among 10 images at step 7'):
-        cifar10_plot.mistakes(PlotSettings((checkpoint_dir,), data_dir=str(records)))
+    labels = np.arange(10, dtype=np.int32)
+    perfect = Scored(Result(7, 10, 10, 0.0), np.eye(10, dtype=np.float32), labels)
+    monkeypatch.setattr(Subject, 'scored', perfect)
+    for kind in ('mistakes', 'saliency', 'grad_cam'):
+        settings = PlotSettings((checkpoint_dir,), plot=kind, data_dir=str(records))
+        pattern = f'--plot={kind}: found no mistakes among 10 images at step 7'
+        with pytest.raises(UserError, match=pattern):
+            cifar10_plot.PLOTS[kind](Subject(settings))
 
 
 def check_picture(path: Path) -> None:
@@ -334,6 +340,9 @@ def test_each_kind_of_picture_is_written_under_its_name(
     for kind in cifar10_plot.PLOTS:
         folder = run if kind == 'curve' else checkpoint_dir
         settings = PlotSettings((folder,), plot=kind, data_dir=str(records))
+        if kind == 'kernels':
+            Image.fromarray(np.eye(9, 7, dtype=np.uint8)).save('eye.png')
+            settings = PlotSettings(plot=kind, picture='eye.png')
         output = f'cifar10_{kind}.{ending}'
         if kind == 'layers':
             # Printed, and drawn only where a picture is asked for.
@@ -343,3 +352,40 @@ def test_each_kind_of_picture_is_written_under_its_name(
             settings = dataclasses.replace(settings, output=output)
         cifar10_plot.plot(settings)
         check_picture(tmp_path / output)
+
+
+def test_all_figures_of_a_run_are_drawn_in_one_start(
+    records: Path, checkpoint_dir: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = PlotSettings((checkpoint_dir,), plot='all', data_dir=str(records))
+    settings = dataclasses.replace(settings, output=str(tmp_path / 'figures'))
+    cifar10_plot.plot(settings)
+    expected = set(cifar10_plot.PLOTS) - {'curve', 'kernels'}
+    assert {path.stem for path in (tmp_path / 'figures').iterdir()} == expected
+    for path in (tmp_path / 'figures').iterdir():
+        check_picture(path)
+    # There is no history.
+    assert capsys.readouterr().err.startswith('Left out: curve: ')
+
+
+@pytest.mark.parametrize('kind', ['feature_maps', 'saliency', 'grad_cam'])
+def test_a_picture_of_ones_own_is_looked_into(
+    checkpoint_dir: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    pixels = np.random.default_rng(0).integers(0, 256, [50, 70, 3], np.uint8)
+    Image.fromarray(pixels).save('own.png')
+    settings = PlotSettings((checkpoint_dir,), plot=kind, picture='own.png')
+    cifar10_plot.plot(settings)
+    check_picture(tmp_path / f'cifar10_{kind}.png')
+    figure = cifar10_plot.PLOTS[kind](Subject(settings))
+    assert figure and 'own.png at step 7' in figure.get_suptitle()
+    with pytest.raises(UserError, match='--picture=own.png: --plot=filters takes none'):
+        cifar10_plot.plot(dataclasses.replace(settings, plot='filters'))
+    with pytest.raises(UserError, match='no.png: '):
+        cifar10_plot.plot(dataclasses.replace(settings, picture='no.png'))
+
+
+def test_a_kernel_needs_a_picture(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match='--plot=kernels: expected a --picture=FILE'):
+        cifar10_plot.plot(PlotSettings(plot='kernels', output=str(tmp_path / 'k.png')))

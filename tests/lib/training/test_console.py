@@ -238,7 +238,9 @@ def test_the_loss_of_a_live_line_is_smooth(monkeypatch: pytest.MonkeyPatch) -> N
     expected = np.average(losses, weights=weights)
     with terminal(monkeypatch, 100), LiveLine(0, 10, 128) as line:
         for step, loss in enumerate(losses, 1):
-            line.show(StepTensors(step, 128 * step, np.float32(loss), np.float32(0.1)))
+            line.show(
+                StepTensors(step, 128 * step, np.float32(loss), np.float32(0.1), np.float32(1))
+            )
         assert f'loss {expected:.2f}, ' in str(line)
 
 
