@@ -51,14 +51,14 @@ def test_the_same_evaluation_is_noted_once(trained: Path) -> None:
     ):
         settings = settings_for(trained, num_examples=num_examples, **more)
         cifar10_eval._add_to_history(Result(3, correct, num_examples, 1.0), settings, {})
-    names = ['step', 'precision', 'eval_data', 'num_examples', 'views']
+    names = ['step', 'precision', 'cross_entropy', 'eval_data', 'num_examples', 'views']
     assert history.read(str(trained.with_name('eval'))) == [
         dict(zip(names, values, strict=True))
         for values in (
-            (3, 0.5, 'test', 10, 10),
-            (3, 0.25, 'test', 20, 1),
-            (3, 0.5, 'train_eval', 10, 1),
-            (3, 0.6, 'test', 10, 1),
+            (3, 0.5, 1.0, 'test', 10, 10),
+            (3, 0.25, 1.0, 'test', 20, 1),
+            (3, 0.5, 1.0, 'train_eval', 10, 1),
+            (3, 0.6, 1.0, 'test', 10, 1),
         )
     ]
 
