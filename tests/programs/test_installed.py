@@ -88,9 +88,9 @@ def test_help_is_that_of_the_script(run: Run, tmp_path: Path, script: str) -> No
 def test_wrong_flags_are_answered_before_tensorflow(run: Run, tmp_path: Path, script: str) -> None:
     (tmp_path / 'tensorflow.py').write_text('raise SystemExit("TensorFlow was imported")')
     name = script.replace('_', '-')
-    found = run(f'{name} --such=1')
+    found = run(f'{name} --xyzzy=1')
     assert (found.returncode, found.stdout) == (1, '')
-    assert found.stderr == f'{name}: error: --such: no such flag; (--help lists the flags)\n'
+    assert found.stderr.startswith(f'{name}: error: --xyzzy: no such flag; ')
 
 
 def test_a_run_from_data_to_report(run: Run, tmp_path: Path, synthetic_data: Path) -> None:
