@@ -373,7 +373,7 @@ class CheckpointFolder:
           DamagedError: the state file can't be read.
         """
         path = os.path.join(self.directory, STATE_FILE)
-        state = type(tf.train.generate_checkpoint_state_proto('.', PREFIX))()
+        state = type(tf.train.generate_checkpoint_state_proto(os.sep, PREFIX))()
         try:
             with open(path, encoding='utf-8') as file:
                 text_format.Parse(file.read(), state)
@@ -481,7 +481,8 @@ class CheckpointFolder:
     def _write_state(self, checkpoints: list[str]) -> None:
         """Names checkpoints of this folder in the state file, the newest last."""
         names = [os.path.basename(path) for path in checkpoints]
-        state = tf.train.generate_checkpoint_state_proto('.', names[-1], names)
+        # Names stay as they are in an absolute folder; one of `.` asks for the working directory.
+        state = tf.train.generate_checkpoint_state_proto(os.sep, names[-1], names)
         replace_text(os.path.join(self.directory, STATE_FILE), str(state))
 
     def pass_over(self, checkpoint: str) -> None:

@@ -179,7 +179,8 @@ def begin(
         folder, found, check_folder, labels = None, None, lambda: None, earlier.labels
         if worker.is_chief:
             check_folder = held.enter_context(_hold_train_dir(settings))
-            folder = CheckpointFolder(settings.train_dir, settings.max_to_keep)
+            # An absolute path outlives the working directory.
+            folder = CheckpointFolder(os.path.abspath(settings.train_dir), settings.max_to_keep)
             found = checkpoints.find_start(folder)
             if found.step < settings.max_steps:
                 labels = _store_settings(settings, earlier, watch, data, prepared.framing, found)

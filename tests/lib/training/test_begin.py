@@ -12,6 +12,7 @@ import cifar10
 from cifar10_lib.base.errors import UserError
 from cifar10_lib.runs.checkpoints import CheckpointFolder
 from cifar10_lib.training.begin import begin
+from cifar10_lib.training.hooks import CheckpointHook
 from tests.helpers.runs import settings_for, train
 from tests.helpers.samples import unix
 
@@ -69,3 +70,23 @@ def test_names_that_are_not_utf_8_are_those_of_any_folder(
         train(data_dir, run, max_steps=step, eval_every=1)
         assert CheckpointFolder(str(run)).require_newest('--train_dir').step == step
     assert list(run.glob('events.out.tfevents.*'))
+
+
+@unix
+@pytest.mark.slow
+def test_a_working_directory_that_goes_away_ends_no_run(
+    synthetic_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = tmp_path / 'here'
+    here.mkdir()
+    begin_training = CheckpointHook.begin
+
+    def remove_and_begin(self: CheckpointHook) -> None:
+        here.rmdir()
+        begin_training(self)
+
+    with monkeypatch.context() as patch:
+        patch.chdir(here)
+        patch.setattr(CheckpointHook, 'begin', remove_and_begin)
+        train(synthetic_data, Path('../run'), max_steps=3, eval_every=2)
+    assert CheckpointFolder(str(tmp_path / 'run')).require_newest('--train_dir').step == 3
