@@ -7,12 +7,17 @@
 # make lint    environment, lint and types
 # make faults  environment, the long versions of the tests of faults: 50 kills of a
 #              trainer, 20,000 corrupted inputs a test; half an hour
+# make versions
+#              environment, the fast tests with each TensorFlow and Python that is found,
+#              each in an environment of 2 GB, removed after it; ONLY=2.18-3.10,2.21-3.13
+#              names some
 
 PYTHON ?= python3
 BIN := .venv/bin
 STEPS ?= 2000
 LOGDIR ?= .
 PORT ?= 6006
+ONLY ?= all
 
 # TensorFlow's start-up notes; 0 shows them.
 export TF_CPP_MIN_LOG_LEVEL ?= 3
@@ -20,7 +25,7 @@ export TF_CPP_MIN_LOG_LEVEL ?= 3
 # Where the processor multiplies in bfloat16.
 BF16 := $(shell grep -qsE 'avx512_bf16|amx_bf16' /proc/cpuinfo && echo --use_bf16)
 
-.PHONY: help train record board check test lint faults
+.PHONY: help train record board check test lint faults versions
 
 help:
 	@sed -n '/^# make/,/^$$/s/^# \{0,1\}//p' $(MAKEFILE_LIST)
@@ -54,6 +59,9 @@ test: lint
 faults: .venv/development
 	CIFAR10_FAULT_KILLS=50 CIFAR10_FUZZ_EXAMPLES=20000 \
 	    $(BIN)/python -m pytest -s tests/programs/test_faults.py tests/fuzz
+
+versions: .venv/development
+	$(BIN)/python -m benchmarks.versions --only=$(ONLY)
 
 lint: .venv/development
 	$(BIN)/ruff check .

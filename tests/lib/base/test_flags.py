@@ -390,6 +390,6 @@ print(json.dumps([sorted(set(flags.FLAGS) - before), tf.executing_eagerly()]))
         env={'TF_CPP_MIN_LOG_LEVEL': '3'},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
     )
     assert json.loads(result.stdout) == [[], True]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import os
-import sys
 import tarfile
 import time
 from collections.abc import Callable
@@ -171,10 +170,8 @@ HARMFUL: dict[str, tuple[bytes, str]] = {
     'pax name': (pax({'path': '../evil'}) + claiming('good', 0), "'../evil' leads out"),
     'pax name for all': (
         pax({'path': '/evil'}, tarfile.XGLTYPE) + pax({'a': 'b'}) + claiming('good', 0),
-        # Python 3.11.2 can't read two such headers on end, which 3.11.7 can.
-        "'/evil' leads out"
-        if sys.version_info >= (3, 11, 7)
-        else 'not a complete gzipped tar archive|/evil',
+        # Some Pythons, 3.11.2 and 3.13.0 among them, can't read two such headers on end.
+        "'/evil' leads out|not a complete gzipped tar archive",
     ),
     'pax size': (pax({'size': str(HUGE)}) + claiming('a', 0), "'a' has 10,000,0"),
     'pax size below zero': (pax({'size': '-512'}) + claiming('a', 0), "'a' has -512 bytes"),

@@ -153,7 +153,7 @@ def test_download_times_out(server: Server, tmp_path: Any) -> None:
     start = time.monotonic()
     with pytest.raises(UnreachableError, match=r'(timed out|no answer within 0\.2 seconds)'):
         download.download(server.url(), str(tmp_path / 'file'), timeout=0.2)
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < 10
 
 
 def test_download_keeps_every_byte_that_came_before_a_time_out(
