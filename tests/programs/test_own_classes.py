@@ -77,12 +77,14 @@ def test_training_takes_the_classes_from_their_names(settings: OneDeviceTrainSet
     assert (stored['dataset'], stored['num_held_out'], stored['flip']) == ('own', 20, False)
 
 
-@pytest.mark.parametrize(('eval_data', 'count'), [('test', 25), ('held_out', 20)])
+@pytest.mark.parametrize(
+    ('eval_data', 'count'), [('test', '25'), ('held_out', '20 held-out training')]
+)
 def test_evaluation_scores_all_images_of_own_classes(
     settings: OneDeviceTrainSettings,
     tmp_path: Path,
     eval_data: str,
-    count: int,
+    count: str,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     cifar10_eval.evaluate(eval_settings(settings, tmp_path, eval_data=eval_data))
