@@ -3,7 +3,7 @@
 #              evaluated over six views
 # make board   environment, TensorBoard on all runs in LOGDIR at http://localhost:PORT
 # make check   environment, lint, types and the fast tests, in under 2 minutes on 2 cores
-# make test    environment, lint, types and all tests, in about 12 minutes
+# make test    environment, lint, types and all tests, in about 20 minutes
 # make lint    environment, lint and types
 # make faults  environment, the long versions of the tests of faults: 50 kills of a
 #              trainer, 20,000 corrupted inputs a test; half an hour

@@ -61,7 +61,7 @@ def _import_tensorflow() -> None:
     """Imports TensorFlow.
 
     Raises:
-      UserError: it is not installed.
+      UserError: it is not installed, or finds no folder that it can write to.
     """
     os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
     # Evaluation and training share a GPU: each takes of its memory what it needs.
@@ -79,6 +79,8 @@ def _import_tensorflow() -> None:
             raise
         needed = 'tensorflow' if is_installed() else '-r requirements.txt'
         raise UserError(f'TensorFlow is not installed: python -m pip install {needed}') from error
+    except OSError as error:
+        raise UserError(f'TensorFlow cannot be imported: {error.strerror or error}') from error
 
 
 @contextlib.contextmanager

@@ -316,8 +316,8 @@ def report_precision(
     writer.add_summary(tensorboard.scalar_value(tag, result.precision), result.step)
     try:
         writer.flush()
-    except (RuntimeError, tf.errors.OpError) as error:
-        # Of a RuntimeError, the file and the reason.
+    except (RuntimeError, IndexError, tf.errors.OpError) as error:
+        # Of the first two, which TensorFlow's status becomes here, the file and the reason.
         raise UserError(f'summaries: cannot be written: {error_message(error)}') from error
 
 

@@ -191,7 +191,8 @@ def begin(
         }
         start = worker.join(settings, facts, found)
         if start.checkpoint:
-            print(f'Resuming from {start.checkpoint} at step {start.step}')
+            name = os.path.join(settings.train_dir, os.path.basename(start.checkpoint))
+            print(f'Resuming from {name} at step {start.step}')
         if settings.deterministic:
             tensorflow.config.experimental.enable_op_determinism()
         with tf.Graph().as_default():
