@@ -100,6 +100,7 @@ def test_the_commands_of_a_page_run_in_their_order(name: str, tmp_path: Path) ->
     if name in OF_A_NETWORK:
         data_dir = str(tmp_path / 'cifar10_data')
         save_network(tmp_path / 'cifar10_train', step=1000, dataset='synthetic', data_dir=data_dir)
+        shutil.copytree(tmp_path / 'cifar10_train', tmp_path / 'runs' / 'first')
     for command in RUN[name]:
         # As a shell does where nothing is quoted.
         quoted = {word for word in command.program if f"'{word}'" in command.text}
