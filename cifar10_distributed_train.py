@@ -33,7 +33,13 @@ import cifar10
 from cifar10_lib.base.flags import run_script
 from cifar10_lib.training import local_cluster
 from cifar10_lib.training.begin import begin, network_options, num_parts, training_batches
-from cifar10_lib.training.cluster import ClusterWorker, configure, from_environment, is_evaluator
+from cifar10_lib.training.cluster import (
+    ClusterWorker,
+    become_evaluator,
+    configure,
+    from_environment,
+    is_evaluator,
+)
 from cifar10_lib.training.session import session_config, training_session
 
 
@@ -79,7 +85,7 @@ def main(settings: CommandSettings) -> None:
     if settings.local_workers:
         local_cluster.run(settings.local_workers, settings.max_restarts)
     elif is_evaluator():
-        local_cluster.become_evaluator(settings)
+        become_evaluator(settings)
     else:
         names = [field.name for field in dataclasses.fields(DistributedTrainSettings)]
         train(DistributedTrainSettings(**{name: getattr(settings, name) for name in names}))

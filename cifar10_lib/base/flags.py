@@ -16,6 +16,7 @@ import contextlib
 import dataclasses
 import difflib
 import errno
+import functools
 import inspect
 import io
 import logging
@@ -317,8 +318,10 @@ def parse_flags(
     define_flags(settings_class, values)
     docstring = sys.modules['__main__'].__doc__ or ''
     for name, short_name in (('help', 'h'), ('helpshort', '?'), ('helpfull', None)):
-        text = help_text(script, docstring, settings_class, complete=name == 'helpfull')
-        flags.DEFINE_flag(_HelpFlag(name, short_name, text), values)
+        write_text = functools.partial(
+            help_text, script, docstring, settings_class, complete=name == 'helpfull'
+        )
+        flags.DEFINE_flag(_HelpFlag(name, short_name, write_text), values)
     try:
         rest = tuple(values(argv)[1:])
     except flags.UnrecognizedFlagError as error:
@@ -389,16 +392,16 @@ def _discard_output() -> None:
 
 
 class _HelpFlag(flags.BooleanFlag):
-    """Prints `text` and exits where it is parsed, whatever is wrong with later flags."""
+    """Prints a text and exits where it is parsed, whatever is wrong with later flags."""
 
-    def __init__(self, name: str, short_name: str | None, text: str) -> None:
+    def __init__(self, name: str, short_name: str | None, write_text: Callable[[], str]) -> None:
         super().__init__(name, False, 'show this help', short_name=short_name, allow_override=True)
-        self._text = text
+        self._write_text = write_text
 
     def parse(self, argument: str) -> None:
         super().parse(argument)
         if self.value:
-            print(self._text)
+            print(self._write_text())
             sys.exit(0)
 
 

@@ -305,9 +305,7 @@ def terminal_table(rows: Sequence[Row]) -> str:
         cells.append(
             [_shown(name, row) for name in columns] + [' '.join(settings)] * bool(differing)
         )
-    is_number = [any(isinstance(row[name], (int, float)) for row in rows) for name in columns] + [
-        False
-    ] * bool(differing)
+    is_number = [_is_number(name, rows) for name in columns] + [False] * bool(differing)
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     lines = [
         '  '.join(

@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from cifar10_lib.base import files
-from cifar10_lib.base.errors import UserError, write_errors_named
-from cifar10_lib.evaluation import analysis
+from cifar10_lib.base.errors import write_errors_named
+from cifar10_lib.evaluation import analysis, figures
 from cifar10_lib.evaluation.evaluator import Scored
 
 RESULTS_FILE = 'evaluation.json'
@@ -143,14 +143,7 @@ def write(folder: str, values: dict[str, Any]) -> str:
 
 def check_predictions(path: str) -> None:
     """Raises UserError where predictions.csv could not be written, before long work."""
-    flag = f'--predictions={path}'
-    if not path.endswith('.csv'):
-        raise UserError(f'{flag}: expected a name that ends in .csv')
-    files.refuse_dangling_link(path, '--predictions')
-    if not os.path.isdir(os.path.dirname(path) or os.curdir):
-        raise UserError(f'{flag}: its folder is missing')
-    if os.path.isdir(path):
-        raise UserError(f'{flag}: is a folder; expected the name of a file')
+    figures.check_output(path, ('.csv',), '--predictions')
 
 
 def write_predictions(path: str, scored: Scored, names: Sequence[str]) -> None:

@@ -8,7 +8,7 @@ import functools
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -76,8 +76,8 @@ _RUN_FILES = (
 # Files of other folders: where there is no run yet, none is begun beside them.
 _FILES_OF_OTHERS = {
     'metadata.json': 'an exported network',
-    'batches.meta.txt': 'a data set',
-    'data_batch_1.bin': 'a data set',
+    record_files.CLASS_NAMES_FILE: 'a data set',
+    record_files.RECORD_FILES[0]: 'a data set',
     history.HISTORY_FILE: 'the history of evaluations',
 }
 
@@ -166,7 +166,10 @@ def begin(
     _check_pairs(settings)
     network = network.of_size(prepared.framing.size)
     data = _training_data(settings, prepared, batch_size, earlier)
-    settings = _weigh_classes(settings, prepared, data)
+    files_labels = [record_files.read_labels(f, data.record) for f in train_files(data.directory)]
+    classes = np.concatenate(files_labels)
+    _warn_of_classes_not_held_out(data, classes)
+    settings = _weigh_classes(settings, data, classes)
     settings = in_steps(settings, data.num_examples, batch_size)
     network = network.trained_by(settings)
     print(f'Data: {_describe(settings, data)}{data_note(prepared.dataset)}')
@@ -372,22 +375,23 @@ def _training_data(
     # A run keeps the images that it held out, by whatever rule.
     seed = earlier.held_out_seed if earlier.settings else settings.seed
     places = held_out.find(prepared.directory, record, count, seed)
-    if places:
-        _warn_of_classes_not_held_out(prepared, places)
     return TrainingData(
         prepared.directory, num_examples, prepared.num_classes, record, places, seed
     )
 
 
-def _warn_of_classes_not_held_out(prepared: prepare.Prepared, places: Sequence[int]) -> None:
-    """Precision on images of one class alone is 1 for a network that always names that class."""
-    record = prepared.framing.record
-    labels = [record_files.read_labels(f, record) for f in train_files(prepared.directory)]
-    num_classes = len(np.unique(np.concatenate(labels)[places]))
-    if num_classes < prepared.num_classes:
+def _warn_of_classes_not_held_out(data: TrainingData, labels: np.ndarray) -> None:
+    """Precision on images of one class alone is 1 for a network that always names that class.
+
+    Args:
+      data: says which images are held out.
+      labels: uint8 [images], of all training images, held out or not.
+    """
+    num_classes = len(np.unique(labels[list(data.held_out)]))
+    if data.held_out and num_classes < data.num_classes:
         print(
-            f'Warning: the {len(places)} held-out images have {num_classes} of '
-            f'{prepared.num_classes} classes, so that precision on them says little of the network',
+            f'Warning: the {len(data.held_out)} held-out images have {num_classes} of '
+            f'{data.num_classes} classes, so that precision on them says little of the network',
             file=sys.stderr,
         )
 
@@ -425,17 +429,18 @@ def _first_weights(
 
 
 def _weigh_classes(
-    settings: TrainSettings, prepared: prepare.Prepared, data: TrainingData
+    settings: TrainSettings, data: TrainingData, labels: np.ndarray
 ) -> TrainSettings:
     """The settings with their class weights as numbers; warns where classes are far from equal.
+
+    Args:
+      settings: of the run.
+      data, labels: as of `_warn_of_classes_not_held_out`.
 
     Raises:
       UserError: the weights are not those of the classes.
     """
-    names = record_files.read_class_names(prepared.directory)
-    labels = np.concatenate(
-        [record_files.read_labels(f, data.record) for f in train_files(prepared.directory)]
-    )
+    names = record_files.read_class_names(data.directory)
     trained = np.delete(labels, list(data.held_out))
     counts = np.bincount(trained, minlength=data.num_classes).tolist()
     weights = resolve_class_weights(settings.class_weights, names, counts)

@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import signal
 import socket
 import sys
@@ -26,6 +27,7 @@ from typing import Any
 import numpy as np
 import tensorflow.compat.v1 as tf
 
+from cifar10_lib.base.commands import command
 from cifar10_lib.base.errors import UserError, error_message
 from cifar10_lib.nn.layers import mean_statistics, set_mean_statistics
 from cifar10_lib.nn.recipes import Recipe
@@ -135,6 +137,19 @@ def is_evaluator() -> bool:
     config = _tf_config()
     task = config.get('task') if isinstance(config, dict) else None
     return isinstance(task, dict) and task.get('type') == 'evaluator'
+
+
+def become_evaluator(settings: TrainSettings) -> None:
+    """Replaces this process by `cifar10_eval.py`, on the run of these settings."""
+    words = [
+        *command('cifar10_eval.py'),
+        f'--checkpoint_dir={settings.train_dir}',
+        f'--data_dir={settings.data_dir}',
+        f'--model={settings.model}',
+        *([f'--dataset={settings.dataset}'] if settings.dataset else []),
+    ]
+    print(f'Evaluator: {shlex.join(words)}', flush=True)
+    os.execvp(words[0], words)
 
 
 def _tf_config() -> Any:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shlex
 import signal
 import socket
 import subprocess
@@ -20,9 +19,7 @@ import time
 from collections.abc import Sequence
 from typing import IO, Any
 
-from cifar10_lib.base.commands import command
 from cifar10_lib.base.errors import UserError
-from cifar10_lib.training.settings import TrainSettings
 
 _SECONDS_BETWEEN_POLLS = 0.1
 
@@ -56,19 +53,6 @@ def free_addresses(count: int) -> list[str]:
         for each in sockets:
             each.bind(('127.0.0.1', 0))
         return [f'127.0.0.1:{each.getsockname()[1]}' for each in sockets]
-
-
-def become_evaluator(settings: TrainSettings) -> None:
-    """Replaces this process by `cifar10_eval.py`, on the run of these settings."""
-    words = [
-        *command('cifar10_eval.py'),
-        f'--checkpoint_dir={settings.train_dir}',
-        f'--data_dir={settings.data_dir}',
-        f'--model={settings.model}',
-        *([f'--dataset={settings.dataset}'] if settings.dataset else []),
-    ]
-    print(f'Evaluator: {shlex.join(words)}', flush=True)
-    os.execvp(words[0], words)
 
 
 class _WorkerProcess:
