@@ -178,6 +178,20 @@ def test_keras_takes_the_saved_model_as_a_layer(
     )
 
 
+def printed_by_example(arguments: list[str], folder: Path) -> str:
+    """What Python prints for these arguments in a folder, without the modules of this project."""
+    result = subprocess.run(
+        [sys.executable, '-I', *arguments],
+        cwd=folder,
+        env=script_environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout.strip()
+
+
 def test_the_example_is_printed_and_classifies_a_picture(
     trained: ExportSettings, exported: Path, records: Path, tmp_path: Path
 ) -> None:
@@ -187,17 +201,9 @@ def test_the_example_is_printed_and_classifies_a_picture(
     if importlib.util.find_spec('ai_edge_litert'):
         examples.append('example_lite.py')
     for example in examples:
-        result = subprocess.run(
-            [sys.executable, '-I', str(exported / example), 'picture.png'],
-            cwd=tmp_path,
-            env=script_environment(),
-            capture_output=True,
-            text=True,
-            timeout=120,
-        )
-        assert result.returncode == 0, result.stderr
         label = expected_probabilities(trained, records)[0].argmax()
-        assert result.stdout.strip() == CIFAR10_CLASS_NAMES[label]
+        found = printed_by_example([str(exported / example), 'picture.png'], tmp_path)
+        assert found == CIFAR10_CLASS_NAMES[label]
 
 
 @pytest.fixture(scope='module')
@@ -237,16 +243,9 @@ def test_the_onnx_example_needs_no_tensorflow(
         'import runpy, sys; sys.modules["tensorflow"] = None; sys.argv.pop(0); '
         'runpy.run_path(sys.argv[0])'
     )
-    result = subprocess.run(
-        [sys.executable, '-I', '-c', program, str(with_onnx / 'example_onnx.py'), 'picture.png'],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert result.returncode == 0, result.stderr
     label = expected_probabilities(trained, records)[0].argmax()
-    assert result.stdout.strip() == CIFAR10_CLASS_NAMES[label]
+    arguments = ['-c', program, str(with_onnx / 'example_onnx.py'), 'picture.png']
+    assert printed_by_example(arguments, tmp_path) == CIFAR10_CLASS_NAMES[label]
 
 
 def test_the_onnx_model_gives_the_evaluators_precision_on_cifar10(
