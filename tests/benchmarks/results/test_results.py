@@ -327,7 +327,7 @@ def test_the_table_has_a_line_for_each_command_the_best_of_a_data_set_first() ->
     steps = f'{PRESETS["fast"].recipe.max_steps:,}'
     assert fast == ['`--preset=fast`', '–', '0.800', '0.880, 10 views', steps, '128', '1.5', '0']
     assert small[:3] == ['`--preset=small_cnn`', '70%', '0.710 (0.700 to 0.720)']
-    assert small[3:] == ['–', '15,625', '32', '2.0', '0, 1, 2']
+    assert small[3:] == ['–', '31,250', '32', '2.0', '0, 1, 2']
     assert bf16[0] == '`--preset=small_cnn --use_bf16`' and bf16[-1] == '0'
     assert mnist[0] == '`--preset=mnist_cnn --data_dir=mnist_data`'
     assert table.endswith('\n\nMeasured on a processor, 2 cores, TensorFlow 2.21.0.')
